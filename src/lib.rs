@@ -1,1 +1,22 @@
-//! placeholder
+//! coupon-rush: first come, first served coupons that stay exact and fast while a crowd hits them.
+//!
+//! In reading order: [`coupons`] holds the words and the rules, [`store`] the SQL, [`lock`] the Redlock, [`issuance`] the
+//! strategies that put the two together, [`http`] the API, [`app`] the wiring. [`memory`] is what a replica remembers
+//! between two looks at the database; [`metrics`] is what it tells about itself.
+
+pub mod coupons;
+pub mod store;
+
+pub mod lock;
+
+pub mod memory;
+
+pub mod issuance;
+
+pub mod http;
+
+pub mod metrics;
+
+pub mod app;
+pub mod config;
+pub mod telemetry;

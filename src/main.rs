@@ -1,2 +1,73 @@
-//! x
-fn main(){}
+//! The command line: reads the configuration and calls the parts. Nothing else happens here.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use coupon_rush::app::App;
+use coupon_rush::config::{Cli, Command, Serve};
+use coupon_rush::store::{Store, migrate};
+use coupon_rush::{memory, telemetry};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("coupon-rush: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    telemetry::start(&cli.log)?;
+    match cli.command {
+        Command::Serve(settings) => {
+            settings.check()?;
+            runtime(settings.threads)?.block_on(serve(&settings))
+        }
+        Command::Migrate(settings) => {
+            runtime(1)?.block_on(migrate(&settings.admin_url()?, &settings.database.url()?))?;
+            println!("the database is up to date");
+            Ok(())
+        }
+        Command::Reset(database) => runtime(1)?.block_on(reset(&database.url()?)),
+    }
+}
+
+/// One thread runs everything itself; more share the work.
+fn runtime(threads: usize) -> anyhow::Result<Runtime> {
+    let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.worker_threads(threads).enable_all().build().context("cannot start the runtime")
+}
+
+async fn serve(settings: &Serve) -> anyhow::Result<()> {
+    let public = bind("LISTEN", settings.listen).await?;
+    let ops = bind("OPS_LISTEN", settings.ops_listen).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let app = App::start(settings).await?;
+    tracing::info!(listen = %settings.listen, ops = %settings.ops_listen, strategy = settings.strategy.name(), "serving");
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    };
+    app.serve(public, ops, stop).await
+}
+
+async fn bind(name: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{name}: cannot listen on {address}"))
+}
+
+/// Starts a new round and returns when every replica must have seen it.
+async fn reset(url: &str) -> anyhow::Result<()> {
+    let store = Store::new(url, 1)?;
+    let round = store.reset().await?;
+    tokio::time::sleep(memory::CHANGE_SEEN_BY_ALL).await;
+    println!("round {round}");
+    Ok(())
+}

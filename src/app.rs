@@ -1,0 +1,138 @@
+//! Builds the parts of a replica and runs them. `main` and the tests both start here.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::serve::ListenerExt;
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Serve;
+use crate::http;
+use crate::issuance::{Issuer, IssuerConfig, Strategy};
+use crate::lock::{Locks, Nodes};
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::store::Store;
+
+/// One replica.
+pub struct App {
+    /// Its name.
+    pub replica: String,
+    /// How it makes issues exclusive.
+    pub strategy: Strategy,
+    /// Issues coupons.
+    pub issuer: Issuer,
+    /// The database, for what is not an issue.
+    pub store: Store,
+    /// What the replica remembers.
+    pub memory: Arc<Memory>,
+    /// What it tells about itself.
+    pub metrics: Metrics,
+    /// The nodes of the lock.
+    pub nodes: Arc<Nodes>,
+    /// Digest of the token for administrative calls: comparing digests tells nothing about the token's length.
+    pub admin_token: [u8; 32],
+    /// Longest time a request may take, body included.
+    pub request_deadline: Duration,
+    drain: Duration,
+    draining: AtomicBool,
+    stopped: CancellationToken,
+}
+
+impl App {
+    /// Builds the replica and starts its two watchers: of the database and of the lock nodes. The replica starts whether or
+    /// not they are there; `/readyz` tells.
+    pub async fn start(settings: &Serve) -> anyhow::Result<Arc<Self>> {
+        let metrics = Metrics::new(settings.strategy.name(), settings.redis_urls.len());
+        let store = Store::new(&settings.database.url()?, settings.pool_size).context("DATABASE_URL")?;
+        let nodes = Nodes::new(&settings.redis_urls, settings.lock_ttl()).await.context("REDIS_URLS")?;
+        let memory = Arc::new(Memory::default());
+        let locks = Locks::new(Arc::clone(&nodes), settings.lock_ttl(), &settings.lock_prefix, metrics.lock.clone());
+        let config = IssuerConfig {
+            strategy: settings.strategy,
+            on_lock_loss: settings.on_lock_loss,
+            pool_size: settings.pool_size,
+            deadline: settings.request_deadline(),
+        };
+        let handles = (metrics.issue.clone(), metrics.lock.clone());
+        let app = Arc::new(Self {
+            replica: settings.replica.clone(),
+            strategy: settings.strategy,
+            issuer: Issuer::new(&config, store.clone(), locks, Arc::clone(&memory), handles),
+            store,
+            memory,
+            metrics,
+            nodes,
+            admin_token: Sha256::digest(settings.admin_token()?.as_bytes()).into(),
+            request_deadline: settings.request_deadline(),
+            drain: settings.drain(),
+            draining: AtomicBool::new(false),
+            stopped: CancellationToken::new(),
+        });
+        app.watch();
+        Ok(app)
+    }
+
+    fn watch(&self) {
+        let (memory, lane, metrics) = (Arc::clone(&self.memory), self.store.lane(), self.metrics.issue.clone());
+        let stopped = self.stopped.clone();
+        tokio::spawn(async move { memory.watch(lane, metrics, stopped).await });
+        tokio::spawn(Arc::clone(&self.nodes).watch(self.metrics.lock.clone(), self.stopped.clone()));
+    }
+
+    /// Serves both listeners until `stop`, then finishes what has begun, within the drain time.
+    pub async fn serve(
+        self: Arc<Self>,
+        public: TcpListener,
+        ops: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> anyhow::Result<()> {
+        let operations = tokio::spawn(axum::serve(ops, http::operations(Arc::clone(&self))).into_future());
+        let public = public.tap_io(|connection| {
+            let _ = connection.set_nodelay(true);
+        });
+        let app = Arc::clone(&self);
+        let draining = CancellationToken::new();
+        let stopping = {
+            let draining = draining.clone();
+            async move {
+                stop.await;
+                app.draining.store(true, Ordering::Relaxed);
+                draining.cancel();
+            }
+        };
+        let server =
+            axum::serve(public, http::router(Arc::clone(&self))).with_graceful_shutdown(stopping).into_future();
+        let mut server = tokio::spawn(server);
+        tokio::select! {
+            served = &mut server => served?.context("the public listener failed")?,
+            () = draining.cancelled() => {
+                let drained = tokio::time::timeout(self.drain, async {
+                    let _ = (&mut server).await;
+                    self.issuer.drain().await;
+                    self.store.close().await;
+                });
+                if drained.await.is_err() {
+                    tracing::warn!("stopping with work unfinished: the drain time is over");
+                }
+            }
+        }
+        self.stopped.cancel();
+        operations.abort();
+        Ok(())
+    }
+
+    /// Whether the replica is about to stop.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether the replica can do its work: the database answers and it is not about to stop.
+    pub fn is_ready(&self) -> bool {
+        !self.is_draining() && self.memory.fresh().is_some()
+    }
+}

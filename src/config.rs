@@ -1,0 +1,203 @@
+//! Command line and environment, read once. Every setting has a name, and a bad one is refused with that name before any port
+//! is opened. Secrets come from files (or, for a quick try, from the environment), never from the command line.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use clap::{Args, Parser, Subcommand};
+
+use crate::issuance::{OnLockLoss, Strategy};
+
+/// Shortest admin token: 32 characters of anything random cannot be guessed.
+const ADMIN_TOKEN_LENGTH_MIN: usize = 32;
+
+/// Shortest time-to-live of a lock: a hung Redis node may cost half a second, and the row lock is waited for one second.
+const LOCK_TTL_MS_MIN: u64 = 1_100;
+
+/// First come, first served coupons that stay exact and fast while a crowd hits them.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// What to log, as a tracing filter such as `warn` or `info,coupon_rush=debug`.
+    #[arg(long, env = "LOG", default_value = "info", global = true)]
+    pub log: String,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one replica until SIGTERM.
+    Serve(Box<Serve>),
+    /// Make or update database, schema and the service's account; run it once before the replicas.
+    Migrate(Migrate),
+    /// Start a new round: full stock, empty wallets.
+    Reset(Database),
+}
+
+/// Where the database is.
+#[derive(Args, Debug)]
+pub struct Database {
+    /// File with the service's database URL, `mysql://user:password@host:port/database`. Without it the variable
+    /// `DATABASE_URL` holds the URL itself.
+    #[arg(long, env = "DATABASE_URL_FILE")]
+    database_url_file: Option<PathBuf>,
+}
+
+impl Database {
+    /// The URL.
+    pub fn url(&self) -> anyhow::Result<String> {
+        secret("DATABASE_URL", self.database_url_file.as_deref())
+    }
+}
+
+/// Settings of `migrate`.
+#[derive(Args, Debug)]
+pub struct Migrate {
+    /// The service's own account and database; they are made if missing.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// File with the URL of an account that may create databases and accounts. Without it the variable `ADMIN_DATABASE_URL`
+    /// holds the URL itself.
+    #[arg(long, env = "ADMIN_DATABASE_URL_FILE")]
+    admin_database_url_file: Option<PathBuf>,
+}
+
+impl Migrate {
+    /// The administrator's URL.
+    pub fn admin_url(&self) -> anyhow::Result<String> {
+        secret("ADMIN_DATABASE_URL", self.admin_database_url_file.as_deref())
+    }
+}
+
+/// Settings of `serve`.
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Where the service's database is.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// Address of the public API; nginx stands in front of it.
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8101")]
+    pub listen: SocketAddr,
+
+    /// Address for health, metrics and administration; never proxied.
+    #[arg(long, env = "OPS_LISTEN", default_value = "127.0.0.1:8201")]
+    pub ops_listen: SocketAddr,
+
+    /// Name of this replica in `x-replica`.
+    #[arg(long, env = "REPLICA", default_value = "replica-1")]
+    pub replica: String,
+
+    /// How an issue is made exclusive.
+    #[arg(long, env = "STRATEGY", value_enum, default_value = "batched")]
+    pub strategy: Strategy,
+
+    /// The independent Redis servers of the lock: 1, 3 or 5 URLs, separated by commas.
+    #[arg(long, env = "REDIS_URLS", value_delimiter = ',', default_value = "redis://127.0.0.1:6379/")]
+    pub redis_urls: Vec<String>,
+
+    /// Milliseconds a crashed holder of a lock blocks the others.
+    #[arg(long, env = "LOCK_TTL_MS", default_value_t = 1_500)]
+    pub lock_ttl_ms: u64,
+
+    /// What the keys in Redis start with; replicas that share a database share it.
+    #[arg(long, env = "LOCK_PREFIX", default_value = "coupon-rush:")]
+    pub lock_prefix: String,
+
+    /// What `batched` does while no quorum of lock nodes can be reached: go on with the row lock alone, or answer 503.
+    #[arg(long, env = "ON_LOCK_LOSS", value_enum, default_value = "bypass")]
+    pub on_lock_loss: OnLockLoss,
+
+    /// Database connections for reads and for the strategies that issue one by one.
+    #[arg(long, env = "POOL_SIZE", default_value_t = 8)]
+    pub pool_size: u32,
+
+    /// Milliseconds within which every request is answered.
+    #[arg(long, env = "REQUEST_DEADLINE_MS", default_value_t = 5_000)]
+    pub request_deadline_ms: u64,
+
+    /// Milliseconds a stopping replica gives to what it has begun.
+    #[arg(long, env = "DRAIN_MS", default_value_t = 10_000)]
+    pub drain_ms: u64,
+
+    /// Threads that answer requests. One replica per core with one thread each is the fastest on a small machine.
+    #[arg(long, env = "THREADS", default_value_t = 1)]
+    pub threads: usize,
+
+    /// File with the token for administrative calls, at least 32 characters. Without it the variable `ADMIN_TOKEN` holds it.
+    #[arg(long, env = "ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+impl Serve {
+    /// Refuses what cannot work, with the name of the setting.
+    pub fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            matches!(self.redis_urls.len(), 1 | 3 | 5),
+            "REDIS_URLS: 1, 3 or 5 independent servers, not {}",
+            self.redis_urls.len()
+        );
+        let mut urls = self.redis_urls.clone();
+        urls.sort_unstable();
+        urls.dedup();
+        ensure!(
+            urls.len() == self.redis_urls.len(),
+            "REDIS_URLS: the same server twice is not two independent servers"
+        );
+        ensure!(self.lock_ttl_ms >= LOCK_TTL_MS_MIN, "LOCK_TTL_MS: at least {LOCK_TTL_MS_MIN}");
+        ensure!(self.lock_ttl_ms <= 60_000, "LOCK_TTL_MS: at most 60000");
+        ensure!((1..=256).contains(&self.pool_size), "POOL_SIZE: 1 to 256");
+        ensure!((100..=60_000).contains(&self.request_deadline_ms), "REQUEST_DEADLINE_MS: 100 to 60000");
+        ensure!((1..=64).contains(&self.threads), "THREADS: 1 to 64");
+        ensure!(
+            !self.replica.is_empty() && self.replica.bytes().all(|b| b.is_ascii_graphic()),
+            "REPLICA: visible ASCII characters"
+        );
+        self.admin_token().map(drop)?;
+        self.database.url().map(drop)
+    }
+
+    /// The token of administrative calls.
+    pub fn admin_token(&self) -> anyhow::Result<String> {
+        let token = secret("ADMIN_TOKEN", self.admin_token_file.as_deref())?;
+        if token.len() < ADMIN_TOKEN_LENGTH_MIN {
+            bail!("ADMIN_TOKEN: at least {ADMIN_TOKEN_LENGTH_MIN} characters, not {}", token.len());
+        }
+        Ok(token)
+    }
+
+    /// LOCK_TTL_MS.
+    pub fn lock_ttl(&self) -> Duration {
+        Duration::from_millis(self.lock_ttl_ms)
+    }
+
+    /// REQUEST_DEADLINE_MS.
+    pub fn request_deadline(&self) -> Duration {
+        Duration::from_millis(self.request_deadline_ms)
+    }
+
+    /// DRAIN_MS.
+    pub fn drain(&self) -> Duration {
+        Duration::from_millis(self.drain_ms)
+    }
+}
+
+/// The content of `file`, else of the environment variable `name`.
+fn secret(name: &str, file: Option<&Path>) -> anyhow::Result<String> {
+    let text = match file {
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("{name}_FILE: cannot read {}", path.display()))?
+        }
+        None => std::env::var(name).ok().with_context(|| format!("{name}_FILE or {name} is not set"))?,
+    };
+    let text = text.trim().to_owned();
+    ensure!(!text.is_empty(), "{name}: is empty");
+    Ok(text)
+}

@@ -1,0 +1,77 @@
+//! The API: the route tables and their layers. The only module that knows status codes.
+
+mod admin;
+mod coupons;
+mod extract;
+mod issue;
+mod observe;
+mod operations;
+mod problem;
+mod users;
+mod version;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+use self::problem::Problem;
+use crate::app::App;
+
+/// Largest body: an order has less than 200 bytes, an administrative change not many more.
+const BODY_MAX: usize = 16 * 1024;
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "coupon-rush",
+    description = "First come, first served coupons. Refusals are application/problem+json with a stable type. 410 is final \
+                   for the round unless stock is topped up; 503 means \"not now\": ask again with the same Idempotency-Key."
+))]
+struct Api;
+
+/// The public API with its description.
+fn public() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(issue::create))
+        .routes(routes!(coupons::list))
+        .routes(routes!(coupons::show))
+        .routes(routes!(users::coupons))
+        .routes(routes!(version::show))
+}
+
+/// The public listener.
+pub fn router(app: Arc<App>) -> Router {
+    let (router, description) = public().split_for_parts();
+    observe::expect_series(&app.metrics.http);
+    router
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
+        .fallback(async || Problem::NOT_FOUND)
+        .method_not_allowed_fallback(async || Problem::METHOD_NOT_ALLOWED)
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(CatchPanicLayer::custom(problem::after_panic))
+        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
+        .with_state(app)
+}
+
+/// The ops listener: health, metrics and administration of this replica.
+pub fn operations(app: Arc<App>) -> Router {
+    let admin = admin::router()
+        .layer(from_fn_with_state(Arc::clone(&app), admin::authorize))
+        .layer(DefaultBodyLimit::max(BODY_MAX));
+    Router::new()
+        .route("/livez", get(operations::livez))
+        .route("/readyz", get(operations::readyz))
+        .route("/metrics", get(operations::metrics))
+        .merge(admin)
+        .fallback(async || Problem::NOT_FOUND)
+        .method_not_allowed_fallback(async || Problem::METHOD_NOT_ALLOWED)
+        .layer(CatchPanicLayer::custom(problem::after_panic))
+        .with_state(app)
+}

@@ -1,0 +1,192 @@
+//! `/admin/…`: coupons, event, reset, audit. On the ops listener only, behind a bearer token.
+//!
+//! A call that changed something answers after every replica must have seen it. Its work runs in a task: a caller who hangs
+//! up does not leave half a change.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json as Body, Router};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::coupons::CouponBody;
+use super::extract::{CodeInPath, Json, window};
+use super::problem::Problem;
+use super::users::detached;
+use crate::app::App;
+use crate::coupons::Timestamp;
+use crate::memory::CHANGE_SEEN_BY_ALL;
+use crate::store::admin::{Audited, Changed, CouponChange, Event};
+
+/// Most pieces of one coupon.
+const TOTAL_MAX: u32 = 1_000_000;
+
+pub(super) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/admin/coupons/{code}", put(put_coupon))
+        .route("/admin/event", get(get_event).put(put_event))
+        .route("/admin/reset", post(reset))
+        .route("/admin/audit", get(audit))
+}
+
+/// Lets a request through whose token is right. The time of the comparison tells nothing about the token.
+pub(super) async fn authorize(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let header = request.headers().get(header::AUTHORIZATION);
+    let token = header.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
+    let digest: [u8; 32] = Sha256::digest(token.unwrap_or_default().as_bytes()).into();
+    if digest.ct_eq(&app.admin_token).into() { next.run(request).await } else { Problem::UNAUTHORIZED.into_response() }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PutCoupon {
+    discount_percent: u8,
+    total: u32,
+    #[serde(default)]
+    opens_at: Option<String>,
+    #[serde(default)]
+    closes_at: Option<String>,
+}
+
+async fn put_coupon(
+    State(app): State<Arc<App>>,
+    CodeInPath(code): CodeInPath,
+    Json(request): Json<PutCoupon>,
+) -> Result<(StatusCode, Body<CouponBody>), Problem> {
+    let change = CouponChange {
+        discount_percent: request.discount_percent,
+        total: request.total,
+        window: window(request.opens_at.as_deref(), request.closes_at.as_deref())?,
+    };
+    if !(1..=100).contains(&change.discount_percent) {
+        return Err(Problem::invalid("discountPercent must be 1 to 100"));
+    }
+    if change.total > TOTAL_MAX {
+        return Err(Problem::invalid(format!("total must be 0 to {TOTAL_MAX}")));
+    }
+    let status = {
+        let (app, code) = (Arc::clone(&app), code.clone());
+        let put = async move { Ok::<_, Problem>(seen(app.store.put_coupon(&code, &change).await?).await) };
+        match detached(put).await? {
+            Changed::Created => StatusCode::CREATED,
+            Changed::Changed => StatusCode::OK,
+            Changed::BelowIssued(issued) => return Err(Problem::below_issued(issued)),
+        }
+    };
+    let snapshot = app.memory.fresh().ok_or(Problem::UNAVAILABLE)?;
+    let (coupon, _) = snapshot.coupon(&code).ok_or(Problem::UNAVAILABLE)?;
+    Ok((status, Body(CouponBody::new(coupon, snapshot.now()))))
+}
+
+/// Passes `changed` on when every replica must have seen the change.
+async fn seen<T>(changed: T) -> T {
+    tokio::time::sleep(CHANGE_SEEN_BY_ALL).await;
+    changed
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EventBody {
+    name: String,
+    round: u32,
+    exclusive: bool,
+    exclusive_next: bool,
+    opens_at: Option<Timestamp>,
+    closes_at: Option<Timestamp>,
+}
+
+impl From<Event> for EventBody {
+    fn from(event: Event) -> Self {
+        let Event { name, round, exclusive, exclusive_next, window } = event;
+        Self { name, round, exclusive, exclusive_next, opens_at: window.opens_at, closes_at: window.closes_at }
+    }
+}
+
+async fn get_event(State(app): State<Arc<App>>) -> Result<Body<EventBody>, Problem> {
+    let event = detached(async move { app.store.event().await }).await?;
+    Ok(Body(event.into()))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PutEvent {
+    exclusive: bool,
+    #[serde(default)]
+    opens_at: Option<String>,
+    #[serde(default)]
+    closes_at: Option<String>,
+}
+
+async fn put_event(State(app): State<Arc<App>>, Json(request): Json<PutEvent>) -> Result<Body<EventBody>, Problem> {
+    let window = window(request.opens_at.as_deref(), request.closes_at.as_deref())?;
+    let put = async move {
+        seen(app.store.put_event(request.exclusive, window).await?).await;
+        app.store.event().await
+    };
+    Ok(Body(detached(put).await?.into()))
+}
+
+#[derive(Serialize)]
+struct Round {
+    round: u32,
+}
+
+async fn reset(State(app): State<Arc<App>>) -> Result<Body<Round>, Problem> {
+    let reset = async move { Ok::<_, Problem>(seen(app.store.reset().await?).await) };
+    Ok(Body(Round { round: detached(reset).await? }))
+}
+
+/// The books of the current round.
+#[derive(Serialize)]
+struct Audit {
+    round: u32,
+    exclusive: bool,
+    coupons: Vec<AuditedBody>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AuditedBody {
+    code: String,
+    total: u32,
+    remaining: u32,
+    rows: u64,
+    distinct_users: u64,
+    lowest_serial: Option<u64>,
+    highest_serial: Option<u64>,
+    /// When the last winner reached nginx.
+    latest_winner_arrival: Option<Timestamp>,
+    /// When the first of those whom this replica told "sold out" reached nginx.
+    earliest_loser_arrival: Option<Timestamp>,
+}
+
+async fn audit(State(app): State<Arc<App>>) -> Result<Body<Audit>, Problem> {
+    let read = {
+        let app = Arc::clone(&app);
+        async move { Ok::<_, Problem>((app.store.event().await?, app.store.audit().await?)) }
+    };
+    let (event, audited) = detached(read).await?;
+    let coupons = audited.into_iter().map(|it| audited_body(&app, it)).collect();
+    Ok(Body(Audit { round: event.round, exclusive: event.exclusive, coupons }))
+}
+
+fn audited_body(app: &App, it: Audited) -> AuditedBody {
+    let stamp = |millis: u64| Timestamp(i64::try_from(millis * 1_000).unwrap_or(i64::MAX));
+    AuditedBody {
+        latest_winner_arrival: it.latest_winner_ms.map(stamp),
+        earliest_loser_arrival: app.memory.earliest_loser(&it.code, it.round).map(stamp),
+        code: it.code.to_string(),
+        total: it.total,
+        remaining: it.remaining,
+        rows: it.rows,
+        distinct_users: it.distinct_users,
+        lowest_serial: it.lowest_serial,
+        highest_serial: it.highest_serial,
+    }
+}

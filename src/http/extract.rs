@@ -1,0 +1,85 @@
+//! How requests are read: every malformed one becomes a problem with the right status before any work is queued.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use crate::coupons::{Code, Timestamp, UserId, Window};
+
+/// What an id must look like, for people.
+pub(super) const ID_RULE: &str = "must match ^[A-Za-z0-9._:-]{1,36}$";
+
+/// A JSON body.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match axum::Json::from_request(request, state).await {
+            Ok(axum::Json(value)) => Ok(Self(value)),
+            Err(JsonRejection::JsonDataError(error)) => Err(Problem::invalid(error.body_text())),
+            Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::not_json()),
+            Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Problem::too_large()),
+            Err(error) => Err(Problem::malformed(error.body_text())),
+        }
+    }
+}
+
+/// A code in the path.
+pub(super) struct CodeInPath(pub(super) Code);
+
+impl<S: Send + Sync> FromRequestParts<S> for CodeInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = segment(parts, state).await?;
+        Code::parse(&text).map(Self).ok_or_else(|| Problem::invalid(format!("code {ID_RULE}")))
+    }
+}
+
+/// A user id in the path.
+pub(super) struct UserInPath(pub(super) UserId);
+
+impl<S: Send + Sync> FromRequestParts<S> for UserInPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = segment(parts, state).await?;
+        UserId::parse(&text).map(Self).ok_or_else(|| Problem::invalid(format!("userId {ID_RULE}")))
+    }
+}
+
+async fn segment<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String, Problem> {
+    let Path(text) = Path::<String>::from_request_parts(parts, state)
+        .await
+        .map_err(|_| Problem::invalid("the path holds an id that is no UTF-8"))?;
+    Ok(text)
+}
+
+/// A header's text; `None` when it is missing, an error when it is no visible ASCII.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ()> {
+    headers.get(name).map(|value| value.to_str().map_err(|_| ())).transpose()
+}
+
+/// Reads a window: both bounds must be RFC 3339 from 1970 on, and the opening must lie before the closing.
+pub(super) fn window(opens_at: Option<&str>, closes_at: Option<&str>) -> Result<Window, Problem> {
+    let time = |name: &str, text: Option<&str>| {
+        text.map(|text| {
+            Timestamp::parse(text)
+                .filter(|time| time.0 >= 0)
+                .ok_or_else(|| Problem::invalid(format!("{name} must be an RFC 3339 time from 1970 on, or null")))
+        })
+        .transpose()
+    };
+    let window = Window { opens_at: time("opensAt", opens_at)?, closes_at: time("closesAt", closes_at)? };
+    if let (Some(opens), Some(closes)) = (window.opens_at, window.closes_at)
+        && opens >= closes
+    {
+        return Err(Problem::invalid("opensAt must be before closesAt"));
+    }
+    Ok(window)
+}

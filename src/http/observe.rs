@@ -1,0 +1,100 @@
+//! One middleware around every public request: its id, its deadline, its count, its duration, its line in the log.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::problem::Problem;
+use crate::app::App;
+use crate::coupons::RequestId;
+use crate::metrics::HttpMetrics;
+
+/// nginx names every request; a request that did not come through it is named here.
+pub(super) const REQUEST_ID: &str = "x-request-id";
+
+/// Which replica answered.
+const REPLICA: &str = "x-replica";
+
+/// The route that carries the business.
+const ISSUE: &str = "/coupons/issue";
+
+/// All routes that are label values, with their method and the statuses they normally answer with.
+const ROUTES: [(&str, &str, &[u16]); 7] = [
+    ("POST", ISSUE, &[200, 201, 400, 403, 404, 409, 410, 413, 415, 422, 503]),
+    ("GET", "/coupons", &[200, 503]),
+    ("GET", "/coupons/{code}", &[200, 404, 422, 503]),
+    ("GET", "/users/{userId}/coupons", &[200, 422, 503]),
+    ("GET", "/version", &[200]),
+    ("GET", "/openapi.json", &[200]),
+    ("GET", OTHER, &[404, 405]),
+];
+
+/// The label value of every path that is no route.
+const OTHER: &str = "other";
+
+/// Makes the series of all routes exist.
+pub(super) fn expect_series(metrics: &HttpMetrics) {
+    for (method, route, statuses) in ROUTES {
+        metrics.expect(method, route, statuses);
+    }
+}
+
+/// The middleware.
+pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let _in_flight = app.metrics.http.begin();
+    let method = method(request.method());
+    let route = request.extensions().get::<MatchedPath>().map_or(OTHER, |path| route(path.as_str()));
+    let id = identify(&mut request);
+
+    let answer = tokio::time::timeout(app.request_deadline, next.run(request)).await;
+    let mut response = answer.unwrap_or_else(|_| Problem::BUSY.into_response());
+
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, id.clone());
+    if route == ISSUE
+        && let Ok(replica) = HeaderValue::from_str(&app.replica)
+    {
+        headers.insert(REPLICA, replica);
+    }
+    if app.is_draining() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let (status, duration) = (response.status().as_u16(), started.elapsed());
+    app.metrics.http.answered(method, route, status, duration);
+    tracing::info!(method, route, status, id = ?id, duration_ms = duration.as_secs_f64() * 1e3, "answered");
+    response
+}
+
+/// The request's id: nginx's, or a new one, which is put into the request's headers too.
+fn identify(request: &mut Request) -> HeaderValue {
+    let given = request.headers().get(REQUEST_ID);
+    if let Some(id) = given.filter(|id| id.to_str().is_ok_and(|id| RequestId::parse(id).is_some())) {
+        return id.clone();
+    }
+    let id = RequestId(fastrand::u128(..).to_be_bytes()).to_string();
+    let id = HeaderValue::from_str(&id).expect("hex digits are visible ASCII");
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    id
+}
+
+fn route(path: &str) -> &'static str {
+    ROUTES.iter().map(|(_, route, _)| *route).find(|route| *route == path).unwrap_or(OTHER)
+}
+
+fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::HEAD => "HEAD",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::PATCH => "PATCH",
+        _ => OTHER,
+    }
+}

@@ -1,0 +1,46 @@
+//! `/livez`, `/readyz`, `/metrics`: for the balancer, the supervisor and Prometheus.
+
+use std::sync::Arc;
+
+use axum::Json as Body;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use serde::Serialize;
+
+use crate::app::App;
+
+/// Whether the process runs at all.
+pub(super) async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// What readiness consists of.
+#[derive(Serialize)]
+pub(super) struct Readiness {
+    ready: bool,
+    /// The database was read within the last second.
+    database: bool,
+    /// A majority of the lock nodes is up. Not needed for readiness: without it `batched` goes on, more slowly.
+    lock: bool,
+    draining: bool,
+}
+
+/// Whether the replica should get requests.
+pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Body<Readiness>) {
+    let readiness = Readiness {
+        ready: app.is_ready(),
+        database: app.memory.fresh().is_some(),
+        lock: app.nodes.has_quorum(),
+        draining: app.is_draining(),
+    };
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Body(readiness))
+}
+
+/// The metrics in the `OpenMetrics` text format.
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+    app.metrics.issue.generation_age(app.memory.age());
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], app.metrics.encode())
+}

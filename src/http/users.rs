@@ -1,0 +1,35 @@
+//! `GET /users/{userId}/coupons`: the wallet.
+
+use std::sync::Arc;
+
+use axum::Json as Body;
+use axum::extract::State;
+
+use super::extract::UserInPath;
+use super::issue::WalletEntry;
+use super::problem::{Problem, ProblemBody};
+use crate::app::App;
+use crate::coupons::Entry;
+
+/// What the user holds in the current round.
+#[utoipa::path(get, path = "/users/{userId}/coupons", params(("userId" = String, Path, description = "the user")), responses(
+    (status = 200, description = "the wallet, by code; empty for a user without coupons", body = Vec<WalletEntry>),
+    (status = 422, description = "no such user id is possible", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 503, description = "not now", body = ProblemBody, content_type = "application/problem+json"),
+))]
+pub(super) async fn coupons(
+    State(app): State<Arc<App>>,
+    UserInPath(user): UserInPath,
+) -> Result<Body<Vec<Entry>>, Problem> {
+    let read = async move { app.store.wallet_of(&user).await };
+    Ok(Body(detached(read).await?))
+}
+
+/// Runs database work in a task of its own: a client that hangs up drops this handler, never a statement under way.
+pub(super) async fn detached<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    E: Into<Problem> + Send + 'static,
+{
+    tokio::spawn(work).await.map_err(|_| Problem::UNAVAILABLE)?.map_err(Into::into)
+}

@@ -1,0 +1,26 @@
+//! `GET /version`: what is running, without I/O.
+
+use std::sync::Arc;
+
+use axum::Json as Body;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+
+/// What is running.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Version {
+    /// Always `coupon-rush`.
+    name: &'static str,
+    version: &'static str,
+    /// How this replica makes issues exclusive.
+    strategy: &'static str,
+}
+
+/// Name, version and strategy of the replica that answers.
+#[utoipa::path(get, path = "/version", responses((status = 200, description = "what is running", body = Version)))]
+pub(super) async fn show(State(app): State<Arc<App>>) -> Body<Version> {
+    Body(Version { name: "coupon-rush", version: env!("CARGO_PKG_VERSION"), strategy: app.strategy.name() })
+}

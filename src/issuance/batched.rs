@@ -1,0 +1,296 @@
+//! One Redlock and one call for all that wait. The default.
+//!
+//! Orders gather in a queue per code. The first one starts a task that takes the lock; when the lock is granted the batch
+//! closes, so whoever arrived meanwhile is in it. One `CALL issue_batch` settles it, and while the lease is given back the
+//! answers go out. A task ends when its queue is empty.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{IssueError, OnLockLoss, Parts, QUEUE_MAX, RUNS_MAX, Ticket, pause};
+use crate::coupons::{Code, Order, Outcome};
+use crate::lock::{HANDOVER, Lease, LockError, Patience};
+use crate::metrics::Wait;
+use crate::store::{Lane, StoreError};
+
+/// Most orders in one batch: about 100 KiB of JSON, and a transaction well below the lock's time-to-live.
+const BATCH_MAX: usize = 1_024;
+
+/// Connections for batches per replica; more codes than that take turns.
+const LANES: usize = 8;
+
+/// Pause after a batch that the database could not settle, so that a failing database is not asked without end.
+const FAILURE_PAUSE: Duration = Duration::from_millis(50);
+
+type Answer = Result<Outcome, IssueError>;
+
+/// An order and the caller who waits for its answer. The channel closes when the caller leaves or his deadline passes.
+struct Waiting {
+    ticket: Ticket,
+    caller: oneshot::Sender<Answer>,
+}
+
+/// The orders that wait for one code.
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Waiting>,
+    /// Whether a task works on this queue.
+    attended: bool,
+}
+
+/// The queues of all codes and the connections they share.
+pub(super) struct Batched {
+    parts: Arc<Parts>,
+    queues: Mutex<HashMap<Code, Queue>>,
+    lanes: Mutex<Vec<Lane>>,
+    turns: Semaphore,
+}
+
+/// The right to settle a batch now.
+enum Right {
+    Leased(Lease),
+    /// The quorum is gone; the row lock alone makes it exclusive.
+    Bypassed,
+}
+
+impl Batched {
+    pub(super) fn new(parts: Arc<Parts>) -> Arc<Self> {
+        let lanes = (0..LANES).map(|_| parts.store.lane()).collect();
+        Arc::new(Self { parts, queues: Mutex::default(), lanes: Mutex::new(lanes), turns: Semaphore::new(LANES) })
+    }
+
+    /// Queues the order and waits for its answer. Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, one more
+    /// to one Redis node for the wake-up; 2 more for every attempt at a lock that another replica holds.
+    pub(super) async fn issue(self: &Arc<Self>, ticket: Ticket) -> Answer {
+        let (caller, answer) = oneshot::channel();
+        let code = ticket.order.code.clone();
+        if self.push(Waiting { ticket, caller })? {
+            let batched = Arc::clone(self);
+            self.parts.tasks.spawn(async move { batched.attend(&code).await });
+        }
+        answer.await.unwrap_or(Err(IssueError::Unavailable(None)))
+    }
+
+    /// Returns whether the queue needs a task to attend to it.
+    fn push(&self, order: Waiting) -> Result<bool, IssueError> {
+        let mut queues = self.queues.lock().expect("nothing panics while it holds this lock");
+        let queue = queues.entry(order.ticket.order.code.clone()).or_default();
+        if queue.waiting.len() >= QUEUE_MAX {
+            self.parts.issue.shed();
+            return Err(IssueError::Busy);
+        }
+        queue.waiting.push(order);
+        self.parts.issue.queued(1);
+        Ok(!std::mem::replace(&mut queue.attended, true))
+    }
+
+    /// Settles batch after batch until nobody waits for `code`.
+    async fn attend(&self, code: &Code) {
+        while self.is_wanted(code) {
+            let Ok(_turn) = self.turns.acquire().await else { return };
+            let lane = self.lanes.lock().expect("nothing panics while it holds this lock").pop();
+            let mut lane = lane.unwrap_or_else(|| self.parts.store.lane());
+            self.take_turn(code, &mut lane).await;
+            self.lanes.lock().expect("nothing panics while it holds this lock").push(lane);
+        }
+    }
+
+    /// Whether somebody still waits; if not, the queue goes, and with it the task that asked.
+    fn is_wanted(&self, code: &Code) -> bool {
+        let mut queues = self.queues.lock().expect("nothing panics while it holds this lock");
+        let Some(queue) = queues.get_mut(code) else { return false };
+        let before = queue.waiting.len();
+        let lock = &self.parts.lock;
+        queue.waiting.retain(|order| {
+            let gone = order.caller.is_closed();
+            if gone {
+                lock.waited(Wait::Expired, order.ticket.entered);
+            }
+            !gone
+        });
+        self.parts.issue.queued(-difference(before, queue.waiting.len()));
+        let wanted = !queue.waiting.is_empty();
+        if !wanted {
+            queues.remove(code);
+        }
+        wanted
+    }
+
+    /// One batch: the right, the close, the call, the answers.
+    async fn take_turn(&self, code: &Code, lane: &mut Lane) {
+        if let Some(refusal) = self.parts.memory.refusal(code) {
+            return self.refuse(code, lane, &refusal).await;
+        }
+        match self.right(code).await {
+            Ok(right) => self.settle_batch(code, lane, right).await,
+            Err(LockError::Abandoned) => {}
+            Err(LockError::QuorumGone) => {
+                for order in self.close(code) {
+                    order.answer(Err(IssueError::Unavailable(None)));
+                }
+            }
+        }
+    }
+
+    async fn right(&self, code: &Code) -> Result<Right, LockError> {
+        match self.parts.locks.acquire(code.as_str(), Patience::Wake, || self.has_waiting(code)).await {
+            Ok(lease) => Ok(Right::Leased(lease)),
+            Err(LockError::QuorumGone) if self.parts.on_lock_loss == OnLockLoss::Bypass => {
+                self.parts.lock.bypassed();
+                Ok(Right::Bypassed)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn has_waiting(&self, code: &Code) -> bool {
+        let queues = self.queues.lock().expect("nothing panics while it holds this lock");
+        queues.get(code).is_some_and(|queue| queue.waiting.iter().any(|order| !order.caller.is_closed()))
+    }
+
+    /// Takes the next batch out of the queue: the earliest arrivals, without those whose callers have gone.
+    fn close(&self, code: &Code) -> Vec<Waiting> {
+        let mut queues = self.queues.lock().expect("nothing panics while it holds this lock");
+        let Some(queue) = queues.get_mut(code) else { return Vec::new() };
+        let mut batch = std::mem::take(&mut queue.waiting);
+        // Stable: equal stamps, and orders without one, keep their place in the queue.
+        batch.sort_by_key(|order| order.ticket.order.arrived_ms);
+        queue.waiting = batch.split_off(batch.len().min(BATCH_MAX));
+        self.parts.issue.queued(-difference(batch.len(), 0));
+        batch.retain(|order| {
+            let gone = order.caller.is_closed();
+            self.parts.lock.waited(if gone { Wait::Expired } else { Wait::Granted }, order.ticket.entered);
+            !gone
+        });
+        batch
+    }
+
+    async fn settle_batch(&self, code: &Code, lane: &mut Lane, right: Right) {
+        let batch = self.current(self.close(code));
+        let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
+        let answers = self.settle(lane, code, &orders).await;
+        let failed =
+            answers.iter().all(|answer| matches!(answer, Err(IssueError::Unavailable(_)))) && !answers.is_empty();
+        let reply = async {
+            for (order, answer) in batch.into_iter().zip(answers) {
+                order.answer(answer);
+            }
+        };
+        let contended = match right {
+            // The release is on its way when the answers go out, so that the next holder need not wait for them.
+            Right::Leased(lease) => tokio::join!(self.parts.locks.release(lease), reply).0,
+            Right::Bypassed => {
+                reply.await;
+                false
+            }
+        };
+        if failed {
+            tokio::time::sleep(FAILURE_PAUSE).await;
+        } else if contended {
+            tokio::time::sleep(HANDOVER).await;
+        }
+    }
+
+    /// Sends away the orders of a round that is over.
+    fn current(&self, mut batch: Vec<Waiting>) -> Vec<Waiting> {
+        let Some(round) = self.parts.memory.round() else { return batch };
+        for late in batch.extract_if(.., |order| order.ticket.round != round) {
+            late.answer(Err(IssueError::Busy));
+        }
+        batch
+    }
+
+    /// Settles the orders, running the call again where that is sound, and splitting a batch whose data is refused until
+    /// the bad order stands alone.
+    async fn settle(&self, lane: &mut Lane, code: &Code, orders: &[Order]) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(orders.len());
+        let mut parts = if orders.is_empty() { vec![] } else { vec![orders] };
+        while let Some(part) = parts.pop() {
+            match self.call(lane, code, part).await {
+                Ok(settled) => answers.extend(settled),
+                Err(StoreError::Rejected(_)) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, orders = part.len(), "a batch failed");
+                    let failure = IssueError::from(error);
+                    answers.extend(part.iter().map(|_| Err(failure.clone())));
+                }
+            }
+        }
+        answers
+    }
+
+    /// Runs the call until it answers. The same orders again are safe: whoever got a coupon in a run of which the outcome is
+    /// unknown is found to hold it.
+    async fn call(&self, lane: &mut Lane, code: &Code, orders: &[Order]) -> Result<Vec<Answer>, StoreError> {
+        let Some(round) = self.parts.memory.round() else { return Ok(busy(orders)) };
+        let mut run = 1;
+        let settlement = loop {
+            self.parts.issue.batch(orders.len());
+            let started = Instant::now();
+            match lane.issue_batch(round, code, orders).await {
+                Ok(settlement) => {
+                    self.parts.issue.transaction(started);
+                    break settlement;
+                }
+                Err(error) if run == RUNS_MAX => return Err(error),
+                Err(error) => self.parts.may_run_again(error)?,
+            }
+            pause(run).await;
+            run += 1;
+        };
+        if settlement.known && settlement.round != round {
+            self.parts.memory.poke();
+            return Ok(busy(orders));
+        }
+        if settlement.remaining == 0 {
+            self.parts.memory.poke();
+        }
+        Ok(settlement.outcomes(orders).into_iter().map(|outcome| outcome.ok_or(IssueError::Busy)).collect())
+    }
+
+    /// Answers everybody who waits for a code of which nothing can be had: one read tells who holds something already.
+    async fn refuse(&self, code: &Code, lane: &mut Lane, refusal: &Outcome) {
+        let batch = self.current(self.close(code));
+        if batch.is_empty() {
+            return;
+        }
+        let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
+        match lane.held(code, &orders).await {
+            Ok(held) => {
+                for order in batch {
+                    let entry = held.get(&order.ticket.order.user).cloned();
+                    let outcome = entry.map_or_else(|| refusal.clone(), |entry| entry.answer(&order.ticket.order));
+                    order.answer(Ok(outcome));
+                }
+            }
+            Err(error) => {
+                let failure = IssueError::from(error);
+                for order in batch {
+                    order.answer(Err(failure.clone()));
+                }
+                tokio::time::sleep(FAILURE_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Waiting {
+    /// Answers the caller; one who has left meanwhile finds the same answer when he asks again.
+    fn answer(self, answer: Answer) {
+        let _ = self.caller.send(answer);
+    }
+}
+
+fn busy(orders: &[Order]) -> Vec<Answer> {
+    orders.iter().map(|_| Err(IssueError::Busy)).collect()
+}
+
+fn difference(before: usize, after: usize) -> i64 {
+    i64::try_from(before - after).unwrap_or(i64::MAX)
+}

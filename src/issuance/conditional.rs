@@ -1,0 +1,25 @@
+//! The condition in the write: `UPDATE … WHERE remaining >= 1`. The control: what one WHERE gives without any lock.
+
+use super::{Failure, Parts, Step, Ticket, Won};
+
+/// Round trips: 4 (begin, update, insert, commit).
+pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {
+    decrement_and_insert(parts, ticket, || parts.granted(ticket)).await
+}
+
+/// The transaction itself; `granted` is called when the row is ours.
+pub(super) async fn decrement_and_insert(
+    parts: &Parts,
+    ticket: &Ticket,
+    granted: impl FnOnce(),
+) -> Result<Step, Failure> {
+    let mut tx = parts.store.begin().await?;
+    let serial = tx.take_if_left(&ticket.order.code, ticket.round).await?;
+    granted();
+    // Nothing was read that could tell the time, so it is reckoned from the last look at the database's clock.
+    let (Some(serial), Some(issued_at)) = (serial, parts.memory.now()) else {
+        tx.roll_back().await?;
+        return Ok(Step::Refused);
+    };
+    parts.finish(tx, ticket, Won { serial: Some(serial), issued_at }).await
+}

@@ -1,0 +1,21 @@
+//! Version check: read without a lock, write only if nobody wrote since, else start over.
+
+use super::{Failure, Parts, Step, Ticket, Won, issuable};
+
+/// Transactions per order before "busy": with `n` writers at once each round of attempts lets one through.
+pub(super) const RUNS_MAX: u32 = 50;
+
+/// Round trips: 5 per attempt (begin, select, update, insert, commit). Every attempt is a new transaction, because inside
+/// one a repeated read may show the old version for ever.
+pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {
+    let mut tx = parts.store.begin().await?;
+    let Some(coupon) = issuable(tx.read(&ticket.order.code).await?, ticket) else {
+        tx.roll_back().await?;
+        return Ok(Step::Refused);
+    };
+    let Some(serial) = tx.take_if_unchanged(&ticket.order.code, coupon).await? else {
+        tx.roll_back().await?;
+        return Ok(Step::Conflict);
+    };
+    parts.finish(tx, ticket, Won { serial: Some(serial), issued_at: coupon.now }).await
+}

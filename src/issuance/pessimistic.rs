@@ -1,0 +1,16 @@
+//! Row lock: the first reader holds the row, the others queue inside InnoDB.
+
+use super::{Failure, Parts, Step, Ticket, Won, issuable};
+
+/// Round trips: 5 (begin, select for update, update, insert, commit).
+pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {
+    let mut tx = parts.store.begin().await?;
+    let coupon = tx.read_for_update(&ticket.order.code).await?;
+    parts.granted(ticket);
+    let Some(coupon) = issuable(coupon, ticket) else {
+        tx.roll_back().await?;
+        return Ok(Step::Refused);
+    };
+    let serial = tx.take(&ticket.order.code).await?;
+    parts.finish(tx, ticket, Won { serial, issued_at: coupon.now }).await
+}

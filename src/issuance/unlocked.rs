@@ -1,0 +1,14 @@
+//! No lock: read, decide, write. Two requests read the same count, and one decrement is lost. Here to show just that.
+
+use super::{Failure, Parts, Step, Ticket, Won, issuable};
+
+/// Round trips: 5 (begin, select, update, insert, commit). The serial stays empty: there is no right one.
+pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {
+    let mut tx = parts.store.begin().await?;
+    let Some(coupon) = issuable(tx.read(&ticket.order.code).await?, ticket) else {
+        tx.roll_back().await?;
+        return Ok(Step::Refused);
+    };
+    tx.overwrite(&ticket.order.code, coupon.remaining - 1).await?;
+    parts.finish(tx, ticket, Won { serial: None, issued_at: coupon.now }).await
+}

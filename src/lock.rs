@@ -1,0 +1,141 @@
+//! The lock: one Redlock per coupon code over independent Redis nodes, by rslock. The only module that knows Redis.
+//!
+//! It keeps the crowd away from the database and makes one writer per code. It does not keep the promises: a lease can
+//! expire under a stalled holder, and then the row lock alone decides. Waits are bounded by their caller, and a lease is
+//! given back on every path, because rslock leaves a dropped one in place until its time-to-live ends.
+
+mod nodes;
+mod wake;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rslock::Lock;
+
+pub use nodes::Nodes;
+use wake::Wakes;
+
+use crate::metrics::{Attempt, LockMetrics};
+
+/// First pause of a caller that asks again by itself, without a wake-up.
+const RETRY_FIRST: Duration = Duration::from_millis(1);
+
+/// Longest such pause: what a caller waits at most after the lock became free.
+const RETRY_MAX: Duration = Duration::from_millis(25);
+
+/// Pause of a holder that others wait for, after its release: it lets one of them take the lock.
+pub const HANDOVER: Duration = Duration::from_millis(1);
+
+/// The drift which Redlock allows for between the clocks of the nodes: 1 % of the time-to-live plus 2 ms.
+fn drift(ttl: Duration) -> Duration {
+    ttl / 100 + Duration::from_millis(2)
+}
+
+/// Why there is no lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LockError {
+    /// Fewer nodes than a majority can be reached.
+    #[error("no quorum of lock nodes")]
+    QuorumGone,
+    /// Nobody wants the lock any more.
+    #[error("every waiter has gone")]
+    Abandoned,
+}
+
+/// How to wait for a lock that somebody else holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// A release wakes one waiter through Redis. Costs a connection per waiter.
+    Wake,
+    /// Ask again after a growing, jittered pause.
+    Retry,
+}
+
+/// The locks of all codes.
+pub struct Locks {
+    nodes: Arc<Nodes>,
+    wakes: Wakes,
+    ttl: Duration,
+    prefix: String,
+    metrics: LockMetrics,
+}
+
+/// A held lock. Give it back with [`Lease::release`].
+#[must_use]
+pub struct Lease {
+    lock: Lock,
+    name: String,
+    granted: Instant,
+    valid_until: Instant,
+    contended: bool,
+}
+
+impl Locks {
+    /// Locks over `nodes`; their keys start with `prefix` and live for `ttl` when their holder dies.
+    pub fn new(nodes: Arc<Nodes>, ttl: Duration, prefix: &str, metrics: LockMetrics) -> Self {
+        Self { wakes: Wakes::new(Arc::clone(&nodes), prefix, ttl), nodes, ttl, prefix: prefix.to_owned(), metrics }
+    }
+
+    /// Takes the lock called `name`, waiting while `wanted` says so.
+    ///
+    /// Run it in a task that nobody cancels: a dropped attempt leaves its keys behind for the whole time-to-live.
+    pub async fn acquire(
+        &self,
+        name: &str,
+        patience: Patience,
+        mut wanted: impl FnMut() -> bool,
+    ) -> Result<Lease, LockError> {
+        let started = Instant::now();
+        let mut pause = RETRY_FIRST;
+        let mut contended = false;
+        while wanted() {
+            if let Some(lock) = self.attempt(name).await? {
+                self.metrics.acquired(started);
+                return Ok(Lease { contended, ..lock });
+            }
+            contended = true;
+            match patience {
+                Patience::Wake => self.wakes.wait(name).await,
+                Patience::Retry => {
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                    pause = (pause * 3 / 2).min(RETRY_MAX);
+                }
+            }
+        }
+        Err(LockError::Abandoned)
+    }
+
+    /// One attempt at all nodes: 1 round trip when granted, 2 when not.
+    async fn attempt(&self, name: &str) -> Result<Option<Lease>, LockError> {
+        let Some(manager) = self.nodes.manager() else {
+            self.metrics.attempted(Attempt::Unavailable);
+            return Err(LockError::QuorumGone);
+        };
+        // Taken before the nodes are asked: the validity counts from the earliest moment a node may have set the key.
+        let asked = Instant::now();
+        let key = format!("{}lock:{name}", self.prefix);
+        let Ok(lock) = manager.lock(key.as_bytes(), self.ttl).await else {
+            self.metrics.attempted(Attempt::Contended);
+            return Ok(None);
+        };
+        self.metrics.attempted(Attempt::Granted);
+        Ok(Some(Lease {
+            lock,
+            name: name.to_owned(),
+            granted: Instant::now(),
+            valid_until: asked + self.ttl.saturating_sub(drift(self.ttl)),
+            contended: false,
+        }))
+    }
+
+    /// Gives a lease back and wakes one waiter. Returns whether others want the lock.
+    pub async fn release(&self, lease: Lease) -> bool {
+        let now = Instant::now();
+        self.metrics.held(lease.granted, now > lease.valid_until);
+        // Through the current manager: the one that took the lock may still wait for a node that hangs.
+        let Lock { resource, val, validity_time, lock_manager } = lease.lock;
+        let lock_manager = self.nodes.manager().unwrap_or(lock_manager);
+        Lock { resource, val, validity_time, lock_manager }.release().await;
+        self.wakes.wake(&lease.name).await || lease.contended
+    }
+}

@@ -1,0 +1,198 @@
+//! The Redis nodes and the prober that keeps a hung one from slowing the rest.
+//!
+//! rslock waits for every node, up to half a second for one that hangs. So a task asks each node on a connection of its own
+//! whether it is there. One that is not gets replaced, in a fresh lock manager, by a client that fails at once: the number of
+//! nodes, and so the quorum, stays what it was.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo};
+use rslock::LockManager;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::LockMetrics;
+
+/// Time between two looks at a node.
+const PROBE_INTERVAL: Duration = Duration::from_millis(75);
+
+/// Longest wait of a probe for its connection.
+const PROBE_CONNECT_TIMEOUT: Duration = Duration::from_millis(60);
+
+/// Longest wait of a probe for its answer.
+const PROBE_RESPONSE_TIMEOUT: Duration = Duration::from_millis(40);
+
+/// A node that missed this many probes in a row is replaced.
+const MISSES_MAX: u32 = 2;
+
+/// A node that answered this many probes in a row comes back.
+const HITS_MIN: u32 = 3;
+
+/// A Unix socket that does not exist: connecting to it fails in microseconds.
+const NOWHERE: &str = "redis+unix:///nonexistent/coupon-rush.sock";
+
+/// The nodes and which of them can be used now.
+pub struct Nodes {
+    clients: Vec<Client>,
+    current: ArcSwap<Current>,
+    ttl: Duration,
+}
+
+/// One state of the nodes with the lock manager made for it.
+struct Current {
+    up: Vec<bool>,
+    manager: LockManager,
+}
+
+impl Nodes {
+    /// Opens clients for the `urls` of independent nodes; all are taken for up until the prober says otherwise.
+    pub async fn new(urls: &[String], ttl: Duration) -> anyhow::Result<Arc<Self>> {
+        let clients = urls.iter().map(|url| client(url)).collect::<Result<Vec<_>, _>>()?;
+        let up = vec![true; clients.len()];
+        let manager = manager(&clients, &up).await?;
+        Ok(Arc::new(Self { clients, current: ArcSwap::from_pointee(Current { up, manager }), ttl }))
+    }
+
+    /// The lock manager of now; `None` when fewer nodes than a majority are up.
+    pub(super) fn manager(&self) -> Option<LockManager> {
+        let current = self.current.load();
+        self.is_quorum(&current.up).then(|| current.manager.clone())
+    }
+
+    /// Whether a majority of the nodes is up.
+    pub fn has_quorum(&self) -> bool {
+        self.is_quorum(&self.current.load().up)
+    }
+
+    fn is_quorum(&self, up: &[bool]) -> bool {
+        up.iter().filter(|&&up| up).count() > self.clients.len() / 2
+    }
+
+    /// The first node that is up, which carries the wake-ups.
+    pub(super) fn first_up(&self) -> Option<(usize, &Client)> {
+        let current = self.current.load();
+        self.clients.iter().enumerate().find(|(place, _)| current.up[*place])
+    }
+
+    /// Watches the nodes until `stopped`.
+    pub async fn watch(self: Arc<Self>, metrics: LockMetrics, stopped: CancellationToken) {
+        let mut probes: Vec<Probe> = self.clients.iter().map(Probe::new).collect();
+        while !stopped.is_cancelled() {
+            let verdicts = futures_util::future::join_all(probes.iter_mut().map(|probe| probe.look(self.ttl))).await;
+            self.publish(verdicts, &metrics).await;
+            let _ = tokio::time::timeout(PROBE_INTERVAL, stopped.cancelled()).await;
+        }
+    }
+
+    /// Makes a manager for what was seen, if it differs from what is in use.
+    async fn publish(&self, up: Vec<bool>, metrics: &LockMetrics) {
+        for (place, &up) in up.iter().enumerate() {
+            metrics.node_up(place, up);
+        }
+        if self.current.load().up == up {
+            return;
+        }
+        tracing::warn!(?up, "the set of usable lock nodes has changed");
+        match manager(&self.clients, &up).await {
+            Ok(manager) => self.current.store(Arc::new(Current { up, manager })),
+            Err(error) => tracing::error!(%error, "cannot make a lock manager"),
+        }
+    }
+}
+
+/// A client without Nagle's delay.
+fn client(url: &str) -> redis::RedisResult<Client> {
+    Client::open(url.into_connection_info()?.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+}
+
+/// A lock manager whose down nodes fail at once. It takes one lock before it is published, so that no request waits for
+/// its connections to be made.
+async fn manager(clients: &[Client], up: &[bool]) -> redis::RedisResult<LockManager> {
+    let nowhere = Client::open(NOWHERE)?;
+    let usable = clients.iter().zip(up).map(|(client, &up)| if up { client.clone() } else { nowhere.clone() });
+    let mut manager = LockManager::from_clients(usable.collect());
+    // One attempt; rslock panics on a pause of zero even though it never pauses then.
+    manager.set_retry(1, Duration::from_millis(1));
+    let key = format!("warm:{:016x}", fastrand::u64(..));
+    if let Ok(lock) = manager.lock(key.as_bytes(), Duration::from_secs(1)).await {
+        lock.release().await;
+    }
+    Ok(manager)
+}
+
+/// What is known of one node.
+struct Probe {
+    client: Client,
+    connection: Option<MultiplexedConnection>,
+    run_id: Option<String>,
+    votes_from: Instant,
+    misses: u32,
+    hits: u32,
+    up: bool,
+}
+
+impl Probe {
+    fn new(client: &Client) -> Self {
+        Self {
+            client: client.clone(),
+            connection: None,
+            run_id: None,
+            votes_from: Instant::now(),
+            misses: 0,
+            hits: 0,
+            up: true,
+        }
+    }
+
+    /// Asks the node once and returns whether it may be used.
+    async fn look(&mut self, ttl: Duration) -> bool {
+        if self.answers(ttl).await {
+            (self.hits, self.misses) = (self.hits + 1, 0);
+            self.up |= self.hits >= HITS_MIN;
+        } else {
+            (self.hits, self.misses) = (0, self.misses + 1);
+            self.up &= self.misses < MISSES_MAX;
+        }
+        // A node that restarted has forgotten the locks it granted; it votes again when those have expired.
+        self.up && Instant::now() >= self.votes_from
+    }
+
+    async fn answers(&mut self, ttl: Duration) -> bool {
+        if self.connection.is_none() && !self.connect(ttl).await {
+            return false;
+        }
+        let Some(connection) = &mut self.connection else { return false };
+        match redis::cmd("PING").query_async::<()>(connection).await {
+            Ok(()) => true,
+            Err(error) => {
+                // A time-out keeps the connection: the node may only be slow, and its answers stay in order.
+                if !error.is_timeout() {
+                    self.connection = None;
+                }
+                false
+            }
+        }
+    }
+
+    /// Connects and notes whether this is still the process that was seen before: a restart always breaks the connection.
+    async fn connect(&mut self, ttl: Duration) -> bool {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PROBE_CONNECT_TIMEOUT))
+            .set_response_timeout(Some(PROBE_RESPONSE_TIMEOUT));
+        let Ok(mut connection) = self.client.get_multiplexed_async_connection_with_config(&config).await else {
+            return false;
+        };
+        let info: Result<String, _> = redis::cmd("INFO").arg("server").query_async(&mut connection).await;
+        let Ok(info) = info else { return false };
+        let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned);
+        if self.run_id.is_some() && self.run_id != run_id {
+            self.votes_from = Instant::now() + ttl;
+        }
+        self.run_id = run_id;
+        self.connection = Some(connection);
+        true
+    }
+}

@@ -1,0 +1,257 @@
+//! What a replica remembers between two looks at the database: the coupons, their windows, and who holds what once nothing
+//! is left. It answers without I/O what it can answer exactly, and nothing else.
+//!
+//! It may be trusted because every administrative change bumps a generation, the memory is read anew every 250 ms, nothing
+//! older than a second is used, and a change is answered only when every replica must have seen it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::coupons::{Code, Coupon, Entry, Order, Outcome, Timestamp, UserId};
+use crate::metrics::IssueMetrics;
+use crate::store::{Catalogue, Lane, StoreError};
+
+/// Time between two looks at the database.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Least time between two looks when something asks for one.
+const POKE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Memory older than this is not used.
+pub const AGE_MAX: Duration = Duration::from_secs(1);
+
+/// How long an administrative change waits before it is answered: longer than any replica trusts what it knew before.
+pub const CHANGE_SEEN_BY_ALL: Duration = Duration::from_millis(1_100);
+
+/// Most holders remembered, about 200 bytes each. Beyond that an indexed read answers.
+const HOLDERS_MAX: u64 = 100_000;
+
+/// The users who hold something in one scope. Complete, because nothing of the scope is left in this generation.
+type Holders = HashMap<UserId, Entry>;
+
+/// One look at the database.
+pub struct Snapshot {
+    catalogue: Catalogue,
+    places: HashMap<Code, usize>,
+    /// By scope, complete scopes only.
+    holders: HashMap<u16, Arc<Holders>>,
+}
+
+/// What is known of an order without asking the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// This is the exact answer.
+    Answer(Outcome),
+    /// This is the exact answer unless the user holds something already.
+    UnlessHeld(Outcome),
+    /// There is stock, or memory is too old to be trusted: the database decides.
+    Undecided,
+    /// Memory is too old, and the code was not in it.
+    Unavailable,
+}
+
+/// The memory of one replica.
+#[derive(Default)]
+pub struct Memory {
+    snapshot: ArcSwapOption<Snapshot>,
+    poke: Notify,
+    /// Per code: the round, and the earliest arrival that was told "sold out" in it.
+    earliest_losers: Mutex<HashMap<Code, (u32, Arc<AtomicU64>)>>,
+}
+
+impl Snapshot {
+    fn is_fresh(&self) -> bool {
+        self.catalogue.asked.elapsed() < AGE_MAX
+    }
+
+    /// The database's clock, reckoned on from when it was read.
+    pub fn now(&self) -> Timestamp {
+        self.catalogue.now + self.catalogue.asked.elapsed()
+    }
+
+    /// The round.
+    pub fn round(&self) -> u32 {
+        self.catalogue.round
+    }
+
+    /// All coupons.
+    pub fn coupons(&self) -> impl Iterator<Item = &Coupon> {
+        self.catalogue.coupons.iter().map(|(coupon, _)| coupon)
+    }
+
+    /// One coupon and the scope of its holders.
+    pub fn coupon(&self, code: &Code) -> Option<&(Coupon, u16)> {
+        self.places.get(code).map(|&place| &self.catalogue.coupons[place])
+    }
+
+    /// What everybody without an entry gets; `None` when there is stock to be had.
+    fn refusal(&self, coupon: &Coupon) -> Option<Outcome> {
+        let now = self.now();
+        if !coupon.effective.contains(now) {
+            return Some(Outcome::NotOpen(coupon.effective.opens_at.and_then(|opens| now.until(opens))));
+        }
+        (coupon.remaining == 0).then_some(Outcome::SoldOut)
+    }
+
+    fn knows(&self, order: &Order) -> Known {
+        let Some((coupon, scope)) = self.coupon(&order.code) else {
+            return if self.is_fresh() { Known::Answer(Outcome::UnknownCoupon) } else { Known::Unavailable };
+        };
+        if !self.is_fresh() {
+            return Known::Undecided;
+        }
+        let Some(refusal) = self.refusal(coupon) else { return Known::Undecided };
+        match self.holders.get(scope) {
+            Some(holders) => Known::Answer(match holders.get(&order.user) {
+                Some(entry) => entry.clone().answer(order),
+                None => refusal,
+            }),
+            None => Known::UnlessHeld(refusal),
+        }
+    }
+}
+
+impl Memory {
+    /// What is known of an order without I/O.
+    pub fn knows(&self, order: &Order) -> Known {
+        self.snapshot.load().as_ref().map_or(Known::Unavailable, |snapshot| snapshot.knows(order))
+    }
+
+    /// What every order for `code` gets whose user holds nothing; `None` when the database decides.
+    pub fn refusal(&self, code: &Code) -> Option<Outcome> {
+        let snapshot = self.fresh()?;
+        snapshot.coupon(code).and_then(|(coupon, _)| snapshot.refusal(coupon))
+    }
+
+    /// The last look, if it may be trusted.
+    pub fn fresh(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.load_full().filter(|snapshot| snapshot.is_fresh())
+    }
+
+    /// The last known round; `None` before the first look.
+    pub fn round(&self) -> Option<u32> {
+        self.snapshot.load().as_ref().map(|snapshot| snapshot.round())
+    }
+
+    /// The database's clock, reckoned on from the last look; `None` before the first.
+    pub fn now(&self) -> Option<Timestamp> {
+        self.snapshot.load().as_ref().map(|snapshot| snapshot.now())
+    }
+
+    /// How old the memory is.
+    pub fn age(&self) -> Duration {
+        self.snapshot.load().as_ref().map_or(Duration::MAX, |snapshot| snapshot.catalogue.asked.elapsed())
+    }
+
+    /// Asks for a look soon: something happened that memory does not know.
+    pub fn poke(&self) {
+        self.poke.notify_one();
+    }
+
+    /// Notes the arrival of an order that was told "sold out".
+    pub fn refused(&self, order: &Order) {
+        let (Some(arrived), Some(round)) = (order.arrived_ms, self.round()) else { return };
+        let mut losers = self.earliest_losers.lock().expect("nothing panics while it holds this lock");
+        match losers.get(&order.code) {
+            Some((of, earliest)) if *of == round => {
+                earliest.fetch_min(arrived, Ordering::Relaxed);
+            }
+            _ => {
+                losers.insert(order.code.clone(), (round, Arc::new(AtomicU64::new(arrived))));
+            }
+        }
+    }
+
+    /// The earliest arrival that this replica told "sold out" in `round`, in milliseconds since 1970.
+    pub fn earliest_loser(&self, code: &Code, round: u32) -> Option<u64> {
+        let losers = self.earliest_losers.lock().expect("nothing panics while it holds this lock");
+        losers.get(code).filter(|(of, _)| *of == round).map(|(_, earliest)| earliest.load(Ordering::Relaxed))
+    }
+
+    /// Looks at the database every 250 ms, and when poked, until `stopped`.
+    pub async fn watch(&self, mut lane: Lane, metrics: IssueMetrics, stopped: CancellationToken) {
+        while !stopped.is_cancelled() {
+            if let Err(error) = self.look(&mut lane, &metrics).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot read the catalogue");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
+                () = self.poked() => {}
+                () = stopped.cancelled() => {}
+            }
+        }
+    }
+
+    async fn poked(&self) {
+        tokio::time::sleep(POKE_INTERVAL).await;
+        self.poke.notified().await;
+    }
+
+    /// Takes a snapshot.
+    pub async fn look(&self, lane: &mut Lane, metrics: &IssueMetrics) -> Result<(), StoreError> {
+        let catalogue = lane.catalogue().await?;
+        for (coupon, _) in &catalogue.coupons {
+            metrics.remaining(&coupon.code, coupon.remaining);
+        }
+        let last = self.snapshot.load_full();
+        let holders = holders(&catalogue, last.as_deref(), lane).await?;
+        let places =
+            catalogue.coupons.iter().enumerate().map(|(place, (coupon, _))| (coupon.code.clone(), place)).collect();
+        self.snapshot.store(Some(Arc::new(Snapshot { catalogue, places, holders })));
+        Ok(())
+    }
+}
+
+/// The holders of every scope of which nothing is left, taken from the `last` snapshot where it knows them.
+async fn holders(
+    catalogue: &Catalogue,
+    last: Option<&Snapshot>,
+    lane: &mut Lane,
+) -> Result<HashMap<u16, Arc<Holders>>, StoreError> {
+    let last = last
+        .filter(|last| (last.catalogue.generation, last.catalogue.round) == (catalogue.generation, catalogue.round));
+    let mut room = HOLDERS_MAX;
+    let mut complete = HashMap::new();
+    for (scope, issued) in exhausted(catalogue) {
+        if issued > room {
+            continue;
+        }
+        room -= issued;
+        let known = last.and_then(|last| last.holders.get(&scope).cloned());
+        let holders = match known {
+            Some(holders) => holders,
+            None => Arc::new(
+                lane.entries(catalogue.round, scope)
+                    .await?
+                    .into_iter()
+                    .map(|entry| (entry.user_id.clone(), entry))
+                    .collect(),
+            ),
+        };
+        complete.insert(scope, holders);
+    }
+    Ok(complete)
+}
+
+/// The scopes in which no coupon has anything left, each with the number of its holders.
+fn exhausted(catalogue: &Catalogue) -> Vec<(u16, u64)> {
+    let mut scopes: HashMap<u16, (u64, bool)> = HashMap::new();
+    for (coupon, scope) in &catalogue.coupons {
+        let (issued, exhausted) = scopes.entry(*scope).or_insert((0, true));
+        *issued += u64::from(coupon.total - coupon.remaining);
+        *exhausted &= coupon.remaining == 0;
+    }
+    let mut exhausted: Vec<_> = scopes
+        .into_iter()
+        .filter(|(_, (_, exhausted))| *exhausted)
+        .map(|(scope, (issued, _))| (scope, issued))
+        .collect();
+    exhausted.sort_unstable();
+    exhausted
+}

@@ -1,0 +1,148 @@
+//! The database: the only module that knows sqlx. It keeps the promises; everything above merely asks it nicely.
+//!
+//! Two ways in. A [`Lane`] is one long-lived connection for work that is a single round trip. A [`Tx`] is a transaction
+//! of several statements on a pooled connection. Neither may live in a future that a client can drop: run them in tasks.
+#![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
+
+pub mod admin;
+mod batch;
+mod coupons;
+mod lane;
+mod migrate;
+mod transaction;
+mod wallet;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::{ConnectOptions, Executor};
+
+pub use coupons::{Catalogue, LockedCoupon};
+pub use lane::Lane;
+pub use migrate::migrate;
+pub use transaction::Tx;
+pub use wallet::Inserted;
+
+/// Longest wait for a connection: for a free one of the pool, or for a new one to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Longest one statement may take. Longer than the lock wait below, so that the server normally speaks first.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What every session starts with. READ COMMITTED: a retry must see what others committed meanwhile. The lock wait is
+/// shorter than the shortest lease, so that nobody waits for a row longer than he may hold the lock.
+const SESSION: &str = "SET SESSION transaction_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 1";
+
+/// The same for `MariaDB`, which has another name for the isolation level.
+const SESSION_MARIADB: &str = "SET SESSION tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 1";
+
+/// Why the database gave no answer. What happened to a write tells the variant apart.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Deadlock victim or lock wait timeout: nothing was written, asking again may work.
+    #[error("rows were contended")]
+    Contended(#[source] sqlx::Error),
+    /// A unique key refused: nothing was written.
+    #[error("a key exists already")]
+    Duplicate(#[source] sqlx::Error),
+    /// The server refused the data: nothing was written, and asking again will not help.
+    #[error("the data was refused")]
+    Rejected(#[source] sqlx::Error),
+    /// The connection broke or timed out after the statement was sent: it may have been carried out, or will yet be.
+    #[error("the outcome is unknown")]
+    Unknown(#[source] Option<sqlx::Error>),
+    /// No connection, or the server is not able to work: nothing was sent.
+    #[error("the database is unavailable")]
+    Unavailable(#[source] sqlx::Error),
+}
+
+/// `ER_DUP_ENTRY`.
+const DUPLICATE: u16 = 1062;
+/// `ER_LOCK_WAIT_TIMEOUT`, `ER_LOCK_DEADLOCK`, `ER_CHECKREAD` (`MariaDB`: the snapshot is stale).
+const CONTENDED: [u16; 3] = [1205, 1213, 1020];
+/// Interrupted, killed, shutting down: a statement that was running may have been carried out.
+const INTERRUPTED: [u16; 4] = [1053, 1317, 1927, 1969];
+/// Null, truncated, wrong or out-of-range values, malformed JSON, failed CHECKs, by either server.
+const REJECTED: [u16; 12] = [1048, 1264, 1265, 1366, 1406, 1690, 1977, 3140, 3669, 3819, 4025, 4038];
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(database) => {
+                let number = database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map_or(0, |e| e.number());
+                match number {
+                    DUPLICATE => Self::Duplicate(error),
+                    n if CONTENDED.contains(&n) => Self::Contended(error),
+                    n if INTERRUPTED.contains(&n) => Self::Unknown(Some(error)),
+                    n if REJECTED.contains(&n) => Self::Rejected(error),
+                    _ => Self::Unavailable(error),
+                }
+            }
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Configuration(_) => {
+                Self::Unavailable(error)
+            }
+            _ => Self::Unknown(Some(error)),
+        }
+    }
+}
+
+/// The database of the service: cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    pool: MySqlPool,
+    options: MySqlConnectOptions,
+}
+
+impl Store {
+    /// Describes the database without connecting yet; connections are made, and kept, when they are first needed.
+    ///
+    /// `pool_size` bounds the connections for transactions and reads; lanes come on top.
+    pub fn new(url: &str, pool_size: u32) -> Result<Self, StoreError> {
+        let options = options(url)?;
+        let pool = MySqlPoolOptions::new()
+            .max_connections(pool_size)
+            .min_connections(pool_size)
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .test_before_acquire(false)
+            .after_connect(|connection, _| Box::pin(async move { begin_session(connection).await }))
+            .connect_lazy_with(options.clone());
+        Ok(Self { pool, options })
+    }
+
+    /// A long-lived connection of one's own, made when it is first used.
+    pub fn lane(&self) -> Lane {
+        Lane::new(self.options.clone())
+    }
+
+    /// Opens a transaction.
+    pub async fn begin(&self) -> Result<Tx, StoreError> {
+        Tx::begin(&self.pool).await
+    }
+
+    /// Closes the pool's connections once they are back.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Parses a `mysql://` URL. Statements are never logged: they carry user ids.
+fn options(url: &str) -> Result<MySqlConnectOptions, StoreError> {
+    Ok(MySqlConnectOptions::from_str(url)?.disable_statement_logging())
+}
+
+/// Sets up a fresh connection; the two servers name the isolation level differently.
+async fn begin_session(connection: &mut sqlx::MySqlConnection) -> Result<(), sqlx::Error> {
+    if connection.execute(SESSION).await.is_err() {
+        connection.execute(SESSION_MARIADB).await?;
+    }
+    Ok(())
+}
+
+/// Bounds one round trip. After an error the caller drops the connection, which closes it.
+async fn limited<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(STATEMENT_TIMEOUT, work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(StoreError::Unknown(None)),
+    }
+}

@@ -1,0 +1,208 @@
+//! Administrative changes and the audit. Every change locks the event row first, so changes come one after the other, and
+//! bumps the generation, so that replicas drop what they remember.
+#![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
+
+use sqlx::Row;
+use sqlx::mysql::{MySql, MySqlArguments, MySqlRow};
+use sqlx::query::Query;
+
+use super::{Store, StoreError, Tx};
+use crate::coupons::{Code, Timestamp, Window};
+
+const LOCK_EVENT: &str = "SELECT round FROM event FOR UPDATE";
+const BUMP_GENERATION: &str = "UPDATE event SET generation = generation + 1";
+const ISSUED: &str = "SELECT total - remaining FROM coupon WHERE code = ? FOR UPDATE";
+
+const CREATE: &str = "INSERT INTO coupon (code, discount_percent, total, remaining, round, scope, opens_at, closes_at) \
+SELECT ?, ?, ?, ?, round, 0, TIMESTAMPADD(MICROSECOND, ?, '1970-01-01'), TIMESTAMPADD(MICROSECOND, ?, '1970-01-01') FROM event";
+
+const CHANGE: &str = "UPDATE coupon SET discount_percent = ?, total = ?, remaining = ?, \
+       opens_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01'), closes_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01') \
+ WHERE code = ?";
+
+const CHANGE_EVENT: &str = "UPDATE event SET exclusive_next = ?, \
+       opens_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01'), closes_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01')";
+
+/// The event's rule and window as every coupon row carries them.
+const COPY_EVENT: &str = "UPDATE coupon AS c JOIN event AS e ON TRUE \
+   SET c.scope = IF(e.exclusive, 0, c.id), c.event_opens_at = e.opens_at, c.event_closes_at = e.closes_at";
+
+const NEXT_ROUND: &str = "UPDATE event SET round = round + 1, exclusive = exclusive_next";
+
+const REFILL: &str = "UPDATE coupon AS c JOIN event AS e ON TRUE \
+   SET c.round = e.round, c.remaining = c.total, c.next_serial = 1, c.version = 0";
+
+const EVENT: &str = "SELECT name, round, exclusive, exclusive_next, \
+       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', closes_at) FROM event";
+
+/// Joined on the copies in the coupon row, so that one statement sees one round.
+const AUDIT: &str = "SELECT c.code, c.round, c.total, c.remaining, COUNT(w.user_id), COUNT(DISTINCT w.user_id), \
+       CAST(MIN(w.serial) AS UNSIGNED), CAST(MAX(w.serial) AS UNSIGNED), CAST(MAX(w.arrived_ms) AS UNSIGNED) \
+  FROM coupon AS c LEFT JOIN wallet AS w ON w.coupon_id = c.id AND w.round = c.round \
+ GROUP BY c.id, c.code, c.round, c.total, c.remaining ORDER BY c.code";
+
+/// What an administrator wants a coupon to be.
+#[derive(Clone, Debug)]
+pub struct CouponChange {
+    /// 1 to 100.
+    pub discount_percent: u8,
+    /// Pieces in the round, 0 to 1,000,000.
+    pub total: u32,
+    /// Its own window.
+    pub window: Window,
+}
+
+/// What became of a change of a coupon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// It did not exist before.
+    Created,
+    /// It did, and is different now.
+    Changed,
+    /// More than the new total are issued already; nothing was changed. The number issued.
+    BelowIssued(u32),
+}
+
+/// The event as an administrator sees it.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What people call it.
+    pub name: String,
+    /// The current round.
+    pub round: u32,
+    /// The rule of the current round.
+    pub exclusive: bool,
+    /// The rule from the next round on.
+    pub exclusive_next: bool,
+    /// When anything may be issued at all.
+    pub window: Window,
+}
+
+/// One code's books in the current round.
+#[derive(Clone, Debug)]
+pub struct Audited {
+    /// The coupon.
+    pub code: Code,
+    /// The round.
+    pub round: u32,
+    /// Pieces in the round.
+    pub total: u32,
+    /// Pieces left by the counter.
+    pub remaining: u32,
+    /// Wallet rows.
+    pub rows: u64,
+    /// Users among them.
+    pub distinct_users: u64,
+    /// Lowest serial given; `None` without rows or without serials.
+    pub lowest_serial: Option<u64>,
+    /// Highest serial given.
+    pub highest_serial: Option<u64>,
+    /// When the last of the winners reached nginx, in milliseconds since 1970.
+    pub latest_winner_ms: Option<u64>,
+}
+
+impl Store {
+    /// Creates or changes a coupon. A new total moves what remains by the difference.
+    pub async fn put_coupon(&self, code: &Code, change: &CouponChange) -> Result<Changed, StoreError> {
+        let mut tx = self.begin().await?;
+        tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
+        let issued = tx.fetch_optional(sqlx::query(ISSUED).bind(code.as_str())).await?;
+        let changed = match issued.map(|row| row.try_get::<u64, _>(0)).transpose()? {
+            None => {
+                let create = sqlx::query(CREATE).bind(code.as_str()).bind(change.discount_percent);
+                tx.execute(windowed(create.bind(change.total).bind(change.total), change.window)).await?;
+                tx.execute(sqlx::query(COPY_EVENT)).await?;
+                Changed::Created
+            }
+            Some(issued) if issued > u64::from(change.total) => {
+                tx.roll_back().await?;
+                return Ok(Changed::BelowIssued(u32::try_from(issued).unwrap_or(u32::MAX)));
+            }
+            Some(issued) => {
+                let remaining = u64::from(change.total) - issued;
+                let update = sqlx::query(CHANGE).bind(change.discount_percent).bind(change.total).bind(remaining);
+                tx.execute(windowed(update, change.window).bind(code.as_str())).await?;
+                Changed::Changed
+            }
+        };
+        tx.bump_and_commit().await?;
+        Ok(changed)
+    }
+
+    /// Changes the event: its window at once, its rule from the next round on.
+    pub async fn put_event(&self, exclusive: bool, window: Window) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
+        tx.execute(windowed(sqlx::query(CHANGE_EVENT).bind(exclusive), window)).await?;
+        tx.execute(sqlx::query(COPY_EVENT)).await?;
+        tx.bump_and_commit().await
+    }
+
+    /// Starts a new round: full stock, empty wallets. Returns it. Repeating it starts another one.
+    pub async fn reset(&self) -> Result<u32, StoreError> {
+        let mut tx = self.begin().await?;
+        tx.execute(sqlx::query(NEXT_ROUND)).await?;
+        tx.execute(sqlx::query(COPY_EVENT)).await?;
+        tx.execute(sqlx::query(REFILL)).await?;
+        let row = tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let round = row.try_get(0)?;
+        tx.bump_and_commit().await?;
+        Ok(round)
+    }
+
+    /// Reads the event.
+    pub async fn event(&self) -> Result<Event, StoreError> {
+        let mut tx = self.begin().await?;
+        let row = tx.fetch_optional(sqlx::query(EVENT)).await?.ok_or(sqlx::Error::RowNotFound)?;
+        tx.roll_back().await?;
+        let time = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
+            Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp))
+        };
+        Ok(Event {
+            name: row.try_get(0)?,
+            round: row.try_get(1)?,
+            exclusive: row.try_get(2)?,
+            exclusive_next: row.try_get(3)?,
+            window: Window { opens_at: time(4)?, closes_at: time(5)? },
+        })
+    }
+
+    /// The books of every code in the current round, in one statement.
+    pub async fn audit(&self) -> Result<Vec<Audited>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let rows = super::transaction::closing_on_error(&mut connection, async |connection| {
+            sqlx::query(AUDIT).fetch_all(connection).await
+        })
+        .await?;
+        Ok(rows.iter().map(audited).collect::<Result<_, _>>()?)
+    }
+}
+
+impl Tx {
+    async fn bump_and_commit(mut self) -> Result<(), StoreError> {
+        self.execute(sqlx::query(BUMP_GENERATION)).await?;
+        self.commit().await
+    }
+}
+
+fn windowed(query: Query<'_, MySql, MySqlArguments>, window: Window) -> Query<'_, MySql, MySqlArguments> {
+    query.bind(window.opens_at.map(|time| time.0)).bind(window.closes_at.map(|time| time.0))
+}
+
+fn audited(row: &MySqlRow) -> Result<Audited, sqlx::Error> {
+    let count = |column: usize| -> Result<u64, sqlx::Error> {
+        row.try_get::<i64, _>(column).map(|count| u64::try_from(count).unwrap_or(0))
+    };
+    let code: String = row.try_get(0)?;
+    Ok(Audited {
+        code: Code::parse(&code).ok_or_else(|| sqlx::Error::Decode(format!("`{code}` is no code").into()))?,
+        round: row.try_get(1)?,
+        total: row.try_get(2)?,
+        remaining: row.try_get(3)?,
+        rows: count(4)?,
+        distinct_users: count(5)?,
+        lowest_serial: row.try_get(6)?,
+        highest_serial: row.try_get(7)?,
+        latest_winner_ms: row.try_get(8)?,
+    })
+}

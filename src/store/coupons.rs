@@ -1,0 +1,195 @@
+//! SQL on `coupon` and `event`: stock, windows, rounds.
+#![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
+
+use std::time::{Duration, Instant};
+
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use super::{Lane, StoreError, Tx, limited};
+use crate::coupons::{Code, Coupon, Timestamp, Window};
+
+/// Event and coupons in one statement, so that they belong to one moment and one generation.
+const CATALOGUE: &str = "SELECT CAST(e.generation AS UNSIGNED), e.round, e.exclusive, \
+       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)), \
+       c.code, c.scope, c.discount_percent, c.total, c.remaining, \
+       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.closes_at), \
+       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.closes_at) \
+  FROM event AS e LEFT JOIN coupon AS c ON TRUE";
+
+/// Whether the window of a coupon row, and the event's, is open now.
+macro_rules! open {
+    () => {
+        "(opens_at IS NULL OR opens_at <= UTC_TIMESTAMP(6)) AND (closes_at IS NULL OR closes_at > UTC_TIMESTAMP(6)) \
+         AND (event_opens_at IS NULL OR event_opens_at <= UTC_TIMESTAMP(6)) \
+         AND (event_closes_at IS NULL OR event_closes_at > UTC_TIMESTAMP(6))"
+    };
+}
+
+/// One coupon row as a single-issue strategy reads it, with the clock.
+macro_rules! read {
+    ($lock:literal) => {
+        concat!(
+            "SELECT round, remaining, CAST(version AS UNSIGNED), CAST((",
+            open!(),
+            ") AS UNSIGNED), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)), \
+             TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), \
+               GREATEST(COALESCE(opens_at, event_opens_at), COALESCE(event_opens_at, opens_at))) \
+             FROM coupon WHERE code = ?",
+            $lock
+        )
+    };
+}
+
+/// Takes one piece if everything allows it; the serial comes back as the last insert id.
+const TAKE_IF_LEFT: &str = concat!(
+    "UPDATE coupon SET remaining = remaining - 1, next_serial = LAST_INSERT_ID(next_serial) + 1 \
+      WHERE code = ? AND round = ? AND remaining >= 1 AND ",
+    open!()
+);
+
+/// Takes one piece of a row that nobody has written since it was read.
+const TAKE_IF_UNCHANGED: &str = "UPDATE coupon \
+   SET remaining = remaining - 1, version = version + 1, next_serial = LAST_INSERT_ID(next_serial) + 1 \
+ WHERE code = ? AND round = ? AND version = ? AND remaining >= 1";
+
+/// Takes one piece of a row that this transaction has locked.
+const TAKE: &str =
+    "UPDATE coupon SET remaining = remaining - 1, next_serial = LAST_INSERT_ID(next_serial) + 1 WHERE code = ?";
+
+/// Writes the count that was computed from an earlier read: the lost update, on purpose.
+const OVERWRITE: &str = "UPDATE coupon SET remaining = ? WHERE code = ?";
+
+/// The whole state of the event at one moment.
+#[derive(Debug)]
+pub struct Catalogue {
+    /// Just before the statement was sent: the state is at least as new as this.
+    pub asked: Instant,
+    /// The database's clock when it answered.
+    pub now: Timestamp,
+    /// Grows with every administrative change.
+    pub generation: u64,
+    /// The current round.
+    pub round: u32,
+    /// One coupon per user over the whole event, in this round.
+    pub exclusive: bool,
+    /// The coupons, each with the scope of its holders.
+    pub coupons: Vec<(Coupon, u16)>,
+}
+
+/// A coupon row as one transaction sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct LockedCoupon {
+    /// The round of the row.
+    pub round: u32,
+    /// Pieces left.
+    pub remaining: u32,
+    /// The optimistic strategy's counter.
+    pub version: u64,
+    /// Whether its window is open now.
+    pub open: bool,
+    /// The time until it opens; `None` when it is open or over.
+    pub opens_in: Option<Duration>,
+    /// The database's clock.
+    pub now: Timestamp,
+}
+
+impl Lane {
+    /// Reads everything that a replica remembers. One round trip.
+    pub async fn catalogue(&mut self) -> Result<Catalogue, StoreError> {
+        let mut connection = self.take().await?;
+        let asked = Instant::now();
+        let rows = limited(sqlx::query(CATALOGUE).fetch_all(&mut connection)).await?;
+        self.keep(connection);
+        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        Ok(Catalogue {
+            asked,
+            now: Timestamp(first.try_get(3)?),
+            generation: first.try_get(0)?,
+            round: first.try_get(1)?,
+            exclusive: first.try_get(2)?,
+            coupons: rows.iter().filter_map(|row| coupon(row).transpose()).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// The coupon of a catalogue row; `None` when the event has no coupons at all.
+fn coupon(row: &MySqlRow) -> Result<Option<(Coupon, u16)>, sqlx::Error> {
+    let time = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
+        Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp))
+    };
+    let Some(code) = row.try_get::<Option<String>, _>(4)?.as_deref().and_then(Code::parse) else {
+        return Ok(None);
+    };
+    let window = Window { opens_at: time(9)?, closes_at: time(10)? };
+    let event = Window { opens_at: time(11)?, closes_at: time(12)? };
+    let coupon = Coupon {
+        code,
+        discount_percent: row.try_get(6)?,
+        total: row.try_get(7)?,
+        remaining: row.try_get(8)?,
+        window,
+        effective: window.intersection(event),
+    };
+    Ok(Some((coupon, row.try_get(5)?)))
+}
+
+impl Tx {
+    /// Reads the coupon without locking it.
+    pub async fn read(&mut self, code: &Code) -> Result<Option<LockedCoupon>, StoreError> {
+        let row = self.fetch_optional(sqlx::query(read!("")).bind(code.as_str())).await?;
+        row.map(|row| Ok(locked(&row)?)).transpose()
+    }
+
+    /// Reads the coupon and locks its row until the transaction ends.
+    pub async fn read_for_update(&mut self, code: &Code) -> Result<Option<LockedCoupon>, StoreError> {
+        let row = self.fetch_optional(sqlx::query(read!(" FOR UPDATE")).bind(code.as_str())).await?;
+        row.map(|row| Ok(locked(&row)?)).transpose()
+    }
+
+    /// Takes one piece and returns its serial if the round is `round`, the window is open and one is left; else `None`.
+    pub async fn take_if_left(&mut self, code: &Code, round: u32) -> Result<Option<u32>, StoreError> {
+        let update = sqlx::query(TAKE_IF_LEFT).bind(code.as_str()).bind(round);
+        Ok(serial(&self.execute(update).await?))
+    }
+
+    /// Takes one piece and returns its serial if nobody wrote the row since `seen`; else `None`.
+    pub async fn take_if_unchanged(&mut self, code: &Code, seen: LockedCoupon) -> Result<Option<u32>, StoreError> {
+        let update = sqlx::query(TAKE_IF_UNCHANGED).bind(code.as_str()).bind(seen.round).bind(seen.version);
+        Ok(serial(&self.execute(update).await?))
+    }
+
+    /// Takes one piece of the locked row and returns its serial; `None` if the row is gone.
+    pub async fn take(&mut self, code: &Code) -> Result<Option<u32>, StoreError> {
+        Ok(serial(&self.execute(sqlx::query(TAKE).bind(code.as_str())).await?))
+    }
+
+    /// Sets the count to `remaining` whatever it is now.
+    pub async fn overwrite(&mut self, code: &Code, remaining: u32) -> Result<(), StoreError> {
+        self.execute(sqlx::query(OVERWRITE).bind(remaining).bind(code.as_str())).await?;
+        Ok(())
+    }
+}
+
+/// The serial that an `UPDATE` with `LAST_INSERT_ID(next_serial)` took; `None` when its condition did not hold.
+fn serial(result: &sqlx::mysql::MySqlQueryResult) -> Option<u32> {
+    if result.rows_affected() == 0 {
+        return None;
+    }
+    u32::try_from(result.last_insert_id()).ok()
+}
+
+fn locked(row: &MySqlRow) -> Result<LockedCoupon, sqlx::Error> {
+    let opens_in: Option<i64> = row.try_get(5)?;
+    Ok(LockedCoupon {
+        round: row.try_get(0)?,
+        remaining: row.try_get(1)?,
+        version: row.try_get(2)?,
+        open: row.try_get::<u64, _>(3)? == 1,
+        now: Timestamp(row.try_get(4)?),
+        opens_in: opens_in
+            .and_then(|micros| u64::try_from(micros).ok())
+            .filter(|&it| it > 0)
+            .map(Duration::from_micros),
+    })
+}

@@ -1,0 +1,86 @@
+//! A transaction of several statements on a pooled connection.
+//!
+//! BEGIN and COMMIT are plain statements here: sqlx 0.9's own `begin` puts a connection with an open transaction back into
+//! the pool when its future is dropped at the wrong moment, and the next write on it is acknowledged and then lost.
+
+use std::time::Instant;
+
+use sqlx::mysql::{MySql, MySqlArguments, MySqlPool, MySqlQueryResult, MySqlRow};
+use sqlx::pool::PoolConnection;
+use sqlx::query::Query;
+use sqlx::{Executor, MySqlConnection};
+
+use super::{StoreError, limited};
+
+/// An open transaction. Dropped without [`Tx::commit`] or [`Tx::roll_back`], it closes its connection, and the server
+/// rolls back.
+pub struct Tx {
+    connection: PoolConnection<MySql>,
+    started: Instant,
+    open: bool,
+}
+
+impl Tx {
+    pub(super) async fn begin(pool: &MySqlPool) -> Result<Self, StoreError> {
+        let connection = pool.acquire().await.map_err(StoreError::Unavailable)?;
+        let mut tx = Self { connection, started: Instant::now(), open: true };
+        limited(tx.connection.execute("START TRANSACTION")).await?;
+        Ok(tx)
+    }
+
+    /// When it began.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Runs a write.
+    pub(super) async fn execute(
+        &mut self,
+        query: Query<'_, MySql, MySqlArguments>,
+    ) -> Result<MySqlQueryResult, StoreError> {
+        limited(query.execute(&mut *self.connection)).await
+    }
+
+    /// Reads at most one row.
+    pub(super) async fn fetch_optional(
+        &mut self,
+        query: Query<'_, MySql, MySqlArguments>,
+    ) -> Result<Option<MySqlRow>, StoreError> {
+        limited(query.fetch_optional(&mut *self.connection)).await
+    }
+
+    /// Makes it durable. After [`StoreError::Unknown`] it may or may not be.
+    pub async fn commit(mut self) -> Result<(), StoreError> {
+        limited(self.connection.execute("COMMIT")).await?;
+        self.open = false;
+        Ok(())
+    }
+
+    /// Takes everything back and returns the connection to the pool.
+    pub async fn roll_back(mut self) -> Result<(), StoreError> {
+        limited(self.connection.execute("ROLLBACK")).await?;
+        self.open = false;
+        Ok(())
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if self.open {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+/// Runs one statement on a pooled connection and closes that connection after an error: after a time-out its answer may
+/// still be under way, and the next borrower would take it for his own.
+pub(super) async fn closing_on_error<T>(
+    connection: &mut PoolConnection<MySql>,
+    work: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T, sqlx::Error>,
+) -> Result<T, StoreError> {
+    let result = limited(work(connection)).await;
+    if result.is_err() {
+        connection.close_on_drop();
+    }
+    result
+}

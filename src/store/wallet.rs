@@ -1,0 +1,114 @@
+//! SQL on `wallet`: who holds what.
+#![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
+
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use super::{Lane, Store, StoreError, Tx, limited};
+use crate::coupons::{Code, Entry, Order, RequestId, Timestamp, UserId};
+
+/// What a user holds in the current round; the primary key finds it, whatever the scope.
+const OF_USER: &str = "SELECT w.user_id, c.code, CAST(w.serial AS UNSIGNED), w.request_id, \
+       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at), w.round \
+  FROM coupon AS c \
+  JOIN wallet AS w ON w.round = c.round AND w.scope = c.scope AND w.user_id = ? AND w.coupon_id = c.id \
+ ORDER BY c.code";
+
+/// What a user holds in the scope of one code.
+const HELD_BY: &str = "SELECT w.user_id, held.code, CAST(w.serial AS UNSIGNED), w.request_id, \
+       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at), w.round \
+  FROM coupon AS c \
+  JOIN wallet AS w ON w.round = c.round AND w.scope = c.scope AND w.user_id = ? \
+  JOIN coupon AS held ON held.id = w.coupon_id \
+ WHERE c.code = ?";
+
+/// All entries of a scope in a round.
+const OF_SCOPE: &str = "SELECT w.user_id, c.code, CAST(w.serial AS UNSIGNED), w.request_id, \
+       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at), w.round \
+  FROM wallet AS w JOIN coupon AS c ON c.id = w.coupon_id WHERE w.round = ? AND w.scope = ?";
+
+/// The row takes round and scope from the coupon row that the transaction has locked.
+const INSERT: &str = "INSERT INTO wallet (round, scope, user_id, coupon_id, serial, request_id, arrived_ms, issued_at) \
+SELECT round, scope, ?, id, ?, ?, ?, TIMESTAMPADD(MICROSECOND, ?, '1970-01-01') FROM coupon WHERE code = ?";
+
+/// Whether a wallet row could be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is there.
+    New,
+    /// The user holds an entry in this scope already; nothing was written.
+    Duplicate,
+}
+
+/// Reads an entry from the columns user, code, serial, request id, issued at.
+pub(super) fn entry(row: &MySqlRow, round: u32) -> Result<Entry, sqlx::Error> {
+    let id = |column: usize| -> Result<String, sqlx::Error> { row.try_get(column) };
+    let malformed = |text: &str| sqlx::Error::Decode(format!("`{text}` in the wallet is no id").into());
+    let (user, code) = (id(0)?, id(1)?);
+    let serial: Option<u64> = row.try_get(2)?;
+    let request: Vec<u8> = row.try_get(3)?;
+    Ok(Entry {
+        code: Code::parse(&code).ok_or_else(|| malformed(&code))?,
+        user_id: UserId::parse(&user).ok_or_else(|| malformed(&user))?,
+        serial: serial.and_then(|serial| u32::try_from(serial).ok()),
+        round,
+        request_id: RequestId(request.try_into().map_err(|_| malformed("request_id"))?),
+        issued_at: Timestamp(row.try_get(4)?),
+    })
+}
+
+impl Store {
+    /// Everything `user` holds in the current round, by code.
+    pub async fn wallet_of(&self, user: &UserId) -> Result<Vec<Entry>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let rows = super::transaction::closing_on_error(&mut connection, async |connection| {
+            sqlx::query(OF_USER).bind(user.as_str()).fetch_all(connection).await
+        })
+        .await?;
+        rows.iter().map(|row| Ok(entry(row, row.try_get(5)?)?)).collect()
+    }
+
+    /// What the order's user holds in the scope of its code.
+    pub async fn held_by(&self, order: &Order) -> Result<Option<Entry>, StoreError> {
+        let mut connection = self.pool.acquire().await?;
+        let row = super::transaction::closing_on_error(&mut connection, async |connection| {
+            sqlx::query(HELD_BY).bind(order.user.as_str()).bind(order.code.as_str()).fetch_optional(connection).await
+        })
+        .await?;
+        row.map(|row| Ok(entry(&row, row.try_get(5)?)?)).transpose()
+    }
+}
+
+impl Lane {
+    /// All entries of one scope in one round.
+    pub async fn entries(&mut self, round: u32, scope: u16) -> Result<Vec<Entry>, StoreError> {
+        let mut connection = self.take().await?;
+        let rows = limited(sqlx::query(OF_SCOPE).bind(round).bind(scope).fetch_all(&mut connection)).await?;
+        self.keep(connection);
+        rows.iter().map(|row| Ok(entry(row, round)?)).collect()
+    }
+}
+
+impl Tx {
+    /// Writes the order's row. The coupon row must have been locked or written by this transaction before: parent first,
+    /// or two issuers deadlock.
+    pub async fn insert(
+        &mut self,
+        order: &Order,
+        serial: Option<u32>,
+        issued_at: Timestamp,
+    ) -> Result<Inserted, StoreError> {
+        let insert = sqlx::query(INSERT)
+            .bind(order.user.as_str())
+            .bind(serial)
+            .bind(&order.request.0[..])
+            .bind(order.arrived_ms)
+            .bind(issued_at.0)
+            .bind(order.code.as_str());
+        match self.execute(insert).await {
+            Ok(_) => Ok(Inserted::New),
+            Err(StoreError::Duplicate(_)) => Ok(Inserted::Duplicate),
+            Err(error) => Err(error),
+        }
+    }
+}
