@@ -1,0 +1,246 @@
+//! What every test needs: a database of its own, replicas over it, and a client.
+#![expect(clippy::disallowed_methods, reason = "tests look at the tables themselves")]
+
+mod client;
+mod server;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use coupon_lab::cluster::Cluster as Servers;
+use coupon_lab::verify::Report;
+use coupon_rush::config::{Cli, Command};
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
+
+pub use client::{Answer, Client};
+pub use server::{Process, Replica};
+
+/// The token of all test replicas.
+pub const ADMIN_TOKEN: &str = "a-token-for-tests-of-more-than-32-characters";
+
+/// Longest wait for anything that should happen soon.
+pub const SOON: Duration = Duration::from_secs(15);
+
+/// The strategies that keep the promises.
+pub const SOUND: [&str; 5] = ["conditional", "optimistic", "pessimistic", "redlock", "batched"];
+
+/// The servers that all tests share.
+pub fn servers() -> Servers {
+    let path = std::env::var_os("CLUSTER_FILE").expect("CLUSTER_FILE is not set; `make test` starts the servers and sets it");
+    Servers::read(&PathBuf::from(path)).unwrap()
+}
+
+/// What a test wants to begin with.
+#[derive(Clone)]
+pub struct Setup {
+    strategy: String,
+    replicas: usize,
+    exclusive: bool,
+    coupons: Vec<(String, u32)>,
+    settings: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// Two replicas with `strategy`, one coupon `A` of ten pieces, one coupon per user and code.
+    pub fn new(strategy: &str) -> Self {
+        Self {
+            strategy: strategy.to_owned(),
+            replicas: 2,
+            exclusive: false,
+            coupons: vec![("A".to_owned(), 10)],
+            settings: Vec::new(),
+        }
+    }
+
+    /// That many replicas in this process; 0 for tests that start their own.
+    pub fn replicas(self, replicas: usize) -> Self {
+        Self { replicas, ..self }
+    }
+
+    /// One coupon per user over the whole event.
+    pub fn exclusive(self) -> Self {
+        Self { exclusive: true, ..self }
+    }
+
+    /// These coupons instead.
+    pub fn coupons<C: Into<String>>(self, coupons: impl IntoIterator<Item = (C, u32)>) -> Self {
+        Self { coupons: coupons.into_iter().map(|(code, total)| (code.into(), total)).collect(), ..self }
+    }
+
+    /// A setting of `serve` by its flag, such as `--pool-size`.
+    pub fn set(mut self, flag: &str, value: impl ToString) -> Self {
+        self.settings.push((flag.to_owned(), value.to_string()));
+        self
+    }
+
+    /// Makes the database and starts the replicas; all of them are ready.
+    pub async fn start(self) -> Cluster {
+        static DATABASES: AtomicU32 = AtomicU32::new(0);
+        let servers = servers();
+        let number = DATABASES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("t_{}_{number}", std::process::id());
+        let mysql = servers.mysql.as_ref().expect("the cluster has no database");
+        let url = format!("{}/{name}", mysql.url.rsplit_once('/').unwrap().0);
+        coupon_rush::store::migrate(&mysql.admin_url, &url).await.unwrap();
+        let mut cluster = Cluster { servers, name, url, setup: self, replicas: Vec::new(), client: Client::new() };
+        cluster.stock().await;
+        for _ in 0..cluster.setup.replicas {
+            let replica = Replica::start(cluster.arguments()).await;
+            cluster.replicas.push(replica);
+        }
+        for replica in 0..cluster.replicas.len() {
+            cluster.until_ready(replica).await;
+        }
+        cluster
+    }
+}
+
+/// A database with replicas over it.
+pub struct Cluster {
+    /// The servers that all tests share.
+    pub servers: Servers,
+    /// The name of the database.
+    pub name: String,
+    /// The replicas in this process.
+    pub replicas: Vec<Replica>,
+    /// Asks them.
+    pub client: Client,
+    url: String,
+    setup: Setup,
+}
+
+impl Cluster {
+    /// The flags of `serve` for this cluster, without addresses: any free ports.
+    pub fn arguments(&self) -> Vec<(String, String)> {
+        let redis: Vec<_> = self.servers.redis.iter().map(|node| node.url.clone()).collect();
+        let mut arguments = vec![
+            ("--listen".to_owned(), "127.0.0.1:0".to_owned()),
+            ("--ops-listen".to_owned(), "127.0.0.1:0".to_owned()),
+            ("--strategy".to_owned(), self.setup.strategy.clone()),
+            ("--redis-urls".to_owned(), redis.join(",")),
+            ("--lock-prefix".to_owned(), format!("{}:", self.name)),
+            ("--database-url-file".to_owned(), self.secret("url", &self.url)),
+            ("--admin-token-file".to_owned(), self.secret("token", ADMIN_TOKEN)),
+        ];
+        for (flag, value) in &self.setup.settings {
+            arguments.retain(|(known, _)| known != flag);
+            arguments.push((flag.clone(), value.clone()));
+        }
+        arguments
+    }
+
+    /// A file in cargo's folder for tests; rewritten with the same content by every caller.
+    fn secret(&self, kind: &str, content: &str) -> String {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.{kind}", self.name));
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// A connection that may do everything, in this cluster's database.
+    pub async fn sql(&self) -> MySqlConnection {
+        let admin = &self.servers.mysql.as_ref().unwrap().admin_url;
+        let base = admin.split('?').next().unwrap().trim_end_matches('/');
+        let mut connection = MySqlConnection::connect(base).await.unwrap();
+        connection.execute(AssertSqlSafe(format!("USE {}", self.name))).await.unwrap();
+        connection
+    }
+
+    /// Runs one statement in this cluster's database.
+    pub async fn run(&self, statement: &str) {
+        self.sql().await.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
+    }
+
+    /// Reads one number from this cluster's database.
+    pub async fn number(&self, query: &str) -> i64 {
+        let query = format!("SELECT CAST(({query}) AS SIGNED)");
+        sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut self.sql().await).await.unwrap()
+    }
+
+    /// Replaces the seed by what the setup asks for.
+    async fn stock(&self) {
+        let exclusive = self.setup.exclusive;
+        self.run("DELETE FROM coupon").await;
+        self.run(&format!("UPDATE event SET exclusive = {exclusive}, exclusive_next = {exclusive}")).await;
+        for (code, total) in &self.setup.coupons {
+            self.run(&format!(
+                "INSERT INTO coupon (code, discount_percent, total, remaining, round, scope) \
+                 VALUES ('{code}', 10, {total}, {total}, 1, 0)"
+            ))
+            .await;
+        }
+        if !exclusive {
+            self.run("UPDATE coupon SET scope = id").await;
+        }
+    }
+
+    /// Waits until a replica says that it is ready.
+    pub async fn until_ready(&self, replica: usize) {
+        let url = format!("{}/readyz", self.replicas[replica].ops_url);
+        eventually("the replica is ready", async || self.client.get(&url).await.status == 200).await;
+    }
+
+    /// `POST /coupons/issue` to one replica.
+    pub async fn issue(&self, replica: usize, code: &str, user: &str, key: &str) -> Answer {
+        let url = format!("{}/coupons/issue", self.replicas[replica].url);
+        let body = json!({"code": code, "userId": user});
+        self.client.send("POST", &url, &[("idempotency-key", key)], Some(&body)).await
+    }
+
+    /// `GET` from one replica's public listener.
+    pub async fn get(&self, replica: usize, path: &str) -> Answer {
+        self.client.get(&format!("{}{path}", self.replicas[replica].url)).await
+    }
+
+    /// An administrative call to one replica.
+    pub async fn admin(&self, replica: usize, method: &str, path: &str, body: Option<serde_json::Value>) -> Answer {
+        let url = format!("{}{path}", self.replicas[replica].ops_url);
+        let token = format!("Bearer {ADMIN_TOKEN}");
+        self.client.send(method, &url, &[("authorization", &token)], body.as_ref()).await
+    }
+
+    /// One sample of a replica's `/metrics`, such as `coupon_shed_total`; series with labels are written as they are exposed.
+    pub async fn metric(&self, replica: usize, series: &str) -> f64 {
+        let answer = self.client.get(&format!("{}/metrics", self.replicas[replica].ops_url)).await;
+        let line = answer.text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no series {series} in:\n{}", answer.text)).parse().unwrap()
+    }
+
+    /// What the one verifier says of the tables.
+    pub async fn verify(&self) -> Report {
+        coupon_lab::verify(&mut self.sql().await, None).await.unwrap()
+    }
+
+    /// Proves that no promise is broken, and takes the database away.
+    pub async fn finish(self) {
+        let report = self.verify().await;
+        assert!(report.is_clean(), "{}", report.verdict());
+        self.discard().await;
+    }
+
+    /// Takes the database away.
+    pub async fn discard(self) {
+        self.run(&format!("DROP DATABASE {}", self.name)).await;
+    }
+}
+
+/// The settings of `serve` as the command line parses them.
+pub fn settings(arguments: &[(String, String)]) -> Box<coupon_rush::config::Serve> {
+    let words = arguments.iter().flat_map(|(flag, value)| [flag.clone(), value.clone()]);
+    let cli = Cli::parse_from(["coupon-rush".to_owned(), "serve".to_owned()].into_iter().chain(words));
+    match cli.command {
+        Command::Serve(settings) => settings,
+        _ => unreachable!("`serve` was asked for"),
+    }
+}
+
+/// Waits until `condition` holds, or panics saying what never came true.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < SOON, "{what}: not within {SOON:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

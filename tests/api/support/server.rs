@@ -1,0 +1,94 @@
+//! Replicas: tasks of this process, or processes of their own that a test may stop and kill.
+
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use coupon_rush::app::App;
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use super::{Client, eventually, settings};
+
+/// A replica in this process, on ports of its own.
+pub struct Replica {
+    pub url: String,
+    pub ops_url: String,
+    stopped: CancellationToken,
+}
+
+impl Replica {
+    pub async fn start(arguments: Vec<(String, String)>) -> Self {
+        let app: Arc<App> = App::start(&settings(&arguments)).await.unwrap();
+        let public = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ops = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", public.local_addr().unwrap());
+        let ops_url = format!("http://{}", ops.local_addr().unwrap());
+        let stopped = CancellationToken::new();
+        let stop = stopped.clone().cancelled_owned();
+        tokio::spawn(async move { app.serve(public, ops, stop).await.unwrap() });
+        Self { url, ops_url, stopped }
+    }
+
+    /// Tells it to stop, as SIGTERM does.
+    pub fn stop(&self) {
+        self.stopped.cancel();
+    }
+}
+
+/// A process that is killed when the test ends.
+pub struct Process {
+    pub url: String,
+    pub ops_url: String,
+    child: Child,
+}
+
+impl Process {
+    /// Starts the service's binary and waits until it is ready.
+    pub async fn replica(arguments: &[(String, String)]) -> Self {
+        let (public, ops) = (free_port(), free_port());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coupon-rush"));
+        command.arg("serve").env("LOG", "warn");
+        for (flag, value) in arguments {
+            let value = match flag.as_str() {
+                "--listen" => format!("127.0.0.1:{public}"),
+                "--ops-listen" => format!("127.0.0.1:{ops}"),
+                _ => value.clone(),
+            };
+            command.arg(flag).arg(value);
+        }
+        let child = command.kill_on_drop(true).spawn().unwrap();
+        let (url, ops_url) = (format!("http://127.0.0.1:{public}"), format!("http://127.0.0.1:{ops}"));
+        let (client, ready) = (Client::new(), format!("{ops_url}/readyz"));
+        eventually("the process is ready", async || client.get(&ready).await.status == 200).await;
+        Self { url, ops_url, child }
+    }
+
+    /// Starts a Redis server without persistence and waits until it listens.
+    pub async fn redis(port: u16) -> Self {
+        let mut command = Command::new("redis-server");
+        let arguments = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+        let child = command.args(["--port", &port.to_string()]).args(arguments);
+        let child = child.stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let listens = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
+        eventually("Redis listens", listens).await;
+        Self { url: format!("redis://127.0.0.1:{port}/"), ops_url: String::new(), child }
+    }
+
+    /// Sends a signal by name, such as `STOP`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("the process runs").to_string();
+        let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for its end and returns whether it was a success.
+    pub async fn ended(&mut self) -> bool {
+        self.child.wait().await.unwrap().success()
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
