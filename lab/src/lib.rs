@@ -1,1 +1,7 @@
-//! x
+//! The laboratory: what a cluster is, and what a rush left behind in it. Tests, demo and load runs share it; the
+//! service never links it.
+
+pub mod cluster;
+pub mod verify;
+
+pub use verify::verify;

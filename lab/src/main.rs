@@ -1,2 +1,83 @@
-//! x
-fn main(){}
+//! The command line of the laboratory. Exit status: 0 the promises hold, 1 one is broken, 2 it could not be found out.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use coupon_lab::cluster::Cluster;
+use coupon_lab::verify::{self, Report};
+
+/// Proves what a rush left behind in a local cluster
+#[derive(Parser)]
+#[command(name = "lab", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check the tables against every promise: stock, users, serials, acknowledged coupons
+    ///
+    /// Reads one snapshot and changes nothing, so it may run beside a rush. Exit status: 0 all promises hold, 1 one is
+    /// broken, 2 it could not be found out.
+    Verify(Verify),
+}
+
+#[derive(clap::Args)]
+struct Verify {
+    /// The description of the cluster that `make up` writes
+    #[arg(long, value_name = "FILE", default_value = ".cluster/cluster.json")]
+    cluster: PathBuf,
+    /// What clients were answered: the file that `k6 run --console-output` wrote, or one wallet entry a line
+    #[arg(long, value_name = "FILE")]
+    acks: Option<PathBuf>,
+    /// Stock that is left at an open coupon counts as broken
+    #[arg(long)]
+    expect_sold_out: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let Command::Verify(arguments) = Arguments::parse().command;
+    match run(&arguments).await {
+        Ok(report) if report.is_clean() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("lab: {}", causes(&error));
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(arguments: &Verify) -> anyhow::Result<Report> {
+    let mut connection = Cluster::read(&arguments.cluster)?.connect().await?;
+    // Before the snapshot: what a client knows by now must be in it.
+    let acks = arguments.acks.as_deref().map(verify::read_acks).transpose()?;
+    let mut report = verify::verify(&mut connection, acks.as_deref()).await?;
+    if arguments.expect_sold_out {
+        report.expect_sold_out();
+    }
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&report).context("cannot print the report")?);
+    } else {
+        println!("{report}");
+    }
+    Ok(report)
+}
+
+/// The whole chain in one line. sqlx repeats a cause inside its effect; people need not read it twice.
+fn causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&cause);
+        }
+    }
+    text
+}

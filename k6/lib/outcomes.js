@@ -1,0 +1,45 @@
+// How issue requests ended, one counter per kind, so that the summary tells a crowd's story in ten lines.
+import { check } from 'k6';
+import { Counter } from 'k6/metrics';
+
+const issued = new Counter('coupon_issued');
+const replayed = new Counter('coupon_replayed');
+const alreadyIssued = new Counter('coupon_already_issued');
+const soldOut = new Counter('coupon_sold_out');
+const notOpen = new Counter('coupon_not_open');
+const busy = new Counter('coupon_busy');
+// A user who was told "busy" as often as it was willing to ask; it never learned what became of its request.
+const gaveUp = new Counter('coupon_gave_up');
+// Any other status, or no answer at all.
+const unexpected = new Counter('coupon_unexpected');
+
+const BY_STATUS = { 200: replayed, 201: issued, 403: notOpen, 409: alreadyIssued, 410: soldOut, 503: busy };
+
+export const EXPECTED = Object.keys(BY_STATUS).map(Number);
+
+// STRICT=1 holds a rush to the promise that nobody is even told to come back.
+export const THRESHOLDS = {
+  coupon_unexpected: ['count==0'],
+  ...(__ENV.STRICT === '1' ? { coupon_busy: ['count==0'], coupon_gave_up: ['count==0'] } : {}),
+};
+
+// A counter that was never touched is missing in the summary; a zero is worth reading.
+export function startAtZero() {
+  for (const counter of [...Object.values(BY_STATUS), gaveUp, unexpected]) counter.add(0);
+}
+
+export function count(response) {
+  const counter = BY_STATUS[response.status];
+  if (counter) {
+    counter.add(1);
+    return;
+  }
+  const kind = response.status ? `status ${response.status}` : `no answer (${response.error})`;
+  unexpected.add(1, { kind });
+  // The summary shows no tags, but it lists failed checks by name.
+  check(null, { [`no unexpected answer: ${kind}`]: () => false });
+}
+
+export function countGivenUp() {
+  gaveUp.add(1);
+}

@@ -1,0 +1,131 @@
+//! `cluster.json`, the machine-readable truth about a local cluster: who runs where. The laboratory only reads it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow};
+use serde::{Deserialize, Deserializer};
+use sqlx::mysql::MySqlConnectOptions;
+use sqlx::{ConnectOptions, MySqlConnection};
+
+/// A local cluster, as `make up` wrote it down. A part that does not run is `None` or empty.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Cluster {
+    /// The one address that clients use.
+    pub nginx: Option<Nginx>,
+    /// The service's processes, in the order of their numbers.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub replicas: Vec<Replica>,
+    /// The independent lock servers.
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub redis: Vec<Redis>,
+    /// The database.
+    pub mysql: Option<MySql>,
+    /// The metrics server.
+    pub prometheus: Option<Prometheus>,
+    /// The value of `STRATEGY` that the replicas were started with.
+    pub strategy: Option<String>,
+    /// Where the bearer token of the admin calls lies.
+    pub admin_token_file: Option<PathBuf>,
+}
+
+/// The proxy in front of the replicas.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Nginx {
+    /// Base address of the public API.
+    pub url: String,
+    /// Process id of the master.
+    pub pid: Option<u32>,
+}
+
+/// One process of the service.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Replica {
+    /// The supervisor's name for it.
+    pub name: String,
+    /// Base address of its public API, behind nginx.
+    pub url: String,
+    /// Base address of its operations listener: probes, metrics, admin calls.
+    pub ops_url: String,
+    /// Process id.
+    pub pid: Option<u32>,
+}
+
+/// One lock server.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Redis {
+    /// `redis://` address.
+    pub url: String,
+    /// Process id.
+    pub pid: Option<u32>,
+}
+
+/// The database, `MySQL` or `MariaDB`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct MySql {
+    /// `mysql` or `mariadb`.
+    pub engine: String,
+    /// What the server says about itself.
+    pub version: Option<String>,
+    /// The service's own, least-privileged account.
+    pub url: String,
+    /// An account that may do everything; for tests and the laboratory.
+    pub admin_url: String,
+    /// Process id.
+    pub pid: Option<u32>,
+}
+
+/// The metrics server.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Prometheus {
+    /// Base address of its HTTP API.
+    pub url: String,
+    /// Process id.
+    pub pid: Option<u32>,
+}
+
+impl Cluster {
+    /// Reads the file at `path`; the error names the cure.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read {}; `make up` starts a cluster and writes it", path.display()))?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is not the description of a cluster; `make up` rewrites it", path.display()))
+    }
+
+    /// Opens a connection that may read everything. Errors never contain the address, for it has a password in it.
+    pub async fn connect(&self) -> anyhow::Result<MySqlConnection> {
+        let mysql =
+            self.mysql.as_ref().ok_or_else(|| anyhow!("the cluster has no database running; `make up` starts it"))?;
+        let options: MySqlConnectOptions =
+            mysql.admin_url.parse().context("the cluster's admin_url is no MySQL address; `make up` rewrites it")?;
+        options.connect().await.with_context(|| {
+            let engine = &mysql.engine;
+            format!("cannot connect to {engine}; `make status` shows whether it runs, `make up` starts it")
+        })
+    }
+}
+
+fn null_is_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_parts_are_null() {
+        let text = r#"{"nginx":null,"replicas":null,"redis":[{"url":"redis://127.0.0.1:7001","pid":7}],"mysql":null,
+            "prometheus":null,"strategy":"batched","admin_token_file":null}"#;
+
+        let cluster: Cluster = serde_json::from_str(text).unwrap();
+
+        assert!(cluster.nginx.is_none() && cluster.replicas.is_empty());
+        assert_eq!(cluster.redis[0].pid, Some(7));
+    }
+}

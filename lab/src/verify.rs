@@ -1,0 +1,94 @@
+//! Reads what a round left in the tables, in one snapshot, and has it judged. It never writes, so it may run beside a
+//! rush. The rules are in `rules` and know no SQL; this file knows no rule.
+
+#![expect(clippy::disallowed_methods, reason = "this is where the laboratory's SQL lives")]
+
+use std::collections::BTreeSet;
+
+use anyhow::Context;
+use sqlx::{FromRow, MySqlConnection};
+
+mod acks;
+mod report;
+mod rules;
+
+pub use acks::{Ack, read_acks};
+pub use report::{Acknowledged, CouponReport, Finding, Kind, Report};
+use rules::judge;
+
+/// A level below would ignore the snapshot, and the session's default may be one.
+const LEVEL: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+const SNAPSHOT: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+const EVENT: &str = "SELECT round, exclusive FROM event WHERE id = 1";
+const COUPONS: &str = "SELECT id, code, total, remaining, next_serial, round, scope, \
+     COALESCE(opens_at <= UTC_TIMESTAMP(6), TRUE) AND COALESCE(closes_at > UTC_TIMESTAMP(6), TRUE) \
+     AND COALESCE(event_opens_at <= UTC_TIMESTAMP(6), TRUE) AND COALESCE(event_closes_at > UTC_TIMESTAMP(6), TRUE) \
+     AS open FROM coupon ORDER BY code";
+const HOLDINGS: &str = "SELECT round, scope, user_id, coupon_id, serial, request_id FROM wallet WHERE round = ?";
+
+/// Judges the current round, and every coupon that `acks` says a client was promised.
+///
+/// `acks` are the entries that clients were answered with 201 or 200; `None` skips the rules about them. Repeating is
+/// safe: everything is read in one read-only transaction. A caller that drops the future must close the connection.
+pub async fn verify(connection: &mut MySqlConnection, acks: Option<&[Ack]>) -> anyhow::Result<Report> {
+    for statement in [LEVEL, SNAPSHOT] {
+        sqlx::raw_sql(statement).execute(&mut *connection).await.context("cannot read in one snapshot")?;
+    }
+    let tables = read(connection, acks.unwrap_or_default()).await;
+    // Whatever happened, the caller gets the connection back without a transaction in it.
+    sqlx::raw_sql("ROLLBACK").execute(connection).await.context("the connection broke while reading the tables")?;
+    let tables = tables.context("cannot read the tables; `make up` creates them")?;
+    Ok(judge(&tables, acks))
+}
+
+/// What one snapshot holds.
+#[derive(Debug)]
+struct Tables {
+    event: Event,
+    /// In the order of their codes.
+    coupons: Vec<Coupon>,
+    /// The wallet, of the current round and of every older one that a client was promised something in.
+    holdings: Vec<Holding>,
+}
+
+#[derive(Debug, FromRow)]
+struct Event {
+    round: u32,
+    exclusive: bool,
+}
+
+#[derive(Debug, FromRow)]
+struct Coupon {
+    id: u16,
+    code: String,
+    total: u32,
+    remaining: u32,
+    next_serial: u32,
+    round: u32,
+    scope: u16,
+    /// Whether both windows, the coupon's and the event's, are open at the time of the snapshot.
+    open: bool,
+}
+
+#[derive(Debug, FromRow)]
+struct Holding {
+    round: u32,
+    scope: u16,
+    user_id: String,
+    coupon_id: u16,
+    serial: Option<u32>,
+    request_id: Vec<u8>,
+}
+
+async fn read(connection: &mut MySqlConnection, acks: &[Ack]) -> sqlx::Result<Tables> {
+    let event: Event = sqlx::query_as(EVENT).fetch_one(&mut *connection).await?;
+    let coupons = sqlx::query_as(COUPONS).fetch_all(&mut *connection).await?;
+    // A client may have been answered just before a reset; its coupon is in the older round.
+    let rounds: BTreeSet<u32> = acks.iter().map(|ack| ack.round).chain([event.round]).collect();
+    let mut holdings = Vec::new();
+    for round in rounds {
+        let rows: Vec<Holding> = sqlx::query_as(HOLDINGS).bind(round).fetch_all(&mut *connection).await?;
+        holdings.extend(rows);
+    }
+    Ok(Tables { event, coupons, holdings })
+}

@@ -1,0 +1,116 @@
+//! What clients were told: the entries they were answered with, as a test collects them or as k6's console output has
+//! them. Nothing is judged here.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+
+/// A wallet entry that a client was answered with, 201 or 200. It reads from the API's own JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ack {
+    /// The coupon's code.
+    pub code: String,
+    /// Whom it was issued to.
+    pub user_id: String,
+    /// `None` only under the `unlocked` strategy.
+    pub serial: Option<u32>,
+    /// The round it was issued in.
+    pub round: u32,
+    /// The request that got it, in hexadecimal digits; `None` skips the comparison.
+    #[serde(default)]
+    pub request_id: Option<String>,
+}
+
+/// Reads a file with one entry a line: bare JSON, or k6's console output (`time="..." level=info msg="{...}"`, or
+/// `{"msg":"{...}"}`). Lines without an object are other output and are skipped; an object that is no entry is an
+/// error, for evidence must not get lost silently. Only an unfinished last line is forgiven: the run may still go on.
+pub fn read_acks(path: &Path) -> anyhow::Result<Vec<Ack>> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}; give the file that k6 --console-output wrote", path.display()))?;
+    let mut acks = Vec::new();
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        match parse(line.trim()) {
+            Ok(Some(ack)) => acks.push(ack),
+            Ok(None) => {}
+            Err(_) if !line.ends_with('\n') => {}
+            Err(error) => bail!("line {} of {} is no acknowledged coupon: {error}", index + 1, path.display()),
+        }
+    }
+    Ok(acks)
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Ack(Ack),
+    Logged { msg: String },
+}
+
+fn parse(line: &str) -> serde_json::Result<Option<Ack>> {
+    if line.starts_with('{') {
+        return match serde_json::from_str(line)? {
+            Line::Ack(ack) => Ok(Some(ack)),
+            Line::Logged { msg } => parse_message(&msg),
+        };
+    }
+    match line.split_once(" msg=") {
+        // The logger quotes as Go does, which for an entry's characters is how JSON quotes. More fields may follow.
+        Some((_, quoted)) if quoted.starts_with('"') => {
+            match serde_json::Deserializer::from_str(quoted).into_iter::<String>().next() {
+                Some(message) => parse_message(&message?),
+                None => Ok(None),
+            }
+        }
+        _ => Ok(None),
+    }
+}
+
+fn parse_message(message: &str) -> serde_json::Result<Option<Ack>> {
+    if message.starts_with('{') { serde_json::from_str(message).map(Some) } else { Ok(None) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRY: &str = r#"{"code":"A001","userId":"u-1","serial":7,"round":3,"requestId":"0f"}"#;
+
+    fn ack() -> Ack {
+        Ack { code: "A001".into(), user_id: "u-1".into(), serial: Some(7), round: 3, request_id: Some("0f".into()) }
+    }
+
+    #[test]
+    fn every_log_format_of_k6_reads_the_same() {
+        let quoted = serde_json::to_string(ENTRY).unwrap();
+        let text = format!(r#"time="2026-01-01T00:00:00Z" level=info msg={quoted} source=console"#);
+        let json = format!(r#"{{"level":"info","msg":{quoted},"time":"2026-01-01T00:00:00Z"}}"#);
+
+        for line in [ENTRY, &text, &json] {
+            assert_eq!(parse(line).unwrap(), Some(ack()), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_an_object_is_other_output() {
+        for line in ["", "starting", r#"time="..." level=error msg="no stock""#, "level=info msg=plain"] {
+            assert_eq!(parse(line).unwrap(), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn half_an_entry_is_an_error_unless_the_run_still_writes_it() {
+        let path = std::env::temp_dir().join(format!("coupon-lab-acks-{}", std::process::id()));
+
+        fs::write(&path, format!("{ENTRY}\n{}", &ENTRY[..20])).unwrap();
+        let growing = read_acks(&path);
+        fs::write(&path, format!("{}\n{ENTRY}\n", &ENTRY[..20])).unwrap();
+        let damaged = read_acks(&path);
+        fs::remove_file(&path).unwrap();
+
+        assert_eq!(growing.unwrap(), [ack()]);
+        assert!(damaged.unwrap_err().to_string().starts_with("line 1 of "));
+    }
+}

@@ -1,0 +1,247 @@
+//! What was found, for people (`Display`: an aligned table, then one line a finding) and for programs (`Serialize`).
+
+use std::fmt::{self, Display, Formatter};
+
+use serde::{Serialize, Serializer};
+
+/// What one look at the tables shows.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The round that was judged: the event's current one.
+    pub round: u32,
+    /// The rule of that round: one coupon per user over the whole event, else one per code.
+    pub exclusive: bool,
+    /// In the order of their codes.
+    pub coupons: Vec<CouponReport>,
+    /// How many different users hold a coupon of the round.
+    pub users: usize,
+    /// How clients' knowledge compares; `None` when no acks were given.
+    pub acknowledged: Option<Acknowledged>,
+    /// Every broken promise; empty when the tables are clean.
+    pub findings: Vec<Finding>,
+}
+
+/// One kind of coupon in the judged round.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CouponReport {
+    /// Its code.
+    pub code: String,
+    /// Pieces in the round.
+    pub total: u32,
+    /// Pieces that the counter says are left.
+    pub remaining: u32,
+    /// Issued pieces in the wallet.
+    pub rows: usize,
+    /// How many different users hold them.
+    pub users: usize,
+    /// The lowest serial; `None` without rows, and under `unlocked`, which gives none.
+    pub lowest_serial: Option<u32>,
+    /// The highest serial; `None` as above.
+    pub highest_serial: Option<u32>,
+    /// `rows - (total - remaining)`: decrements that overwrote each other. Negative: pieces taken from stock that
+    /// nobody holds.
+    pub lost_updates: i64,
+    /// Whether its window and the event's are open; others are not expected to sell out.
+    pub open: bool,
+}
+
+/// What clients were answered, against what the wallet holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Acknowledged {
+    /// Answers that carried an entry.
+    pub answers: usize,
+    /// Different coupons of the current round among them.
+    pub coupons: usize,
+    /// Coupons in the wallet of which no client knows: it may have vanished before the answer. No broken promise.
+    pub unacknowledged: usize,
+}
+
+/// One broken promise about one code, or about the event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// What is wrong.
+    pub kind: Kind,
+    /// The promise that it breaks, `P1` to `P6`.
+    pub promise: &'static str,
+    /// The coupon; `None` when it is about the whole event.
+    pub code: Option<String>,
+    /// How many rows, serials, users or answers show it.
+    pub count: usize,
+    /// What shows it, with a few examples.
+    pub evidence: String,
+}
+
+/// The ways in which a promise can be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// More rows than pieces.
+    Oversold,
+    /// A user holds two coupons where one is allowed.
+    UserTwice,
+    /// A row outside its round's scope, where the primary key cannot keep its user from a second coupon.
+    WrongScope,
+    /// A row of a coupon that does not exist.
+    UnknownCoupon,
+    /// A coupon's copy of the event's round or rule differs from the event.
+    OutOfStep,
+    /// `total` is not `remaining` plus rows.
+    Conservation,
+    /// A row without a serial among rows with one.
+    SerialMissing,
+    /// Two rows with the same serial.
+    SerialTwice,
+    /// A serial of 1 to the number of rows that no row has.
+    SerialGap,
+    /// A serial below 1 or above the number of rows.
+    SerialOutOfRange,
+    /// The next serial is not the number of rows plus one.
+    NextSerial,
+    /// A client was promised a coupon that nobody holds.
+    AckLost,
+    /// A client was promised a coupon that another user holds.
+    AckOtherUser,
+    /// A client was promised a coupon in one round and holds it in another.
+    AckOtherRound,
+    /// A client was promised another serial than it holds.
+    AckOtherSerial,
+    /// A client was told another request than the one that got its coupon.
+    AckOtherRequest,
+    /// Two users were promised the same piece.
+    AckSerialTwice,
+    /// Stock is left although the run was expected to issue everything.
+    NotSoldOut,
+}
+
+impl Kind {
+    /// The name people read: in tables, JSON and verdicts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Oversold => "oversold",
+            Self::UserTwice => "user-twice",
+            Self::WrongScope => "wrong-scope",
+            Self::UnknownCoupon => "unknown-coupon",
+            Self::OutOfStep => "out-of-step",
+            Self::Conservation => "conservation",
+            Self::SerialMissing => "serial-missing",
+            Self::SerialTwice => "serial-twice",
+            Self::SerialGap => "serial-gap",
+            Self::SerialOutOfRange => "serial-out-of-range",
+            Self::NextSerial => "next-serial",
+            Self::AckLost => "ack-lost",
+            Self::AckOtherUser => "ack-other-user",
+            Self::AckOtherRound => "ack-other-round",
+            Self::AckOtherSerial => "ack-other-serial",
+            Self::AckOtherRequest => "ack-other-request",
+            Self::AckSerialTwice => "ack-serial-twice",
+            Self::NotSoldOut => "not-sold-out",
+        }
+    }
+
+    fn promise(self) -> &'static str {
+        match self {
+            Self::Oversold
+            | Self::SerialMissing
+            | Self::SerialTwice
+            | Self::SerialGap
+            | Self::SerialOutOfRange
+            | Self::NextSerial
+            | Self::AckSerialTwice => "P1",
+            Self::UserTwice | Self::WrongScope => "P2",
+            Self::AckLost | Self::AckOtherUser | Self::AckOtherRound => "P3",
+            Self::NotSoldOut => "P4",
+            Self::UnknownCoupon | Self::OutOfStep | Self::Conservation => "P5",
+            Self::AckOtherSerial | Self::AckOtherRequest => "P6",
+        }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl Finding {
+    pub(super) fn new(kind: Kind, code: Option<&str>, count: usize, evidence: String) -> Self {
+        Self { kind, promise: kind.promise(), code: code.map(str::to_owned), count, evidence }
+    }
+}
+
+impl Report {
+    /// No promise is broken.
+    pub fn is_clean(&self) -> bool {
+        self.findings.is_empty()
+    }
+
+    /// Issued pieces of the round, over all codes.
+    pub fn rows(&self) -> usize {
+        self.coupons.iter().map(|coupon| coupon.rows).sum()
+    }
+
+    /// Lost updates over all codes. Pieces that nobody holds at one code do not make up for them at another.
+    pub fn lost_updates(&self) -> i64 {
+        self.coupons.iter().map(|coupon| coupon.lost_updates.max(0)).sum()
+    }
+
+    /// Adds a finding for each open coupon that has stock left; for a run that is meant to issue everything.
+    pub fn expect_sold_out(&mut self) {
+        for coupon in self.coupons.iter().filter(|coupon| coupon.open && coupon.remaining > 0) {
+            let CouponReport { code, total, remaining, .. } = coupon;
+            let evidence = format!("{remaining} of {total} pieces are left after a run that should have issued all");
+            self.findings.push(Finding::new(Kind::NotSoldOut, Some(code), *remaining as usize, evidence));
+        }
+    }
+
+    /// One line: clean and how much was issued, or broken and by what.
+    pub fn verdict(&self) -> String {
+        if self.is_clean() {
+            let (rows, users) = (self.rows(), self.users);
+            return format!("clean: {rows} coupons, {users} users, none oversold, doubled or lost");
+        }
+        let mut parts = Vec::new();
+        if self.lost_updates() > 0 {
+            parts.push(format!("{} lost updates", self.lost_updates()));
+        }
+        for finding in &self.findings {
+            let Finding { kind, promise, code, count, .. } = finding;
+            let code = code.as_deref().unwrap_or("event");
+            parts.push(format!("{promise} {code} {} ({count})", kind.name()));
+        }
+        format!("BROKEN: {}", parts.join(", "))
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let rule = if self.exclusive { "one coupon per user" } else { "one coupon per user and code" };
+        writeln!(f, "round {}, {rule}", self.round)?;
+        let width = self.coupons.iter().map(|coupon| coupon.code.len()).max().unwrap_or(0).max("code".len());
+        writeln!(
+            f,
+            "{:<width$} {:>9} {:>9} {:>9} {:>9} {:>15} {:>7}",
+            "code", "total", "remaining", "rows", "users", "serials", "lost"
+        )?;
+        for coupon in &self.coupons {
+            let CouponReport { code, total, remaining, rows, users, lost_updates, .. } = coupon;
+            let serials = match (coupon.lowest_serial, coupon.highest_serial) {
+                (Some(lowest), Some(highest)) => format!("{lowest}..{highest}"),
+                _ => "-".to_owned(),
+            };
+            writeln!(
+                f,
+                "{code:<width$} {total:>9} {remaining:>9} {rows:>9} {users:>9} {serials:>15} {lost_updates:>7}"
+            )?;
+        }
+        if let Some(Acknowledged { answers, coupons, unacknowledged }) = self.acknowledged {
+            writeln!(f, "{answers} answers name {coupons} coupons; {unacknowledged} coupons are known to no client")?;
+        }
+        for Finding { kind, promise, code, evidence, .. } in &self.findings {
+            writeln!(f, "{promise} {} {}: {evidence}", code.as_deref().unwrap_or("event"), kind.name())?;
+        }
+        write!(f, "verdict: {}", self.verdict())
+    }
+}
