@@ -74,6 +74,8 @@ impl App {
             stopped: CancellationToken::new(),
         });
         app.watch();
+        let warmed = Arc::clone(&app);
+        tokio::spawn(async move { warmed.issuer.warm().await });
         Ok(app)
     }
 

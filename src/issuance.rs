@@ -179,8 +179,7 @@ impl Issuer {
     /// Answers an order before the deadline, which counts from `entered`. Dropping the future is safe: the order is
     /// forgotten if it was still waiting, and settled if it was not.
     pub async fn issue(&self, order: Order, entered: Instant) -> Result<Outcome, IssueError> {
-        let code = order.code.clone();
-        let asked = order.clone();
+        let (code, arrived_ms) = (order.code.clone(), order.arrived_ms);
         let deadline = tokio::time::Instant::from_std(entered + self.deadline);
         let result = match self.parts.memory.knows(&order) {
             Known::Answer(outcome) => Ok(outcome),
@@ -190,7 +189,7 @@ impl Issuer {
             }
         };
         if matches!(result, Ok(Outcome::SoldOut)) {
-            self.parts.memory.refused(&asked);
+            self.parts.memory.refused(&code, arrived_ms);
         }
         let label = match &result {
             Ok(outcome) => outcome_label(outcome),
@@ -199,6 +198,13 @@ impl Issuer {
         };
         self.parts.issue.finished(&code, label);
         result
+    }
+
+    /// Makes a connection before the first order needs it; without a database that is left to the first order.
+    pub async fn warm(&self) {
+        if self.parts.strategy == Strategy::Batched {
+            self.batched.warm().await;
+        }
     }
 
     async fn decide(&self, order: Order, entered: Instant) -> Result<Outcome, IssueError> {

@@ -1,5 +1,6 @@
 //! The command line: reads the configuration and calls the parts. Nothing else happens here.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -8,9 +9,12 @@ use coupon_rush::app::App;
 use coupon_rush::config::{Cli, Command, Serve};
 use coupon_rush::store::{Store, migrate};
 use coupon_rush::{memory, telemetry};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 4_096;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -45,8 +49,8 @@ fn runtime(threads: usize) -> anyhow::Result<Runtime> {
 }
 
 async fn serve(settings: &Serve) -> anyhow::Result<()> {
-    let public = bind("LISTEN", settings.listen).await?;
-    let ops = bind("OPS_LISTEN", settings.ops_listen).await?;
+    let public = bind("LISTEN", settings.listen)?;
+    let ops = bind("OPS_LISTEN", settings.ops_listen)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let app = App::start(settings).await?;
     tracing::info!(listen = %settings.listen, ops = %settings.ops_listen, strategy = settings.strategy.name(), "serving");
@@ -59,8 +63,15 @@ async fn serve(settings: &Serve) -> anyhow::Result<()> {
     app.serve(public, ops, stop).await
 }
 
-async fn bind(name: &str, address: std::net::SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{name}: cannot listen on {address}"))
+/// Listens with a queue long enough for a whole crowd that connects at once; the kernel bounds it by `somaxconn`.
+fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| format!("{name}: cannot listen on {address}"))
 }
 
 /// Starts a new round and returns when every replica must have seen it.

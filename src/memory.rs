@@ -155,15 +155,15 @@ impl Memory {
     }
 
     /// Notes the arrival of an order that was told "sold out".
-    pub fn refused(&self, order: &Order) {
-        let (Some(arrived), Some(round)) = (order.arrived_ms, self.round()) else { return };
+    pub fn refused(&self, code: &Code, arrived_ms: Option<u64>) {
+        let (Some(arrived), Some(round)) = (arrived_ms, self.round()) else { return };
         let mut losers = self.earliest_losers.lock().expect("nothing panics while it holds this lock");
-        match losers.get(&order.code) {
+        match losers.get(code) {
             Some((of, earliest)) if *of == round => {
                 earliest.fetch_min(arrived, Ordering::Relaxed);
             }
             _ => {
-                losers.insert(order.code.clone(), (round, Arc::new(AtomicU64::new(arrived))));
+                losers.insert(code.clone(), (round, Arc::new(AtomicU64::new(arrived))));
             }
         }
     }

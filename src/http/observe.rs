@@ -1,7 +1,7 @@
 //! One middleware around every public request: its id, its deadline, its count, its duration, its line in the log.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
@@ -15,6 +15,10 @@ use crate::metrics::HttpMetrics;
 
 /// nginx names every request; a request that did not come through it is named here.
 pub(super) const REQUEST_ID: &str = "x-request-id";
+
+/// The issuer keeps the deadline and counts what misses it; this much later the rest is cut off, such as a body that never
+/// ends.
+const BACKSTOP: Duration = Duration::from_millis(100);
 
 /// Which replica answered.
 const REPLICA: &str = "x-replica";
@@ -51,7 +55,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     let route = request.extensions().get::<MatchedPath>().map_or(OTHER, |path| route(path.as_str()));
     let id = identify(&mut request);
 
-    let answer = tokio::time::timeout(app.request_deadline, next.run(request)).await;
+    let answer = tokio::time::timeout(app.request_deadline + BACKSTOP, next.run(request)).await;
     let mut response = answer.unwrap_or_else(|_| Problem::BUSY.into_response());
 
     let headers = response.headers_mut();

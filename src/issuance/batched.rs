@@ -62,6 +62,17 @@ impl Batched {
         Arc::new(Self { parts, queues: Mutex::default(), lanes: Mutex::new(lanes), turns: Semaphore::new(LANES) })
     }
 
+    /// Connects the lane that the next batch will take.
+    pub(super) async fn warm(&self) {
+        let lane = self.lanes.lock().expect("nothing panics while it holds this lock").pop();
+        if let Some(mut lane) = lane {
+            if let Err(error) = lane.connect().await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "cannot connect to the database yet");
+            }
+            self.lanes.lock().expect("nothing panics while it holds this lock").push(lane);
+        }
+    }
+
     /// Queues the order and waits for its answer. Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, one more
     /// to one Redis node for the wake-up; 2 more for every attempt at a lock that another replica holds.
     pub(super) async fn issue(self: &Arc<Self>, ticket: Ticket) -> Answer {

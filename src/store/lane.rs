@@ -17,6 +17,13 @@ impl Lane {
         Self { options, connection: None }
     }
 
+    /// Connects now rather than at the first use.
+    pub async fn connect(&mut self) -> Result<(), StoreError> {
+        let connection = self.take().await?;
+        self.keep(connection);
+        Ok(())
+    }
+
     /// Takes the connection out; give it back with [`Self::keep`] after success, drop it after an error.
     pub(super) async fn take(&mut self) -> Result<MySqlConnection, StoreError> {
         if let Some(connection) = self.connection.take() {
