@@ -1,0 +1,78 @@
+# Every command a person types. `make help` lists them; knobs are given as in `make up REPLICAS=5 STRATEGY=redlock`.
+
+REPLICAS ?= 3
+STRATEGY ?= batched
+DB ?= mysql
+REDIS_NODES ?= 3
+VUS ?= 1000
+DURATION ?= 60s
+export REPLICAS STRATEGY DB REDIS_NODES VUS DURATION
+
+CLUSTER_DIR ?= .cluster
+COUPON_LAB_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/lab
+export CLUSTER_DIR
+
+.DEFAULT_GOAL := help
+.PHONY: help demo install build up scale status logs reset doctor down clean rush smoke verify check test
+MAKEFLAGS += --no-print-directory
+
+help: ## Print this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", substr($$1, 3), $$2 }'
+	@echo
+	@echo "Knobs: REPLICAS=3 STRATEGY=batched|redlock|pessimistic|optimistic|conditional|unlocked DB=mysql|mariadb"
+	@echo "  REDIS_NODES=1|3|5 VUS=1000 DURATION=60s USERS= SEED= ACCESS_LOG=on|off CLUSTER_DIR=.cluster PORT_OFFSET=0"
+	@echo "  NGINX_PORT=8000 REPLICA_PORT=8100 OPS_PORT=8200 REDIS_PORT=6390 MYSQL_PORT=3316 PROMETHEUS_PORT=9095"
+	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= POOL_SIZE= REQUEST_DEADLINE_MS= DRAIN_MS= THREADS= LOG= (handed on to the replicas)"
+
+demo: install ## Install, build, start, send 6,000 users, prove the result, show the addresses
+	@local/cluster doctor
+	@$(MAKE) build
+	@local/cluster up
+	@USERS=6000 local/k6 rush --expect-sold-out; verdict=$$?; local/cluster status; exit $$verdict
+
+install: ## Install what this machine lacks; running services are left alone
+	@local/install
+
+build: ## Build the service and the laboratory, optimised
+	@cargo build --release --locked --workspace --bins
+
+up: build ## Start the cluster, or change a running one to these knobs
+	@local/cluster up
+
+scale: ## Change the number of replicas under load: make scale REPLICAS=5
+	@local/cluster scale
+
+status: ## Show every part: process, address, ready or not
+	@local/cluster status
+
+logs: ## Show the last log lines of all parts, or of one: make logs S=replica-2 FOLLOW=1
+	@local/cluster logs
+
+reset: ## Begin a new round: full stock, empty wallets
+	@local/cluster reset
+
+doctor: ## Name what keeps this machine from running the cluster, with the cure
+	@local/cluster doctor
+
+down: ## Stop everything; the data stays
+	@local/cluster down
+
+clean: ## Stop everything and delete the data; ALL=1 deletes the downloaded tools, too
+	@local/cluster clean
+
+rush: ## Send a crowd and prove the result: make rush VUS=1000 DURATION=60s
+	@local/k6 rush
+
+smoke: ## Try every call of the API once
+	@local/k6 smoke
+
+verify: ## Check the tables against every promise; ACKS=FILE compares them with what a run was told
+	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS))
+
+check: install ## Judge all that can be judged without running: format, lints, docs, licences, configuration
+	@local/install cargo-deny
+	@local/check
+
+test: install build ## Test on real servers beside a running cluster: the service, then the cluster itself
+	@local/test-rust
+	@local/test

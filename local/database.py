@@ -1,0 +1,173 @@
+"""The database of a cluster: real MySQL where it can be had, MariaDB where it is asked for or nothing else is there.
+
+Only the server's core is needed: it is initialised into the cluster's own folder and set up through its init file, so
+no client program, no root account over TCP and no system service takes part.
+"""
+
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from settings import Problem, Settings, program, run_to_end, tools, which, write
+from supervisor import Program
+
+# Every commit is on disk before it is acknowledged (promise P3); the rest keeps one server small and its log talkative.
+COMMON = """\
+bind-address=127.0.0.1
+skip-name-resolve=ON
+max-connections=400
+character-set-server=utf8mb4
+default-time-zone=+00:00
+transaction-isolation=READ-COMMITTED
+innodb-flush-log-at-trx-commit=1
+innodb-buffer-pool-size=256M
+innodb-print-all-deadlocks=ON
+innodb-rollback-on-timeout=ON
+sync-binlog=1
+binlog-expire-logs-seconds=3600
+"""
+OWN = {
+    "mysql": "mysqlx=OFF\nsecure-file-priv=NULL\n",
+    "mariadb": "log-bin=binlog\nbinlog-format=ROW\n",
+}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine that was found: how its server is called, and what it has to be told about where its files are."""
+
+    name: str
+    server: list
+    options: str = ""
+
+
+def find(wanted: str) -> Engine:
+    """The engine to use; MariaDB in MySQL's place is announced so that nobody takes its numbers for MySQL's."""
+    if wanted == "mysql":
+        engine = installed_mysql() or unpacked_mysql()
+        if engine:
+            return engine
+        if which("mariadbd") is None:
+            raise Problem("there is no MySQL server: run `make install`")
+        print("=" * 78 + "\nWARNING: no MySQL could be had, so this cluster runs on MARIADB\n" + "=" * 78, file=sys.stderr)
+    return Engine("mariadb", [program("mariadbd")])
+
+
+def installed_mysql():
+    """The system's `mysqld`, if it really is MySQL; MariaDB installs a program of that name too."""
+    path = which("mysqld")
+    if path is None or "MariaDB" in subprocess.run([path, "--version"], capture_output=True, text=True).stdout:
+        return None
+    return Engine("mysql", [path])
+
+
+def unpacked_mysql():
+    """The server that `local/fetch-mysql` unpacked, started through the C library that came with it."""
+    root = tools() / "mysql"
+    loaders = sorted(root.glob("usr/lib/*/ld-linux*.so.*"))
+    if not loaders or not (root / "usr/sbin/mysqld").exists():
+        return None
+    libraries = loaders[0].parent
+    server = [loaders[0], "--library-path", f"{libraries}:{libraries}/libtcmalloc", root / "usr/sbin/mysqld"]
+    options = f"""\
+basedir={root}/usr
+lc-messages-dir={root}/usr/share/mysql
+character-sets-dir={root}/usr/share/mysql/charsets
+plugin-dir={root}/usr/lib/mysql/plugin
+"""
+    return Engine("mysql", server, options)
+
+
+def server(settings: Settings, engine: Engine) -> Program:
+    """The server's program; its data folder and its accounts exist when this returns."""
+    data = settings.home / "data" / engine.name
+    configuration = settings.home / "etc" / f"{engine.name}.cnf"
+    write(configuration, options(settings, engine, data))
+    write(settings.secrets / "init.sql", accounts(settings), 0o600)
+    if not data.exists():
+        initialise(engine, configuration, data)
+    command = [*engine.server, f"--defaults-file={configuration}", f"--init-file={settings.secrets / 'init.sql'}"]
+    return Program("mysql", command, data, lambda: version(settings.mysql_port) is not None)
+
+
+def options(settings: Settings, engine: Engine, data: Path) -> str:
+    # A relative socket lies in the data folder: no path is too long for it, and nobody else can reach it.
+    user = pwd.getpwuid(os.getuid()).pw_name
+    own = f"user={user}\nport={settings.mysql_port}\ndatadir={data}\nsocket=server.sock\npid-file=server.pid\n"
+    return "[mysqld]\n" + own + engine.options + COMMON + OWN[engine.name]
+
+
+def accounts(settings: Settings) -> str:
+    """Runs at every start: the admin account has the password of our file, and the built-in ones are shut.
+
+    The database is made here, still empty, so that the admin's URL can name it before anything was migrated.
+    """
+    password = secret(settings, "admin-password")
+    lines = ["SET sql_log_bin = 0;", "CREATE DATABASE IF NOT EXISTS coupon_rush;"]
+    for host in ("127.0.0.1", "localhost"):
+        account = f"'admin'@'{host}'"
+        lines.append(f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY '{password}';")
+        lines.append(f"ALTER USER {account} IDENTIFIED BY '{password}';")
+        lines.append(f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION;")
+    lines.append(f"ALTER USER IF EXISTS 'root'@'localhost' IDENTIFIED BY '{password}';")
+    return "\n".join(lines) + "\n"
+
+
+def initialise(engine: Engine, configuration: Path, data: Path) -> None:
+    """Makes an empty data folder, under another name until it is whole, so that an interrupted try leaves no half."""
+    draft = data.with_name(data.name + ".new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    if engine.name == "mysql":
+        command = [*engine.server, f"--defaults-file={configuration}", f"--datadir={draft}", "--initialize-insecure"]
+    else:
+        user = pwd.getpwuid(os.getuid()).pw_name
+        command = [program("mariadb-install-db"), f"--defaults-file={configuration}", f"--datadir={draft}",
+                   f"--user={user}", "--auth-root-authentication-method=socket", f"--auth-root-socket-user={user}",
+                   "--skip-test-db", "--skip-name-resolve"]
+    done = run_to_end(command)
+    if done.returncode != 0:
+        raise Problem(f"{engine.name} could not make its data folder:\n{done.stdout[-2000:]}")
+    draft.rename(data)
+
+
+def secret(settings: Settings, name: str) -> str:
+    """A random secret, made once and kept in a file that only its owner can read."""
+    path = settings.secrets / name
+    if not path.exists():
+        settings.secrets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write(path, secrets.token_hex(24), 0o600)
+    return path.read_text()
+
+
+def urls(settings: Settings) -> dict:
+    """The two ways in: the service's least-privileged account, and the one that may do everything."""
+    address = f"127.0.0.1:{settings.mysql_port}"
+    return {
+        "url": f"mysql://coupon:{secret(settings, 'coupon-password')}@{address}/coupon_rush",
+        "admin_url": f"mysql://admin:{secret(settings, 'admin-password')}@{address}/coupon_rush",
+    }
+
+
+def write_url_files(settings: Settings) -> None:
+    """Passwords reach the service through files, because everybody on a machine can read a command line."""
+    both = urls(settings)
+    write(settings.secrets / "database-url", both["url"], 0o600)
+    write(settings.secrets / "admin-database-url", both["admin_url"], 0o600)
+
+
+def version(port: int):
+    """The version in the greeting that a server sends to whoever connects, or None while it does not serve."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        greeting = connection.recv(256)
+        if len(greeting) > 5 and greeting[4] == 10:  # Version 10 of the protocol; 255 would be a refusal.
+            text = greeting[5:greeting.index(b"\0", 5)].decode()
+            return text[len("5.5.5-"):] if text.startswith("5.5.5-") else text  # MariaDB's bow to old clients.
+    return None

@@ -1,0 +1,88 @@
+"""What this machine lacks, each with its cure, before anything is started."""
+
+import re
+import resource
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from settings import ROOT, Problem, Settings, venv, which
+from supervisor import Supervisor
+import database
+
+# 10,000 users through nginx need two connections each, over two workers or more.
+OPEN_FILES_NEEDED = 16_384
+SERVERS = {"redis-server": "redis-server", "nginx": "nginx", "prometheus": "prometheus"}
+
+
+def complaints(settings: Settings, supervisor: Supervisor) -> list:
+    """Every complaint as one line; none means that `up` can work."""
+    return missing_programs(settings) + compiler() + open_files() + used_ports(settings, supervisor)
+
+
+def missing_programs(settings: Settings) -> list:
+    found = [
+        f"{name} is missing: run `make install`, or as root: apt-get install {package}"
+        for name, package in SERVERS.items() if which(name) is None
+    ]
+    found += [f"{name} is missing: run `make install`" for name in ("supervisord", "k6") if not (venv() / name).exists()]
+    try:
+        database.find(settings.engine)
+    except Problem as problem:
+        found.append(str(problem))
+    return found
+
+
+def compiler() -> list:
+    """The service needs the compiler that its Cargo.toml names; cargo's own complaint about it is hard to read."""
+    needed = re.search(r'^rust-version = "([\d.]+)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE).group(1)
+    if which("rustc") is None:
+        return [f"no Rust compiler: install Rust {needed} or later (rustup, or your system's rustc and cargo)"]
+    text = subprocess.run(["rustc", "--version"], capture_output=True, text=True, cwd=ROOT).stdout
+    version = re.search(r"(\d+)\.(\d+)", text)
+    if version is None:
+        return ["rustc does not tell its version: look at `rustc --version`"]
+    if tuple(map(int, version.groups())) < tuple(map(int, needed.split(".")[:2])):
+        return [f"Rust {version.group(0)} is too old: {needed} or later is needed; run `rustup update stable`"]
+    return ["no C compiler: run `make install`, or as root: apt-get install build-essential"] if which("cc") is None else []
+
+
+def open_files() -> list:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard == resource.RLIM_INFINITY or hard >= OPEN_FILES_NEEDED:
+        return []
+    return [f"only {hard} open files are allowed: raise the hard limit to {OPEN_FILES_NEEDED} (`ulimit -Hn`, limits.conf)"]
+
+
+def used_ports(settings: Settings, supervisor: Supervisor) -> list:
+    """The ports that parts not running yet would need and somebody else holds."""
+    running = supervisor.pids()
+    return [
+        f"port {port} for {part} is in use{holder(port)}: end that, or choose another with {knob}="
+        for part, (port, knob) in settings.ports().items()
+        if part.split()[0] not in running and not is_free(port)
+    ]
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # Ports of connections that ended a moment ago are free for a server; it sets the same option.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            return True
+        except OSError:
+            return False
+
+
+def holder(port: int) -> str:
+    """Who listens there, as far as this user may know."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    inodes = {f"socket:[{words[9]}]" for words in lines if int(words[1].split(":")[1], 16) == port and words[3] == "0A"}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):
+                if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
+                    return f" by process {process.name} ({(process / 'comm').read_text().strip()})"
+    return ""

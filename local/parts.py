@@ -1,0 +1,235 @@
+"""The programs around the database: Redis, the replicas, nginx and Prometheus, and how each shows that it serves."""
+
+import hashlib
+import http.client
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from database import secret
+from settings import ROOT, Problem, Settings, program, run_to_end, write
+from supervisor import Program, Supervisor, wait
+
+# Enough for 10,000 users: each takes a client's and a replica's connection, spread over the workers.
+WORKER_CONNECTIONS = 16_384
+OPEN_FILES_MAX = 65_535
+# nginx learned to keep idle clients through a reload in this version.
+KEEPALIVE_MIN_TIMEOUT_SINCE = (1, 27, 4)
+# A little over nginx's own worker_shutdown_timeout.
+OLD_WORKERS_SECONDS = 12
+
+
+def redis(settings: Settings, node: int) -> Program:
+    """One of the independent lock nodes. Leases outlive nobody, so nothing is written to disk and nothing is evicted."""
+    folder = settings.home / "data" / f"redis-{node}"
+    folder.mkdir(parents=True, exist_ok=True)
+    port = settings.redis_port + node
+    command = [program("redis-server"), "--bind", "127.0.0.1", "--port", port, "--dir", folder, "--save", "",
+               "--appendonly", "no", "--maxmemory", "64mb", "--maxmemory-policy", "noeviction", "--daemonize", "no"]
+    return Program(f"redis-{node}", command, folder, lambda: pong(port))
+
+
+def pong(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+        connection.sendall(b"PING\r\n")
+        return connection.recv(16).startswith(b"+PONG")
+    return False
+
+
+def replica(settings: Settings, number: int) -> Program:
+    """One process of the service. The note makes its file change, and so the replica restart, when the binary does."""
+    name = f"replica-{number}"
+    redis_urls = [f"redis://127.0.0.1:{settings.redis_port + node}" for node in range(1, settings.redis_nodes + 1)]
+    ops = settings.ops_port + number
+    environment = {
+        "LOG": "warn",
+        **settings.passed_through,
+        "LISTEN": f"127.0.0.1:{settings.replica_port + number}",
+        "OPS_LISTEN": f"127.0.0.1:{ops}",
+        "REPLICA": name,
+        "STRATEGY": settings.strategy,
+        "DATABASE_URL_FILE": settings.secrets / "database-url",
+        "REDIS_URLS": ",".join(redis_urls),
+        "ADMIN_TOKEN_FILE": settings.secrets / "admin-token",
+    }
+    secret(settings, "admin-token")
+    note = f"binary of {binary(settings).stat().st_mtime_ns}"
+    command = [settings.binary, "serve"]
+    return Program(name, command, settings.run, lambda: get(ops, "/readyz") == 200, environment, note=note)
+
+
+def binary(settings: Settings) -> Path:
+    if not os.access(settings.binary, os.X_OK):
+        raise Problem(f"{settings.binary} is missing: run `make build`")
+    return settings.binary
+
+
+def migrate(settings: Settings) -> None:
+    """Brings the schema, the seeds and the service's account up to date; a step of its own, before any replica."""
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "LOG": "warn",
+        "ADMIN_DATABASE_URL_FILE": str(settings.secrets / "admin-database-url"),
+        "DATABASE_URL_FILE": str(settings.secrets / "database-url"),
+    }
+    done = run_to_end([binary(settings), "migrate"], environment)
+    if done.returncode != 0:
+        raise Problem(f"the migration failed:\n{done.stdout.strip()[-2000:]}")
+
+
+def get(port: int, path: str):
+    """The status of a GET, or None while nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    with suppress(OSError, http.client.HTTPException):
+        connection.request("GET", path)
+        return connection.getresponse().status
+    return None
+
+
+def nginx(settings: Settings) -> Program:
+    folder = settings.home / "nginx"
+    command = [program("nginx"), "-p", folder, "-c", folder / "nginx.conf"]
+    ready = lambda: get(settings.nginx_port, "/nginx_status") == 200
+    # QUIT lets workers finish what they have; TERM would cut it off.
+    return Program("nginx", command, settings.run, ready, stop_signal="QUIT")
+
+
+def render_nginx(settings: Settings, names: list) -> None:
+    """Writes nginx's configuration for exactly these replicas.
+
+    Only live replicas may be listed: to `least_conn` a dead one always looks like the least busy.
+    """
+    folder = settings.home / "nginx"
+    servers = [f"server 127.0.0.1:{settings.replica_port + number_of(name)} max_fails=3 fail_timeout=5s;" for name in names]
+    write(folder / "nginx.conf", (ROOT / "nginx" / "nginx.conf").read_text())
+    write(folder / "runtime" / "process.conf", nginx_process(settings))
+    write(folder / "runtime" / "http.conf", nginx_http(settings))
+    write(folder / "runtime" / "listen.conf", f"listen 127.0.0.1:{settings.nginx_port} backlog=4096 reuseport;\n")
+    write(folder / "runtime" / "servers.conf", "\n".join(servers) + "\n")
+
+
+def nginx_process(settings: Settings) -> str:
+    files = raise_open_files()
+    connections = min(WORKER_CONNECTIONS, files - 512)
+    # As root, nginx would hand its workers to an account that may not be able to reach this folder.
+    user = "user root;\n" if os.getuid() == 0 else ""
+    return user + (
+        f"daemon off;\npid {quoted(settings.run / 'nginx.pid')};\nerror_log stderr warn;\n"
+        f"worker_rlimit_nofile {files};\nevents {{ worker_connections {connections}; multi_accept on; }}\n"
+    )
+
+
+def nginx_http(settings: Settings) -> str:
+    temporary = settings.home / "nginx" / "temporary"
+    temporary.mkdir(parents=True, exist_ok=True)
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    lines = [f"{kind}_temp_path {quoted(temporary / kind)};" for kind in kinds]
+    if nginx_version() >= KEEPALIVE_MIN_TIMEOUT_SINCE:
+        lines.append("keepalive_min_timeout 10s;")
+    if settings.access_log:
+        lines.append(ACCESS_LOG_FORMAT)
+        lines.append(f"access_log {quoted(settings.logs / 'access.log')} json buffer=64k flush=1s;")
+    else:
+        lines.append("access_log off;")
+    return "\n".join(lines) + "\n"
+
+
+ACCESS_LOG_FORMAT = """\
+log_format json escape=json '{"time":"$time_iso8601","id":"$request_id","method":"$request_method","uri":"$uri",'
+    '"status":$status,"seconds":$request_time,"upstream":"$upstream_addr","upstreamStatus":"$upstream_status",'
+    '"upstreamSeconds":"$upstream_response_time","connection":$connection,"connectionRequests":$connection_requests}';"""
+
+
+def quoted(path: Path) -> str:
+    return f'"{path}"'
+
+
+def nginx_version() -> tuple:
+    text = subprocess.run([program("nginx"), "-v"], capture_output=True, text=True).stderr
+    return tuple(int(part) for part in re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", text).groups())
+
+
+def test_nginx(settings: Settings) -> None:
+    folder = settings.home / "nginx"
+    command = [program("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf"), "-t", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise Problem(f"nginx refuses its configuration:\n{done.stderr.strip()}")
+
+
+def list_replicas(settings: Settings, supervisor: Supervisor, names: list) -> None:
+    """Makes nginx send requests to exactly these replicas, and returns when no old worker can send any elsewhere."""
+    targets = [{"targets": [f"127.0.0.1:{settings.ops_port + number_of(name)}"], "labels": {"replica": name}} for name in names]
+    write_targets(settings, "coupon", targets)
+    render_nginx(settings, names)
+    master = supervisor.pids().get("nginx")
+    if master is None or (loaded(settings).exists() and loaded(settings).read_text() == fingerprint(settings, master)):
+        return
+    test_nginx(settings)
+    old = children(master)
+    os.kill(master, signal.SIGHUP)
+    wait(lambda: children(master) - old and not children(master) & old, OLD_WORKERS_SECONDS)
+    write(loaded(settings), fingerprint(settings, master))
+
+
+def start_nginx(settings: Settings, supervisor: Supervisor) -> None:
+    test_nginx(settings)
+    supervisor.ensure(nginx(settings))
+    write(loaded(settings), fingerprint(settings, supervisor.pids()["nginx"]))
+
+
+def loaded(settings: Settings) -> Path:
+    """Remembers what nginx was last told to load, so that an interrupted change is not taken for a finished one."""
+    return settings.run / "nginx.loaded"
+
+
+def fingerprint(settings: Settings, master: int) -> str:
+    folder = settings.home / "nginx"
+    texts = [path.read_bytes() for path in (folder / "nginx.conf", *sorted((folder / "runtime").glob("*.conf")))]
+    return f"{master} {hashlib.sha256(b''.join(texts)).hexdigest()}"
+
+
+def children(pid: int) -> set:
+    """The processes whose parent this is."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                # The command's name stands in parentheses and may hold spaces; the parent is second after it.
+                if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                    found.add(int(entry.name))
+    return found
+
+
+def prometheus(settings: Settings) -> Program:
+    folder = settings.home / "prometheus"
+    shutil.copytree(ROOT / "prometheus", folder, dirs_exist_ok=True)
+    address = f"127.0.0.1:{settings.prometheus_port}"
+    write_targets(settings, "prometheus", [{"targets": [address]}])
+    command = [program("prometheus"), f"--config.file={folder / 'prometheus.yml'}", f"--web.listen-address={address}",
+               f"--storage.tsdb.path={settings.home / 'data' / 'prometheus'}", "--storage.tsdb.retention.time=2d",
+               "--web.enable-remote-write-receiver", "--web.enable-lifecycle", "--log.level=warn"]
+    return Program("prometheus", command, settings.run, lambda: get(settings.prometheus_port, "/-/ready") == 200)
+
+
+def write_targets(settings: Settings, job: str, targets: list) -> None:
+    write(settings.home / "prometheus" / "targets" / f"{job}.json", json.dumps(targets) + "\n")
+
+
+def number_of(name: str) -> int:
+    return int(name.rpartition("-")[2])
+
+
+def raise_open_files() -> int:
+    """Raises the soft limit of open files as far as it may go; every program that we start inherits it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted

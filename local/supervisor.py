@@ -1,0 +1,258 @@
+"""The supervisor that keeps the servers alive: one include file per program, control through its Unix socket.
+
+A program of its own per replica (never `numprocs`) lets one replica come or go without touching the others.
+"""
+
+import http.client
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import time
+import xmlrpc.client
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable
+
+from settings import Problem, Settings, venv, write
+
+# Present in the environment of every program that we start, so that an orphan can be told from anybody else's process.
+MARKER = "COUPON_RUSH_CLUSTER"
+# These overwrite their own environment with their process title, so their working folder has to tell.
+RETITLED = ("nginx", "redis-server")
+SOCKET_PATH_MAX = 100
+START_SECONDS = 60
+STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Program:
+    """A process to run, and how to see that it serves."""
+
+    name: str
+    command: list
+    directory: Path
+    ready: Callable
+    environment: dict = field(default_factory=dict)
+    stop_signal: str = "TERM"
+    note: str = ""
+
+    def text(self, settings: Settings) -> str:
+        """The include file; a program is restarted exactly when this text changes."""
+        command = " ".join(shlex.quote(str(word)) for word in self.command)
+        pairs = ",".join(f'{key}="{value}"' for key, value in sorted(self.environment.items()))
+        lines = [
+            f"; {self.note}" if self.note else "",
+            f"[program:{self.name}]",
+            f"command={escape(command)}",
+            f"directory={escape(str(self.directory))}",
+            f"environment={escape(pairs)}" if pairs else "",
+            f"stdout_logfile={escape(str(settings.logs / self.name))}.log",
+            "stdout_logfile_maxbytes=10MB",
+            "stdout_logfile_backups=1",
+            "redirect_stderr=true",
+            "autorestart=unexpected",
+            "startsecs=1",
+            "startretries=2",
+            f"stopsignal={self.stop_signal}",
+            f"stopwaitsecs={STOP_SECONDS}",
+            "killasgroup=true",
+        ]
+        return "\n".join(line for line in lines if line) + "\n"
+
+
+def escape(text: str) -> str:
+    """The supervisor expands `%(name)s` in its files; a lone percent sign has to be doubled."""
+    return text.replace("%", "%%")
+
+
+class UnixTransport(xmlrpc.client.Transport):
+    """XML-RPC over a Unix socket, which only the cluster's owner can open."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+
+    def make_connection(self, host):
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.connect(str(self.path))
+        except OSError:
+            connection.sock.close()
+            raise
+        return connection
+
+
+class Supervisor:
+    """One supervisord and the programs under it."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.includes = settings.home / "conf.d"
+        self.socket = settings.home / "supervisor.sock"
+        self.started_here = False
+        self.added: list = []
+
+    def call(self, method: str, *arguments):
+        # A new connection each time: the server closes idle ones, and calls are few.
+        with xmlrpc.client.ServerProxy("http://localhost", transport=UnixTransport(self.socket)) as proxy:
+            return getattr(proxy.supervisor, method)(*arguments)
+
+    def alive(self) -> bool:
+        try:
+            return self.call("getState")["statename"] == "RUNNING"
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+            return False
+
+    def start(self) -> None:
+        """Starts supervisord with no programs; it outlives this command."""
+        if self.alive():
+            return
+        if len(str(self.socket)) > SOCKET_PATH_MAX:
+            raise Problem(f"{self.socket} is too long a path for a socket: set CLUSTER_DIR to a shorter folder")
+        self.includes.mkdir(parents=True, exist_ok=True)
+        for old in self.includes.glob("*.conf"):
+            old.unlink()
+        for folder in (self.settings.logs, self.settings.run):
+            folder.mkdir(exist_ok=True)
+        write(self.settings.home / "supervisord.conf", self.configuration())
+        self.started_here = True
+        environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+        environment[MARKER] = str(self.settings.home)
+        command = [venv() / "supervisord", "-c", self.settings.home / "supervisord.conf"]
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0 or not wait(self.alive, 10):
+            raise Problem(f"supervisord did not start: {done.stdout.strip() or self.settings.logs / 'supervisord.log'}")
+
+    def configuration(self) -> str:
+        home = escape(str(self.settings.home))
+        lines = [
+            "[supervisord]",
+            f"logfile={home}/logs/supervisord.log",
+            "logfile_maxbytes=1MB",
+            "logfile_backups=1",
+            f"pidfile={home}/supervisord.pid",
+            f"directory={home}/run",
+            "user=root" if os.getuid() == 0 else "",
+            "[unix_http_server]",
+            f"file={home}/supervisor.sock",
+            "chmod=0700",
+            "[rpcinterface:supervisor]",
+            "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
+            "[include]",
+            "files = conf.d/*.conf",
+        ]
+        return "\n".join(line for line in lines if line) + "\n"
+
+    def ensure(self, program: Program) -> None:
+        """Makes the program run as described and waits until it serves."""
+        fresh = write(self.include(program.name), program.text(self.settings))
+        if fresh and program.name in self.pids():
+            self.remove(program.name, keep_include=True)
+        if program.name not in self.states():
+            self.added.append(program.name)
+            self.call("reloadConfig")
+            self.call("addProcessGroup", program.name)
+        if self.states()[program.name] not in ("RUNNING", "STARTING"):
+            with suppress(xmlrpc.client.Fault):  # It is on its way already.
+                self.call("startProcess", program.name, False)
+        self.wait_ready(program)
+
+    def differs(self, program: Program) -> bool:
+        """Whether the program runs, but not as it is described now."""
+        path = self.include(program.name)
+        return program.name in self.pids() and path.read_text() != program.text(self.settings)
+
+    def wait_ready(self, program: Program) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            state = self.states().get(program.name)
+            if state in ("RUNNING", "STARTING") and program.ready():
+                return
+            if state in ("FATAL", "EXITED", "BACKOFF", "STOPPED"):
+                raise Problem(f"{program.name} did not start; its last words:\n{self.last_words(program.name)}")
+            time.sleep(0.05)
+        raise Problem(f"{program.name} was not ready in {START_SECONDS} s; its last words:\n{self.last_words(program.name)}")
+
+    def last_words(self, name: str) -> str:
+        path = self.settings.logs / f"{name}.log"
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return "\n".join(f"  {line}" for line in lines[-10:]) or "  (it said nothing)"
+
+    def remove(self, *names: str, keep_include: bool = False) -> None:
+        """Stops programs side by side and forgets them; each has STOP_SECONDS before it is killed."""
+        known = [name for name in names if name in self.states()]
+        for name in known:
+            with suppress(xmlrpc.client.Fault):  # It had already ended.
+                self.call("stopProcess", name, False)
+        if not wait(lambda: not set(known) & set(self.pids()), STOP_SECONDS + 5):
+            raise Problem(f"{', '.join(known)} did not stop: see {self.settings.logs}")
+        for name in known:
+            self.call("removeProcessGroup", name)
+            if not keep_include:
+                self.include(name).unlink(missing_ok=True)
+
+    def shutdown(self) -> None:
+        pid = self.call("getPID")
+        self.call("shutdown")
+        wait(lambda: not Path(f"/proc/{pid}").exists(), STOP_SECONDS)
+
+    def include(self, name: str) -> Path:
+        return self.includes / f"{name}.conf"
+
+    def states(self) -> dict:
+        if not self.alive():
+            return {}
+        return {entry["name"]: entry["statename"] for entry in self.call("getAllProcessInfo")}
+
+    def pids(self) -> dict:
+        """The programs that have a process at this moment."""
+        if not self.alive():
+            return {}
+        return {entry["name"]: entry["pid"] for entry in self.call("getAllProcessInfo") if entry["pid"]}
+
+
+def wait(condition: Callable, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return condition()
+
+
+def strays(settings: Settings) -> list:
+    """Processes that this cluster started and whose supervisor is gone."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and is_ours(entry, settings)]
+
+
+def is_ours(process: Path, settings: Settings) -> bool:
+    try:
+        if process.stat().st_uid != os.getuid():
+            return False
+        if f"{MARKER}={settings.home}".encode() in (process / "environ").read_bytes().split(b"\0"):
+            return True
+        folder = Path(os.readlink(process / "cwd"))
+        at_home = folder == settings.run or settings.home / "data" in folder.parents
+        return at_home and (process / "comm").read_text().strip() in RETITLED
+    except OSError:  # It ended while we looked, or is not ours to look at.
+        return False
+
+
+def end_strays(settings: Settings) -> None:
+    """Ends what a killed supervisor left behind: politely, then for good."""
+    left = strays(settings)
+    if left:
+        print(f"ending {len(left)} processes that a killed supervisor left behind", flush=True)
+    for sign, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5)):
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, sign)
+        if wait(lambda: not strays(settings), seconds):
+            return
+        left = strays(settings)
+    raise Problem(f"processes {left} of an earlier cluster do not end: look at them with ps")
