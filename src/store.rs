@@ -18,6 +18,7 @@ use std::time::Duration;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
 use sqlx::{ConnectOptions, Executor};
 
+pub use batch::fitting;
 pub use coupons::{Catalogue, LockedCoupon};
 pub use lane::Lane;
 pub use migrate::migrate;
@@ -61,8 +62,8 @@ pub enum StoreError {
 const DUPLICATE: u16 = 1062;
 /// `ER_LOCK_WAIT_TIMEOUT`, `ER_LOCK_DEADLOCK`, `ER_CHECKREAD` (`MariaDB`: the snapshot is stale).
 const CONTENDED: [u16; 3] = [1205, 1213, 1020];
-/// Interrupted, killed, shutting down: a statement that was running may have been carried out.
-const INTERRUPTED: [u16; 4] = [1053, 1317, 1927, 1969];
+/// Interrupted, killed, shutting down, closed for idleness: a statement that was running may have been carried out.
+const INTERRUPTED: [u16; 5] = [1053, 1317, 1927, 1969, 4031];
 /// Null, truncated, wrong or out-of-range values, malformed JSON, failed CHECKs, by either server.
 const REJECTED: [u16; 12] = [1048, 1264, 1265, 1366, 1406, 1690, 1977, 3140, 3669, 3819, 4025, 4038];
 
@@ -101,8 +102,9 @@ impl Store {
     pub fn new(url: &str, pool_size: u32) -> Result<Self, StoreError> {
         let options = options(url)?;
         let pool = MySqlPoolOptions::new()
+            // No minimum: sqlx would make up for a closed connection in the background, with five minutes for it, and a
+            // connect that hangs would keep its place in the pool for so long. A borrower waits for one second.
             .max_connections(pool_size)
-            .min_connections(pool_size)
             .acquire_timeout(CONNECT_TIMEOUT)
             .test_before_acquire(false)
             .after_connect(|connection, _| Box::pin(async move { begin_session(connection).await }))

@@ -14,10 +14,7 @@ use super::{IssueError, OnLockLoss, Parts, QUEUE_MAX, RUNS_MAX, Ticket, pause};
 use crate::coupons::{Code, Order, Outcome};
 use crate::lock::{HANDOVER, Lease, LockError, Patience};
 use crate::metrics::Wait;
-use crate::store::{Lane, StoreError};
-
-/// Most orders in one batch: about 100 KiB of JSON, and a transaction well below the lock's time-to-live.
-const BATCH_MAX: usize = 1_024;
+use crate::store::{Lane, StoreError, fitting};
 
 /// Connections for batches per replica; more codes than that take turns.
 const LANES: usize = 8;
@@ -169,7 +166,7 @@ impl Batched {
         let mut batch = std::mem::take(&mut queue.waiting);
         // Stable: equal stamps, and orders without one, keep their place in the queue.
         batch.sort_by_key(|order| order.ticket.order.arrived_ms);
-        queue.waiting = batch.split_off(batch.len().min(BATCH_MAX));
+        queue.waiting = batch.split_off(fitting(batch.iter().map(|order| &order.ticket.order)));
         self.parts.issue.queued(-difference(batch.len(), 0));
         batch.retain(|order| {
             let gone = order.caller.is_closed();
@@ -185,19 +182,15 @@ impl Batched {
         let answers = self.settle(lane, code, &orders).await;
         let failed =
             answers.iter().all(|answer| matches!(answer, Err(IssueError::Unavailable(_)))) && !answers.is_empty();
-        let reply = async {
-            for (order, answer) in batch.into_iter().zip(answers) {
-                order.answer(answer);
-            }
-        };
+        // First the lease, then the answers: a runtime of one thread would otherwise serialise a whole batch of answers
+        // before it sends the wake-up for which another replica waits.
         let contended = match right {
-            // The release is on its way when the answers go out, so that the next holder need not wait for them.
-            Right::Leased(lease) => tokio::join!(self.parts.locks.release(lease), reply).0,
-            Right::Bypassed => {
-                reply.await;
-                false
-            }
+            Right::Leased(lease) => self.parts.locks.release(lease).await,
+            Right::Bypassed => false,
         };
+        for (order, answer) in batch.into_iter().zip(answers) {
+            order.answer(answer);
+        }
         if failed {
             tokio::time::sleep(FAILURE_PAUSE).await;
         } else if contended {
