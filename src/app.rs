@@ -99,7 +99,7 @@ impl App {
         });
         let app = Arc::clone(&self);
         let draining = CancellationToken::new();
-        let stopping = {
+        let stop = {
             let draining = draining.clone();
             async move {
                 stop.await;
@@ -107,11 +107,10 @@ impl App {
                 draining.cancel();
             }
         };
-        let server =
-            axum::serve(public, http::router(Arc::clone(&self))).with_graceful_shutdown(stopping).into_future();
+        let server = axum::serve(public, http::router(Arc::clone(&self))).with_graceful_shutdown(stop).into_future();
         let mut server = tokio::spawn(server);
         tokio::select! {
-            served = &mut server => served?.context("the public listener failed")?,
+            ended = &mut server => ended?.context("the public listener failed")?,
             () = draining.cancelled() => {
                 let drained = tokio::time::timeout(self.drain, async {
                     let _ = (&mut server).await;

@@ -1,7 +1,7 @@
 //! The domain: codes, users, orders, coupons, outcomes, and the rule that turns a settled batch into outcomes.
 //! No I/O, no clock, no SQL, no HTTP: every rule here has an instant test.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -145,6 +145,7 @@ impl Window {
     }
 
     /// What is inside both.
+    #[must_use]
     pub fn intersection(self, other: Self) -> Self {
         Self {
             opens_at: self.opens_at.max(other.opens_at),
@@ -282,7 +283,7 @@ pub struct Settlement {
 impl Settlement {
     /// One outcome per order, in their order; `None` where the settlement explains nothing, which no sound database does.
     pub fn outcomes(&self, orders: &[Order]) -> Vec<Option<Outcome>> {
-        let mut winners: HashMap<&UserId, ()> = HashMap::new();
+        let mut winners: HashSet<&UserId> = HashSet::new();
         orders
             .iter()
             .enumerate()
@@ -294,7 +295,7 @@ impl Settlement {
                     return self.in_sequence(place, order).map(Outcome::Issued);
                 }
                 match self.held.get(&order.user) {
-                    Some(entry) if self.is_new(entry, order) && winners.insert(&order.user, ()).is_none() => {
+                    Some(entry) if self.is_new(entry, order) && winners.insert(&order.user) => {
                         Some(Outcome::Issued(entry.clone()))
                     }
                     Some(entry) => Some(entry.clone().answer(order)),

@@ -2,7 +2,6 @@
 //!
 //! Two ways in. A [`Lane`] is one long-lived connection for work that is a single round trip. A [`Tx`] is a transaction
 //! of several statements on a pooled connection. Neither may live in a future that a client can drop: run them in tasks.
-#![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
 pub mod admin;
 mod batch;
@@ -15,7 +14,7 @@ mod wallet;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions};
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPool, MySqlPoolOptions};
 use sqlx::{ConnectOptions, Executor};
 
 pub use batch::fitting;
@@ -71,7 +70,7 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(database) => {
-                let number = database.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map_or(0, |e| e.number());
+                let number = database.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
                 match number {
                     DUPLICATE => Self::Duplicate(error),
                     n if CONTENDED.contains(&n) => Self::Contended(error),

@@ -172,11 +172,11 @@ async fn audit(State(app): State<Arc<App>>) -> Result<Body<Audit>, Problem> {
         async move { Ok::<_, Problem>((app.store.event().await?, app.store.audit().await?)) }
     };
     let (event, audited) = detached(read).await?;
-    let coupons = audited.into_iter().map(|it| audited_body(&app, it)).collect();
+    let coupons = audited.iter().map(|it| audited_body(&app, it)).collect();
     Ok(Body(Audit { round: event.round, exclusive: event.exclusive, coupons }))
 }
 
-fn audited_body(app: &App, it: Audited) -> AuditedBody {
+fn audited_body(app: &App, it: &Audited) -> AuditedBody {
     let stamp = |millis: u64| Timestamp(i64::try_from(millis * 1_000).unwrap_or(i64::MAX));
     AuditedBody {
         latest_winner_arrival: it.latest_winner_ms.map(stamp),

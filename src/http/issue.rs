@@ -100,7 +100,6 @@ fn order(headers: &HeaderMap, request: &IssueRequest) -> Result<Order, Problem> 
 /// The first 16 bytes of SHA-256 over user, code and key; without a key nginx's id, which stays the same over its own retries.
 fn request_id(headers: &HeaderMap, code: &Code, user: &UserId) -> Result<RequestId, Problem> {
     let key = text(headers, "idempotency-key")
-        .map_err(|()| ())
         .and_then(|key| if key.is_some_and(|key| !is_key(key)) { Err(()) } else { Ok(key) })
         .map_err(|()| {
             Problem::invalid(format!("Idempotency-Key must be 1 to {KEY_LENGTH_MAX} visible ASCII characters"))

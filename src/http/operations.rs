@@ -16,6 +16,7 @@ pub(super) async fn livez() -> &'static str {
 }
 
 /// What readiness consists of.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own in the answer")]
 #[derive(Serialize)]
 pub(super) struct Readiness {
     ready: bool,

@@ -23,7 +23,7 @@ pub(super) struct Problem {
     kind: &'static str,
     title: &'static str,
     detail: Option<Cow<'static, str>>,
-    entry: Option<Entry>,
+    entry: Option<Box<Entry>>,
     retry: Retry,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct ProblemBody {
     /// With `already-issued`: what the user holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<WalletEntry>)]
-    entry: Option<Entry>,
+    entry: Option<Box<Entry>>,
 }
 
 impl Problem {
@@ -113,7 +113,7 @@ impl Problem {
     }
 
     pub(super) fn already_issued(entry: Entry) -> Self {
-        Self { entry: Some(entry), ..Self::ALREADY_ISSUED }
+        Self { entry: Some(Box::new(entry)), ..Self::ALREADY_ISSUED }
     }
 
     pub(super) fn not_open(opens_in: Option<Duration>) -> Self {

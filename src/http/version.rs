@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 
 /// What is running.
+#[expect(clippy::struct_field_names, reason = "the names are those of the answer")]
 #[derive(Serialize, ToSchema)]
 pub(super) struct Version {
     /// Always `coupon-rush`.

@@ -1,5 +1,4 @@
 //! The one step before the replicas: database, schema, seed, and the service's own account. Safe to repeat.
-#![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
 use anyhow::{Context, bail};
 use sqlx::mysql::MySqlConnection;
