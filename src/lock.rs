@@ -60,7 +60,7 @@ pub struct Locks {
     metrics: LockMetrics,
 }
 
-/// A held lock. Give it back with [`Lease::release`].
+/// A held lock. Give it back with [`Locks::release`].
 #[must_use]
 pub struct Lease {
     lock: Lock,
