@@ -13,6 +13,10 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// glibc's allocator took a fifth of a busy replica's time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4_096;
 
