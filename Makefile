@@ -13,15 +13,17 @@ COUPON_LAB_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/lab
 export CLUSTER_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install build up scale status logs reset doctor down clean rush smoke verify check test
+.PHONY: help demo install build up scale status logs reset doctor down clean rush smoke verify dashboards check test
+.PHONY: dashboards-check test-page
 MAKEFLAGS += --no-print-directory
 
 help: ## Print this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s %s\n", substr($$1, 3), $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", substr($$1, 3), $$2 }'
 	@echo
 	@echo "Knobs: REPLICAS=3 STRATEGY=batched|redlock|pessimistic|optimistic|conditional|unlocked DB=mysql|mariadb"
 	@echo "  REDIS_NODES=1|3|5 VUS=1000 DURATION=60s USERS= SEED= ACCESS_LOG=on|off CLUSTER_DIR=.cluster PORT_OFFSET=0"
 	@echo "  NGINX_PORT=8000 REPLICA_PORT=8100 OPS_PORT=8200 REDIS_PORT=6390 MYSQL_PORT=3316 PROMETHEUS_PORT=9095"
+	@echo "  EXPORTERS=on|off EXPORTER_PORT=9110 (the exporters of the Servers dashboard; on where they are installed)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= POOL_SIZE= REQUEST_DEADLINE_MS= DRAIN_MS= THREADS= LOG= (handed on to the replicas)"
 
 demo: install ## Install, build, start, send 6,000 users, prove the result, show the addresses
@@ -68,6 +70,18 @@ smoke: ## Try every call of the API once
 
 verify: ## Check the tables against every promise; ACKS=FILE compares them with what a run was told
 	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS))
+
+dashboards: install ## Write grafana/dashboards/ anew from grafana/*.py
+	@.cluster/venv/bin/python grafana/generate.py
+
+dashboards-check: install ## Prove every panel: in order, and with numbers in it while a rush runs
+	@.cluster/venv/bin/python grafana/generate.py --check
+	@.cluster/venv/bin/python grafana/lint.py
+	@.cluster/venv/bin/python grafana/live.py
+
+test-page: install ## Drive the laboratory's page in a headless Chromium, and look at what it draws
+	@local/install chromium
+	@local/test-page
 
 check: install ## Judge all that can be judged without running: format, lints, docs, licences, configuration
 	@local/install cargo-deny

@@ -117,6 +117,11 @@ def accounts(settings: Settings) -> str:
         lines.append(f"ALTER USER {account} IDENTIFIED BY '{password}';")
         lines.append(f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION;")
     lines.append(f"ALTER USER IF EXISTS 'root'@'localhost' IDENTIFIED BY '{password}';")
+    # The exporter reads the server's counters and no row.
+    password = secret(settings, "exporter-password")
+    lines.append(f"CREATE USER IF NOT EXISTS 'exporter'@'127.0.0.1' IDENTIFIED BY '{password}' WITH MAX_USER_CONNECTIONS 3;")
+    lines.append(f"ALTER USER 'exporter'@'127.0.0.1' IDENTIFIED BY '{password}';")
+    lines.append("GRANT PROCESS, REPLICATION CLIENT ON *.* TO 'exporter'@'127.0.0.1';")
     return "\n".join(lines) + "\n"
 
 

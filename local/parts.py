@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from database import secret
-from settings import ROOT, Problem, Settings, program, run_to_end, write
+from settings import ROOT, Problem, Settings, program, run_to_end, tools, write
 from supervisor import Program, Supervisor, wait
 
 # Enough for 10,000 users: each takes a client's and a replica's connection, spread over the workers.
@@ -108,11 +108,39 @@ def render_nginx(settings: Settings, names: list) -> None:
     """
     folder = settings.home / "nginx"
     servers = [f"server 127.0.0.1:{settings.replica_port + number_of(name)} max_fails=3 fail_timeout=5s;" for name in names]
-    write(folder / "nginx.conf", (ROOT / "nginx" / "nginx.conf").read_text())
+    for name in ("nginx.conf", "lab.conf"):
+        write(folder / name, (ROOT / "nginx" / name).read_text())
     write(folder / "runtime" / "process.conf", nginx_process(settings))
     write(folder / "runtime" / "http.conf", nginx_http(settings))
     write(folder / "runtime" / "listen.conf", f"listen 127.0.0.1:{settings.nginx_port} backlog=4096 reuseport;\n")
     write(folder / "runtime" / "servers.conf", "\n".join(servers) + "\n")
+    write(folder / "runtime" / "lab.conf", LAB_LOCATION.format(root=quoted(lab_files(folder / "site"))))
+
+
+# The page can take coupons and shows everything that is measured: only whoever sits at this machine may open it.
+LAB_LOCATION = """\
+location = /lab {{ return 301 $scheme://$http_host/lab/; }}
+location /lab/ {{
+    allow 127.0.0.1;
+    allow ::1;
+    deny all;
+    root {root};
+    include lab.conf;
+}}
+"""
+
+
+def lab_files(root: Path) -> Path:
+    """The page, the dashboards and uPlot under one root, as links, so that an edit shows at the next reload."""
+    links = {page.name: page for page in sorted((ROOT / "web").iterdir())}
+    links |= {"dashboards": ROOT / "grafana" / "dashboards", "uplot": tools() / "uplot"}
+    (root / "lab").mkdir(parents=True, exist_ok=True)
+    for name, target in links.items():
+        link = root / "lab" / name
+        if not link.is_symlink() or link.readlink() != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+    return root
 
 
 def nginx_process(settings: Settings) -> str:
@@ -133,6 +161,7 @@ def nginx_http(settings: Settings) -> str:
     lines = [f"{kind}_temp_path {quoted(temporary / kind)};" for kind in kinds]
     if nginx_version() >= KEEPALIVE_MIN_TIMEOUT_SINCE:
         lines.append("keepalive_min_timeout 10s;")
+    lines.append(f"upstream prometheus {{ server 127.0.0.1:{settings.prometheus_port}; keepalive 4; }}")
     if settings.access_log:
         lines.append(ACCESS_LOG_FORMAT)
         lines.append(f"access_log {quoted(settings.logs / 'access.log')} json buffer=64k flush=1s;")
@@ -192,7 +221,7 @@ def loaded(settings: Settings) -> Path:
 
 def fingerprint(settings: Settings, master: int) -> str:
     folder = settings.home / "nginx"
-    texts = [path.read_bytes() for path in (folder / "nginx.conf", *sorted((folder / "runtime").glob("*.conf")))]
+    texts = [path.read_bytes() for path in (*sorted(folder.glob("*.conf")), *sorted((folder / "runtime").glob("*.conf")))]
     return f"{master} {hashlib.sha256(b''.join(texts)).hexdigest()}"
 
 

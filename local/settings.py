@@ -9,13 +9,15 @@ import os
 import shutil
 import signal
 import subprocess
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 STRATEGIES = ("unlocked", "conditional", "optimistic", "pessimistic", "redlock", "batched")
 ENGINES = ("mysql", "mariadb")
 REPLICAS_MAX = 20
+# The name of each exporter's process and of its program.
+EXPORTERS = {f"exporter-{name}": f"prometheus-{name}-exporter" for name in ("node", "redis", "mysqld", "nginx")}
 # Handed on to every replica when the caller set them; the service has its own defaults.
 PASSED_THROUGH = (
     "LOCK_TTL_MS", "ON_LOCK_LOSS", "POOL_SIZE", "REQUEST_DEADLINE_MS", "DRAIN_MS", "THREADS", "LOG", "RUST_BACKTRACE",
@@ -44,6 +46,9 @@ class Settings:
     access_log: bool
     binary: Path
     passed_through: dict
+    # These have defaults, so that a cluster which an older version started can still be looked at and stopped.
+    exporters: bool = False
+    exporter_port: int = 9110
 
     @property
     def run(self) -> Path:
@@ -73,6 +78,9 @@ class Settings:
         if self.replicas:
             ports["nginx"] = (self.nginx_port, "NGINX_PORT")
             ports["prometheus"] = (self.prometheus_port, "PROMETHEUS_PORT")
+        if self.replicas and self.exporters:
+            for number, name in enumerate(EXPORTERS, start=1):
+                ports[name] = (self.exporter_port + number, "EXPORTER_PORT")
         return ports
 
 
@@ -107,6 +115,8 @@ def from_environment() -> Settings:
         access_log=choice("ACCESS_LOG", "off", ("on", "off")) == "on",
         binary=ROOT / os.environ.get("COUPON_RUSH_BIN", target / "release" / "coupon-rush"),
         passed_through={name: os.environ[name] for name in PASSED_THROUGH if os.environ.get(name)},
+        exporters=choice("EXPORTERS", "on" if all(which(name) for name in EXPORTERS.values()) else "off", ("on", "off")) == "on",
+        exporter_port=offset + number("EXPORTER_PORT", 9110, 1, 65_500),
     )
 
 
@@ -117,7 +127,8 @@ def saved() -> Settings:
         return from_environment()
     values = json.loads(path.read_text())
     known = {field.name for field in fields(Settings)}
-    if set(values) != known:
+    needed = {field.name for field in fields(Settings) if field.default is MISSING}
+    if not needed <= set(values) <= known:
         raise Problem(f"{path} is of another version of this tool: run `make clean`")
     return Settings(**{**values, "home": home(), "binary": Path(values["binary"])})
 
