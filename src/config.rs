@@ -144,7 +144,7 @@ impl Serve {
             "REDIS_URLS: 1, 3 or 5 independent servers, not {}",
             self.redis_urls.len()
         );
-        let mut urls = self.redis_urls.clone();
+        let mut urls: Vec<_> = self.redis_urls.iter().map(|url| url.trim_end_matches('/')).collect();
         urls.sort_unstable();
         urls.dedup();
         ensure!(

@@ -10,8 +10,8 @@ mod pessimistic;
 mod redlock;
 mod unlocked;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -109,6 +109,15 @@ struct Ticket {
     round: u32,
     /// When its handler began: the lock wait counts from here.
     entered: Instant,
+    /// Alive as long as the caller of a single-issue strategy waits.
+    caller: Weak<()>,
+}
+
+impl Ticket {
+    /// Whether its caller still waits.
+    fn is_wanted(&self) -> bool {
+        self.caller.strong_count() > 0
+    }
 }
 
 /// What one run of a single-issue strategy came to.
@@ -209,7 +218,7 @@ impl Issuer {
 
     async fn decide(&self, order: Order, entered: Instant) -> Result<Outcome, IssueError> {
         let Some(round) = self.parts.memory.round() else { return Err(IssueError::Unavailable(None)) };
-        let ticket = Ticket { order, round, entered };
+        let ticket = Ticket { order, round, entered, caller: Weak::new() };
         match self.parts.strategy {
             Strategy::Batched => self.batched.issue(ticket).await,
             _ => self.single(ticket).await,
@@ -217,7 +226,10 @@ impl Issuer {
     }
 
     /// Waits for a turn, which a client may leave, and then works in a task, which it may not.
-    async fn single(&self, ticket: Ticket) -> Result<Outcome, IssueError> {
+    async fn single(&self, mut ticket: Ticket) -> Result<Outcome, IssueError> {
+        // Dropped with this future: that is how the task sees that the caller has gone.
+        let caller = Arc::new(());
+        ticket.caller = Arc::downgrade(&caller);
         let _place = Place::take(&self.waiting, &self.parts.issue)?;
         let queued = Instant::now();
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| IssueError::Busy)?;

@@ -68,6 +68,8 @@ pub struct Lease {
     granted: Instant,
     valid_until: Instant,
     contended: bool,
+    /// Whether those who wait for it sleep until they are woken.
+    wakes: bool,
 }
 
 impl Locks {
@@ -91,7 +93,7 @@ impl Locks {
         while wanted() {
             if let Some(lock) = self.attempt(name).await? {
                 self.metrics.acquired(started);
-                return Ok(Lease { contended, ..lock });
+                return Ok(Lease { contended, wakes: patience == Patience::Wake, ..lock });
             }
             contended = true;
             match patience {
@@ -125,10 +127,11 @@ impl Locks {
             granted: Instant::now(),
             valid_until: asked + self.ttl.saturating_sub(drift(self.ttl)),
             contended: false,
+            wakes: false,
         }))
     }
 
-    /// Gives a lease back and wakes one waiter. Returns whether others want the lock.
+    /// Gives a lease back and wakes one waiter where waiters sleep. Returns whether others want the lock.
     pub async fn release(&self, lease: Lease) -> bool {
         let now = Instant::now();
         self.metrics.held(lease.granted, now > lease.valid_until);
@@ -136,6 +139,6 @@ impl Locks {
         let Lock { resource, val, validity_time, lock_manager } = lease.lock;
         let lock_manager = self.nodes.manager().unwrap_or(lock_manager);
         Lock { resource, val, validity_time, lock_manager }.release().await;
-        self.wakes.wake(&lease.name).await || lease.contended
+        lease.wakes && self.wakes.wake(&lease.name).await || lease.contended
     }
 }

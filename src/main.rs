@@ -53,10 +53,10 @@ fn runtime(threads: usize) -> anyhow::Result<Runtime> {
 }
 
 async fn serve(settings: &Serve) -> anyhow::Result<()> {
-    let public = bind("LISTEN", settings.listen)?;
-    let ops = bind("OPS_LISTEN", settings.ops_listen)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let app = App::start(settings).await?;
+    let public = bind("LISTEN", settings.listen)?;
+    let ops = bind("OPS_LISTEN", settings.ops_listen)?;
     tracing::info!(listen = %settings.listen, ops = %settings.ops_listen, strategy = settings.strategy.name(), "serving");
     let stop = async move {
         tokio::select! {

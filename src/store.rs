@@ -100,6 +100,9 @@ impl Store {
     /// `pool_size` bounds the connections for transactions and reads; lanes come on top.
     pub fn new(url: &str, pool_size: u32) -> Result<Self, StoreError> {
         let options = options(url)?;
+        if options.get_database().is_none() {
+            return Err(sqlx::Error::Configuration("the URL names no database".into()).into());
+        }
         let pool = MySqlPoolOptions::new()
             // No minimum: sqlx would make up for a closed connection in the background, with five minutes for it, and a
             // connect that hangs would keep its place in the pool for so long. A borrower waits for one second.
@@ -129,6 +132,10 @@ impl Store {
 
 /// Parses a `mysql://` URL. Statements are never logged: they carry user ids.
 fn options(url: &str) -> Result<MySqlConnectOptions, StoreError> {
+    // sqlx takes any scheme.
+    if !url.starts_with("mysql://") {
+        return Err(sqlx::Error::Configuration("the URL does not begin with mysql://".into()).into());
+    }
     Ok(MySqlConnectOptions::from_str(url)?.disable_statement_logging())
 }
 

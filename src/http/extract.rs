@@ -1,10 +1,15 @@
 //! How requests are read: every malformed one becomes a problem with the right status before any work is queued.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::problem::Problem;
 use crate::coupons::{Code, Timestamp, UserId, Window};
@@ -12,15 +17,39 @@ use crate::coupons::{Code, Timestamp, UserId, Window};
 /// What an id must look like, for people.
 pub(super) const ID_RULE: &str = "must match ^[A-Za-z0-9._:-]{1,36}$";
 
-/// A JSON body.
+/// A JSON body: an object.
 pub(super) struct Json<T>(pub(super) T);
+
+/// What is written as an object. By itself serde also takes an array of the members' values for a struct.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Members(PhantomData)).map(Self)
+    }
+}
+
+/// Reads a `T` from its members by name.
+struct Members<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members))
+    }
+}
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         match axum::Json::from_request(request, state).await {
-            Ok(axum::Json(value)) => Ok(Self(value)),
+            Ok(axum::Json(Object(value))) => Ok(Self(value)),
             Err(JsonRejection::JsonDataError(error)) => Err(Problem::invalid(error.body_text())),
             Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::not_json()),
             Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Problem::too_large()),

@@ -5,6 +5,7 @@
 //! answers go out. A task ends when its queue is empty.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ use crate::store::{Lane, StoreError, fitting};
 
 /// Connections for batches per replica; more codes than that take turns.
 const LANES: usize = 8;
+
+/// How long the answers wait for the release at most.
+const RELEASE_LEAD: Duration = Duration::from_millis(2);
 
 /// Pause after a batch that the database could not settle, so that a failing database is not asked without end.
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
@@ -97,6 +101,7 @@ impl Batched {
 
     /// Settles batch after batch until nobody waits for `code`.
     async fn attend(&self, code: &Code) {
+        let _attendance = Attendance { batched: self, code };
         while self.is_wanted(code) {
             let Ok(_turn) = self.turns.acquire().await else { return };
             let lane = self.lanes.lock().expect("nothing panics while it holds this lock").pop();
@@ -179,22 +184,38 @@ impl Batched {
     async fn settle_batch(&self, code: &Code, lane: &mut Lane, right: Right) {
         let batch = self.current(self.close(code));
         let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
-        let answers = self.settle(lane, code, &orders).await;
+        let round = batch.first().map_or(0, |order| order.ticket.round);
+        let answers = self.settle(lane, code, round, &orders).await;
         let failed =
             answers.iter().all(|answer| matches!(answer, Err(IssueError::Unavailable(_)))) && !answers.is_empty();
-        // First the lease, then the answers: a runtime of one thread would otherwise serialise a whole batch of answers
-        // before it sends the wake-up for which another replica waits.
-        let contended = match right {
-            Right::Leased(lease) => self.parts.locks.release(lease).await,
-            Right::Bypassed => false,
+        let reply = || {
+            for (order, answer) in batch.into_iter().zip(answers) {
+                order.answer(answer);
+            }
         };
-        for (order, answer) in batch.into_iter().zip(answers) {
-            order.answer(answer);
-        }
+        let contended = match right {
+            Right::Leased(lease) => self.release_and(lease, reply).await,
+            Right::Bypassed => {
+                reply();
+                false
+            }
+        };
         if failed {
             tokio::time::sleep(FAILURE_PAUSE).await;
         } else if contended {
             tokio::time::sleep(HANDOVER).await;
+        }
+    }
+
+    /// Gives the lease a moment's lead over the answers: a runtime of one thread would otherwise serialise a whole batch of
+    /// answers before it sends the wake-up for which another replica waits. A hung lock node does not keep the answers.
+    async fn release_and(&self, lease: Lease, reply: impl FnOnce()) -> bool {
+        let mut release = pin!(self.parts.locks.release(lease));
+        let released = tokio::time::timeout(RELEASE_LEAD, &mut release).await;
+        reply();
+        match released {
+            Ok(contended) => contended,
+            Err(_) => release.await,
         }
     }
 
@@ -209,11 +230,11 @@ impl Batched {
 
     /// Settles the orders, running the call again where that is sound, and splitting a batch whose data is refused until
     /// the bad order stands alone.
-    async fn settle(&self, lane: &mut Lane, code: &Code, orders: &[Order]) -> Vec<Answer> {
+    async fn settle(&self, lane: &mut Lane, code: &Code, round: u32, orders: &[Order]) -> Vec<Answer> {
         let mut answers = Vec::with_capacity(orders.len());
         let mut parts = if orders.is_empty() { vec![] } else { vec![orders] };
         while let Some(part) = parts.pop() {
-            match self.call(lane, code, part).await {
+            match self.call(lane, code, round, part).await {
                 Ok(settled) => answers.extend(settled),
                 Err(StoreError::Rejected(_)) if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -231,8 +252,13 @@ impl Batched {
 
     /// Runs the call until it answers. The same orders again are safe: whoever got a coupon in a run of which the outcome is
     /// unknown is found to hold it.
-    async fn call(&self, lane: &mut Lane, code: &Code, orders: &[Order]) -> Result<Vec<Answer>, StoreError> {
-        let Some(round) = self.parts.memory.round() else { return Ok(busy(orders)) };
+    async fn call(
+        &self,
+        lane: &mut Lane,
+        code: &Code,
+        round: u32,
+        orders: &[Order],
+    ) -> Result<Vec<Answer>, StoreError> {
         let mut run = 1;
         let settlement = loop {
             self.parts.issue.batch(orders.len());
@@ -280,6 +306,23 @@ impl Batched {
                 }
                 tokio::time::sleep(FAILURE_PAUSE).await;
             }
+        }
+    }
+}
+
+/// A task at work on a queue. If it panics the queue goes with it, so that the next order starts another task.
+struct Attendance<'a> {
+    batched: &'a Batched,
+    code: &'a Code,
+}
+
+impl Drop for Attendance<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(mut queues) = self.batched.queues.lock()
+            && let Some(queue) = queues.remove(self.code)
+        {
+            self.batched.parts.issue.queued(-difference(queue.waiting.len(), 0));
         }
     }
 }

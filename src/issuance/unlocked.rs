@@ -9,6 +9,9 @@ pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failur
         tx.roll_back().await?;
         return Ok(Step::Refused);
     };
-    tx.overwrite(&ticket.order.code, coupon.remaining - 1).await?;
+    if !tx.overwrite(&ticket.order.code, ticket.round, coupon.remaining - 1).await? {
+        tx.roll_back().await?;
+        return Ok(Step::Refused);
+    }
     parts.finish(tx, ticket, Won { serial: None, issued_at: coupon.now }).await
 }

@@ -25,6 +25,9 @@ const PROBE_CONNECT_TIMEOUT: Duration = Duration::from_millis(60);
 /// Longest wait of a probe for its answer.
 const PROBE_RESPONSE_TIMEOUT: Duration = Duration::from_millis(40);
 
+/// A time-out that comes later than this tells that this process got no CPU, and nothing about the node.
+const PROBE_LATE: Duration = Duration::from_millis(150);
+
 /// A node that missed this many probes in a row is replaced.
 const MISSES_MAX: u32 = 2;
 
@@ -149,10 +152,11 @@ impl Probe {
 
     /// Asks the node once and returns whether it may be used.
     async fn look(&mut self, ttl: Duration) -> bool {
+        let asked = Instant::now();
         if self.answers(ttl).await {
             (self.hits, self.misses) = (self.hits + 1, 0);
             self.up |= self.hits >= HITS_MIN;
-        } else {
+        } else if asked.elapsed() < PROBE_LATE {
             (self.hits, self.misses) = (0, self.misses + 1);
             self.up &= self.misses < MISSES_MAX;
         }

@@ -169,8 +169,8 @@ impl Store {
 
     /// The books of every code in the current round, in one statement.
     pub async fn audit(&self) -> Result<Vec<Audited>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let rows = super::transaction::closing_on_error(&mut connection, async |connection| {
+        let connection = self.pool.acquire().await?;
+        let rows = super::transaction::closing_on_error(connection, async |connection| {
             sqlx::query(AUDIT).fetch_all(connection).await
         })
         .await?;

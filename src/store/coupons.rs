@@ -48,17 +48,20 @@ const TAKE_IF_LEFT: &str = concat!(
     open!()
 );
 
-/// Takes one piece of a row that nobody has written since it was read.
-const TAKE_IF_UNCHANGED: &str = "UPDATE coupon \
+/// Takes one piece of a row that nobody has taken one of since it was read, if the window is still open.
+const TAKE_IF_UNCHANGED: &str = concat!(
+    "UPDATE coupon \
    SET remaining = remaining - 1, version = version + 1, next_serial = LAST_INSERT_ID(next_serial) + 1 \
- WHERE code = ? AND round = ? AND version = ? AND remaining >= 1";
+ WHERE code = ? AND round = ? AND version = ? AND remaining >= 1 AND ",
+    open!()
+);
 
 /// Takes one piece of a row that this transaction has locked.
 const TAKE: &str =
     "UPDATE coupon SET remaining = remaining - 1, next_serial = LAST_INSERT_ID(next_serial) + 1 WHERE code = ?";
 
 /// Writes the count that was computed from an earlier read: the lost update, on purpose.
-const OVERWRITE: &str = "UPDATE coupon SET remaining = ? WHERE code = ?";
+const OVERWRITE: &str = "UPDATE coupon SET remaining = ? WHERE code = ? AND round = ?";
 
 /// The whole state of the event at one moment.
 #[derive(Debug)]
@@ -164,10 +167,10 @@ impl Tx {
         Ok(serial(&self.execute(sqlx::query(TAKE).bind(code.as_str())).await?))
     }
 
-    /// Sets the count to `remaining` whatever it is now.
-    pub async fn overwrite(&mut self, code: &Code, remaining: u32) -> Result<(), StoreError> {
-        self.execute(sqlx::query(OVERWRITE).bind(remaining).bind(code.as_str())).await?;
-        Ok(())
+    /// Sets the count to `remaining` whatever it is now; returns whether the round is still `round`.
+    pub async fn overwrite(&mut self, code: &Code, round: u32, remaining: u32) -> Result<bool, StoreError> {
+        let update = sqlx::query(OVERWRITE).bind(remaining).bind(code.as_str()).bind(round);
+        Ok(self.execute(update).await?.rows_affected() > 0)
     }
 }
 

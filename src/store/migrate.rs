@@ -14,6 +14,10 @@ const GRANTS: [&str; 4] = [
     "EXECUTE ON PROCEDURE `{db}`.issue_batch",
 ];
 
+/// One migration of a database at a time. sqlx takes a lock of its own with a time-out of -1, which is for ever to `MySQL` and
+/// no lock at all to `MariaDB`. It goes with the connection.
+const ALONE: &str = "SELECT GET_LOCK(";
+
 /// Makes the database that `service_url` names, with the account it names, using the account of `admin_url`.
 ///
 /// `MySQL` runs schema changes outside transactions: a step that failed half way is reported as dirty by the next run.
@@ -26,6 +30,7 @@ pub async fn migrate(admin_url: &str, service_url: &str) -> anyhow::Result<()> {
     connection.close().await?;
 
     let mut connection = admin.database(&database).connect().await?;
+    run(&mut connection, format!("{ALONE}LEFT('coupon-rush migrate {database}', 64), 60)")).await?;
     sqlx::migrate!().run(&mut connection).await.context("cannot apply migrations/")?;
     if service_url != admin_url {
         account(&mut connection, &database, service_url).await.context("cannot set up the service's account")?;

@@ -15,7 +15,8 @@ use super::{StoreError, limited};
 /// An open transaction. Dropped without [`Tx::commit`] or [`Tx::roll_back`], it closes its connection, and the server
 /// rolls back.
 pub struct Tx {
-    connection: PoolConnection<MySql>,
+    /// There until the end.
+    connection: Option<PoolConnection<MySql>>,
     started: Instant,
     open: bool,
 }
@@ -23,9 +24,13 @@ pub struct Tx {
 impl Tx {
     pub(super) async fn begin(pool: &MySqlPool) -> Result<Self, StoreError> {
         let connection = pool.acquire().await.map_err(StoreError::Unavailable)?;
-        let mut tx = Self { connection, started: Instant::now(), open: true };
-        limited(tx.connection.execute("START TRANSACTION")).await?;
+        let mut tx = Self { connection: Some(connection), started: Instant::now(), open: true };
+        limited(tx.connection().execute("START TRANSACTION")).await?;
         Ok(tx)
+    }
+
+    fn connection(&mut self) -> &mut MySqlConnection {
+        self.connection.as_mut().expect("only dropping takes it out")
     }
 
     /// When it began.
@@ -38,7 +43,7 @@ impl Tx {
         &mut self,
         query: Query<'_, MySql, MySqlArguments>,
     ) -> Result<MySqlQueryResult, StoreError> {
-        limited(query.execute(&mut *self.connection)).await
+        limited(query.execute(self.connection())).await
     }
 
     /// Reads at most one row.
@@ -46,19 +51,19 @@ impl Tx {
         &mut self,
         query: Query<'_, MySql, MySqlArguments>,
     ) -> Result<Option<MySqlRow>, StoreError> {
-        limited(query.fetch_optional(&mut *self.connection)).await
+        limited(query.fetch_optional(self.connection())).await
     }
 
     /// Makes it durable. After [`StoreError::Unknown`] it may or may not be.
     pub async fn commit(mut self) -> Result<(), StoreError> {
-        limited(self.connection.execute("COMMIT")).await?;
+        limited(self.connection().execute("COMMIT")).await?;
         self.open = false;
         Ok(())
     }
 
     /// Takes everything back and returns the connection to the pool.
     pub async fn roll_back(mut self) -> Result<(), StoreError> {
-        limited(self.connection.execute("ROLLBACK")).await?;
+        limited(self.connection().execute("ROLLBACK")).await?;
         self.open = false;
         Ok(())
     }
@@ -66,21 +71,29 @@ impl Tx {
 
 impl Drop for Tx {
     fn drop(&mut self) {
-        if self.open {
-            self.connection.close_on_drop();
+        if self.open
+            && let Some(connection) = self.connection.take()
+        {
+            close(connection);
         }
     }
+}
+
+/// Closes a connection and frees its place in the pool at once. sqlx's own `close_on_drop` says good-bye first, and a peer
+/// that has fallen silent would keep the place for five seconds.
+fn close(connection: PoolConnection<MySql>) {
+    drop(connection.detach());
 }
 
 /// Runs one statement on a pooled connection and closes that connection after an error: after a time-out its answer may
 /// still be under way, and the next borrower would take it for his own.
 pub(super) async fn closing_on_error<T>(
-    connection: &mut PoolConnection<MySql>,
+    mut connection: PoolConnection<MySql>,
     work: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T, sqlx::Error>,
 ) -> Result<T, StoreError> {
-    let result = limited(work(connection)).await;
+    let result = limited(work(&mut connection)).await;
     if result.is_err() {
-        connection.close_on_drop();
+        close(connection);
     }
     result
 }

@@ -61,8 +61,8 @@ pub(super) fn entry(row: &MySqlRow, round: u32) -> Result<Entry, sqlx::Error> {
 impl Store {
     /// Everything `user` holds in the current round, by code.
     pub async fn wallet_of(&self, user: &UserId) -> Result<Vec<Entry>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let rows = super::transaction::closing_on_error(&mut connection, async |connection| {
+        let connection = self.pool.acquire().await?;
+        let rows = super::transaction::closing_on_error(connection, async |connection| {
             sqlx::query(OF_USER).bind(user.as_str()).fetch_all(connection).await
         })
         .await?;
@@ -71,8 +71,8 @@ impl Store {
 
     /// What the order's user holds in the scope of its code.
     pub async fn held_by(&self, order: &Order) -> Result<Option<Entry>, StoreError> {
-        let mut connection = self.pool.acquire().await?;
-        let row = super::transaction::closing_on_error(&mut connection, async |connection| {
+        let connection = self.pool.acquire().await?;
+        let row = super::transaction::closing_on_error(connection, async |connection| {
             sqlx::query(HELD_BY).bind(order.user.as_str()).bind(order.code.as_str()).fetch_optional(connection).await
         })
         .await?;

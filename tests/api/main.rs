@@ -1,8 +1,25 @@
 //! The service on real servers: MySQL or MariaDB, Redis, and the replicas' own sockets.
 //!
 //! `make test` starts the servers and says where they are in `CLUSTER_FILE`. Every test has a database of its own.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first thing it did not expect")]
+#![expect(
+    clippy::float_cmp,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "metrics are floats, and those that are looked at here are small whole numbers"
+)]
 
 mod support;
 
 mod answers;
+mod bounds;
+mod cancel;
+mod faults;
+mod idempotency;
+mod lifecycle;
+mod lock_faults;
+mod memory;
 mod races;
+mod rounds;
+mod trips;

@@ -76,7 +76,8 @@ async fn a_double_click_across_two_codes_gets_one_coupon_when_the_event_is_exclu
             let mut statuses = [a.status, b.status];
             statuses.sort_unstable();
             assert_eq!(statuses, [201, 409], "{strategy}: {} {}", a.text, b.text);
-            let (won, held) = if a.status == 201 { (a.json(), b.member("entry")) } else { (b.json(), a.member("entry")) };
+            let (won, held) =
+                if a.status == 201 { (a.json(), b.member("entry")) } else { (b.json(), a.member("entry")) };
             assert_eq!(won, held, "{strategy}");
         }
         assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, 30, "{strategy}");

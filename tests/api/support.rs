@@ -2,6 +2,9 @@
 #![expect(clippy::disallowed_methods, reason = "tests look at the tables themselves")]
 
 mod client;
+mod counts;
+mod fault_proxy;
+mod obstacles;
 mod server;
 
 use std::path::PathBuf;
@@ -12,11 +15,15 @@ use clap::Parser;
 use coupon_lab::cluster::Cluster as Servers;
 use coupon_lab::verify::Report;
 use coupon_rush::config::{Cli, Command};
+use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 
 pub use client::{Answer, Client};
-pub use server::{Process, Replica};
+pub use counts::{PrivateRedis, added};
+pub use fault_proxy::{Fault, FaultProxy};
+pub use obstacles::{redis_connection, sample};
+pub use server::{Process, Replica, free_port};
 
 /// The token of all test replicas.
 pub const ADMIN_TOKEN: &str = "a-token-for-tests-of-more-than-32-characters";
@@ -29,7 +36,8 @@ pub const SOUND: [&str; 5] = ["conditional", "optimistic", "pessimistic", "redlo
 
 /// The servers that all tests share.
 pub fn servers() -> Servers {
-    let path = std::env::var_os("CLUSTER_FILE").expect("CLUSTER_FILE is not set; `make test` starts the servers and sets it");
+    let path =
+        std::env::var_os("CLUSTER_FILE").expect("CLUSTER_FILE is not set; `make test` starts the servers and sets it");
     Servers::read(&PathBuf::from(path)).unwrap()
 }
 
@@ -224,6 +232,21 @@ impl Cluster {
     pub async fn discard(self) {
         self.run(&format!("DROP DATABASE {}", self.name)).await;
     }
+}
+
+/// Runs `test` on a cluster for every strategy at once, when all of the clusters have started. Their pools are small, so
+/// that the server has connections for all of them.
+pub async fn in_each<T: Future<Output = ()>>(
+    strategies: impl IntoIterator<Item = &'static str>,
+    setup: impl Fn(&str) -> Setup,
+    test: impl Fn(&'static str, Cluster) -> T,
+) {
+    let starting = strategies.into_iter().map(|strategy| {
+        let cluster = setup(strategy).set("--pool-size", 3).start();
+        async move { (strategy, cluster.await) }
+    });
+    let clusters = join_all(starting).await;
+    join_all(clusters.into_iter().map(|(strategy, cluster)| test(strategy, cluster))).await;
 }
 
 /// The settings of `serve` as the command line parses them.

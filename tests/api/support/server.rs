@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use coupon_rush::app::App;
 use tokio::process::{Child, Command};
@@ -46,6 +47,14 @@ pub struct Process {
 impl Process {
     /// Starts the service's binary and waits until it is ready.
     pub async fn replica(arguments: &[(String, String)]) -> Self {
+        let process = Self::spawn(arguments);
+        let (client, ready) = (Client::new(), format!("{}/readyz", process.ops_url));
+        eventually("the process is ready", async || client.get(&ready).await.status == 200).await;
+        process
+    }
+
+    /// Starts the service's binary.
+    pub fn spawn(arguments: &[(String, String)]) -> Self {
         let (public, ops) = (free_port(), free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_coupon-rush"));
         command.arg("serve").env("LOG", "warn");
@@ -59,8 +68,6 @@ impl Process {
         }
         let child = command.kill_on_drop(true).spawn().unwrap();
         let (url, ops_url) = (format!("http://127.0.0.1:{public}"), format!("http://127.0.0.1:{ops}"));
-        let (client, ready) = (Client::new(), format!("{ops_url}/readyz"));
-        eventually("the process is ready", async || client.get(&ready).await.status == 200).await;
         Self { url, ops_url, child }
     }
 
@@ -88,7 +95,14 @@ impl Process {
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that is free now and will not be given to an outgoing connection: it lies below the range of those.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(131).wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
+        let port = 10_240 + u16::try_from(number % 20_000).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

@@ -1,0 +1,260 @@
+//! A database that fails: connections cut at every point of an issue, data that is refused, rows that stay locked.
+//! Nobody loses a coupon, nobody gets two, and asking again with the same key yields the entry.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use sqlx::{AssertSqlSafe, Executor};
+
+use crate::support::{Answer, Cluster, Fault, Setup, eventually};
+
+/// Users who ask at the same time while something breaks.
+const USERS: usize = 2;
+
+/// A replica behind a proxy. One pooled connection, so that it is known which one breaks.
+fn setup(strategy: &str) -> Setup {
+    Setup::new(strategy).replicas(0).coupons([("A", 100_000)]).set("--pool-size", 1)
+}
+
+/// `USERS` new users ask at once while something breaks, and after `heal` again until they have it. Each gets exactly one
+/// entry, whatever the first answer was.
+async fn ask_through(cluster: &Cluster, name: &str, heal: impl FnOnce()) -> [u16; USERS] {
+    let user = |number: usize| format!("{name}-{number}");
+    let firsts =
+        join_all((0..USERS).map(|number| async move { cluster.issue(0, "A", &user(number), "k").await })).await;
+    heal();
+    let told = std::array::from_fn(|number| firsts[number].status);
+    for (number, first) in firsts.into_iter().enumerate() {
+        assert!(matches!(first.status, 200 | 201 | 503), "{name}: {} {}", first.status, first.text);
+        let later = cluster.decided(0, "A", &user(number)).await;
+        assert!(matches!(later.status, 200 | 201), "{name}: {} {}", later.status, later.text);
+        if first.status != 503 {
+            assert_eq!((later.status, later.json()), (200, first.json()), "{name}");
+        }
+    }
+    told
+}
+
+/// Everybody who asked has one coupon, and the books are right.
+async fn finish(cluster: Cluster) {
+    let users = cluster.number("SELECT COUNT(DISTINCT user_id) FROM wallet").await;
+    assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, users);
+    cluster.finish().await;
+}
+
+/// Cuts a connection that is in use already at each of its next turns. `statements` is what one issue sends.
+async fn cut_at_every_statement(strategy: &str, statements: u32) {
+    let mut cluster = setup(strategy).start().await;
+    let proxy = cluster.join_through_proxy().await;
+    for fault in [Fault::Unsent, Fault::Orphaned, Fault::Unanswered] {
+        for turn in 1..=statements {
+            assert_eq!(cluster.decided(0, "A", &format!("warm-{fault:?}-{turn}")).await.status, 201);
+            let before = cluster.metric(0, "coupon_unknown_outcomes_total").await;
+            proxy.break_existing(turn, fault);
+            ask_through(&cluster, &format!("{fault:?}-{turn}"), || proxy.heal()).await;
+            let after = cluster.metric(0, "coupon_unknown_outcomes_total").await;
+            assert!(after > before, "{strategy}: {fault:?} at turn {turn} was not noticed");
+        }
+    }
+    finish(cluster).await;
+}
+
+/// Cuts every new connection at each of its turns: connecting, authenticating, preparing, issuing.
+async fn cut_at_every_turn_of_a_new_connection(strategy: &str) {
+    /// Greeting to COMMIT, with every statement prepared first.
+    const TURNS: u32 = 16;
+    let mut cluster = setup(strategy).start().await;
+    let proxy = cluster.join_through_proxy().await;
+    for fault in [Fault::Unsent, Fault::Unanswered] {
+        for turn in 1..=TURNS {
+            let before = proxy.struck();
+            proxy.break_new(turn, fault);
+            proxy.cut();
+            let name = format!("new-{fault:?}-{turn}");
+            ask_through(&cluster, &name, || proxy.heal()).await;
+            assert!(proxy.struck() > before || turn > 4, "{strategy}: {fault:?} at turn {turn} met nobody");
+        }
+    }
+    finish(cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_at_any_statement_of_batched_costs_nobody_a_coupon_and_gives_nobody_two() {
+    cut_at_every_statement("batched", 1).await;
+    cut_at_every_turn_of_a_new_connection("batched").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_at_any_statement_of_conditional_costs_nobody_a_coupon_and_gives_nobody_two() {
+    cut_at_every_statement("conditional", 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_at_any_statement_of_pessimistic_costs_nobody_a_coupon_and_gives_nobody_two() {
+    cut_at_every_statement("pessimistic", 5).await;
+    cut_at_every_turn_of_a_new_connection("pessimistic").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_at_any_statement_of_redlock_costs_nobody_a_coupon_and_gives_nobody_two() {
+    cut_at_every_statement("redlock", 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_falls_silent_costs_nobody_a_coupon_and_gives_nobody_two() {
+    let cases = [("batched", 1), ("conditional", 2), ("pessimistic", 3), ("redlock", 4)];
+    join_all(cases.map(|(strategy, turn)| async move {
+        let mut cluster = setup(strategy).start().await;
+        let proxy = cluster.join_through_proxy().await;
+        for fault in [Fault::Frozen, Fault::FrozenAnswer] {
+            assert_eq!(cluster.decided(0, "A", &format!("warm-{fault:?}")).await.status, 201);
+            let before = cluster.metric(0, "coupon_unknown_outcomes_total").await;
+            proxy.break_existing(turn, fault);
+            let told = ask_through(&cluster, &format!("{fault:?}"), || proxy.heal()).await;
+            // The silent connection has given up its place: the same work is run again on another, within the deadline.
+            assert!(told.iter().all(|status| *status < 300), "{strategy}: {fault:?}: {told:?}");
+            assert!(cluster.metric(0, "coupon_unknown_outcomes_total").await > before, "{strategy}: {fault:?}");
+        }
+        finish(cluster).await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_connections_during_a_race_break_no_promise() {
+    join_all(["batched", "conditional", "pessimistic", "redlock"].map(storm)).await;
+}
+
+/// Two replicas race for every code while the server kills all their connections again and again.
+async fn storm(strategy: &str) {
+    const CODES: usize = 2;
+    const STOCK: u32 = 15;
+    const ASKERS: usize = 25;
+    const KILLS: usize = 40;
+    let coupons = (0..CODES).map(|code| (format!("R{code}"), STOCK));
+    let cluster = Setup::new(strategy).coupons(coupons).set("--pool-size", 4).start().await;
+    let asks = (0..CODES * ASKERS).flat_map(|ask| [(ask, 0), (ask, 1)]).map(|(ask, replica)| {
+        let (cluster, code, user) = (&cluster, format!("R{}", ask % CODES), format!("u-{}", ask / CODES));
+        async move { (code.clone(), cluster.decided(replica, &code, &user).await) }
+    });
+    let (answers, killed) = tokio::join!(join_all(asks), kill(&cluster, KILLS));
+    assert!(killed >= KILLS, "{strategy}: only {killed} connections were killed");
+    for code in (0..CODES).map(|code| format!("R{code}")) {
+        let winners: Vec<&Answer> =
+            answers.iter().filter(|(of, it)| *of == code && it.status < 300).map(|(_, it)| it).collect();
+        let serials: HashSet<_> = winners.iter().map(|it| it.member("serial").as_u64()).collect();
+        assert_eq!((winners.len(), serials.len()), (2 * STOCK as usize, STOCK as usize), "{strategy}: {code}");
+        let losers = answers.iter().filter(|(of, it)| *of == code && it.status == 410).count();
+        assert_eq!(losers, 2 * (ASKERS - STOCK as usize), "{strategy}: {code}");
+    }
+    cluster.finish().await;
+}
+
+/// Every 30 ms: kills all connections of the service to this database, until that many are gone.
+async fn kill(cluster: &Cluster, least: usize) -> usize {
+    let mut admin = cluster.sql().await;
+    let mut killed = 0;
+    while killed < least {
+        for connection in cluster.connections().await {
+            // One that has ended by itself meanwhile cannot be killed.
+            killed += usize::from(admin.execute(AssertSqlSafe(format!("KILL CONNECTION {connection}"))).await.is_ok());
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    killed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poisoned_batch_is_split_until_the_bad_request_stands_alone() {
+    const TOGETHER: usize = 9;
+    let cluster = Setup::new("batched").replicas(1).start().await;
+    cluster
+        .run(
+            "CREATE TRIGGER poison BEFORE INSERT ON wallet FOR EACH ROW \
+             IF NEW.user_id = 'u-4' THEN SIGNAL SQLSTATE '22001' SET MYSQL_ERRNO = 1406, MESSAGE_TEXT = 'poison'; END IF",
+        )
+        .await;
+    // Nobody gets the lock until all wait for it, so all are in one batch.
+    let lock = cluster.hold_lock("A").await;
+    let asks = (0..TOGETHER).map(|user| {
+        let cluster = &cluster;
+        async move { cluster.issue(0, "A", &format!("u-{user}"), "k").await }
+    });
+    let release = async {
+        let all = || async { cluster.metric(0, "coupon_queue_depth").await == TOGETHER as f64 };
+        eventually("all wait", async || all().await).await;
+        lock.release().await;
+    };
+    let (answers, ()) = tokio::join!(join_all(asks), release);
+    for (user, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.status, if user == 4 { 503 } else { 201 }, "u-{user}: {}", answer.text);
+    }
+    assert_eq!(answers[4].member("type"), "/problems/unavailable");
+    let serials: HashSet<_> = answers.iter().filter_map(|it| it.member("serial").as_u64()).collect();
+    assert_eq!(serials, (1..TOGETHER as u64).collect());
+    // Its neighbours in later batches are not held up either, and once the data is taken it gets its coupon, too.
+    assert_eq!(cluster.issue(0, "A", "u-4", "k").await.status, 503);
+    assert_eq!(cluster.issue(0, "A", "u-10", "k").await.status, 201);
+    cluster.run("DROP TRIGGER poison").await;
+    assert_eq!(cluster.issue(0, "A", "u-4", "k").await.member("serial"), 10);
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_locked_for_longer_than_one_wait_is_only_a_delay() {
+    join_all(["batched", "conditional", "pessimistic", "redlock"].map(|strategy| async move {
+        let cluster = Setup::new(strategy).start().await;
+        let row = cluster.hold("A").await;
+        let release = async {
+            let rerun = "coupon_batch_reruns_total{reason=\"contended\"}";
+            eventually("a wait has timed out", async || cluster.metric(0, rerun).await > 0.0).await;
+            row.release().await;
+        };
+        let (answer, ()) = tokio::join!(cluster.issue(0, "A", "u-1", "k"), release);
+        assert_eq!(answer.status, 201, "{strategy}: {}", answer.text);
+        cluster.finish().await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_stays_locked_is_answered_busy_and_is_nobodys_loss() {
+    join_all(["batched", "conditional", "pessimistic", "redlock"].map(|strategy| async move {
+        let cluster = Setup::new(strategy).start().await;
+        let row = cluster.hold("A").await;
+        let asks = (0..4).map(|user| {
+            let cluster = &cluster;
+            async move { cluster.issue(user % 2, "A", &format!("u-{user}"), "k").await }
+        });
+        for answer in join_all(asks).await {
+            assert_eq!((answer.status, answer.member("type")), (503, "/problems/busy".into()), "{strategy}");
+        }
+        row.release().await;
+        for user in 0..4 {
+            let answer = cluster.decided(1, "A", &format!("u-{user}")).await;
+            assert!(matches!(answer.status, 200 | 201), "{strategy}: {}", answer.text);
+        }
+        assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, 4, "{strategy}");
+        cluster.finish().await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_outlives_its_connection_and_its_own_rerun_issue_once() {
+    let mut cluster = setup("batched").start().await;
+    let proxy = cluster.join_through_proxy().await;
+    assert_eq!(cluster.issue(0, "A", "warm", "k").await.status, 201);
+    let row = cluster.hold("A").await;
+    proxy.break_existing(1, Fault::Orphaned);
+    let release = async {
+        eventually("orphan and rerun wait for the row", async || cluster.waiting_for_rows().await >= 2).await;
+        row.release().await;
+    };
+    let (answer, ()) = tokio::join!(cluster.issue(0, "A", "u-1", "k"), release);
+    assert!(matches!(answer.status, 200 | 201), "{}", answer.text);
+    let again = cluster.decided(0, "A", "u-1").await;
+    assert_eq!((again.status, again.json()), (200, answer.json()));
+    finish(cluster).await;
+}

@@ -1,0 +1,370 @@
+//! The lock under faults: Redis nodes that hang, restart empty or vanish, a lock that everybody gets, a holder who stalls.
+//! The database keeps every promise by itself; the lock only decides how fast it goes.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Answer, Cluster, Process, Replica, Setup, eventually, free_port, redis_connection, sample};
+
+/// Pieces per race.
+const STOCK: u32 = 5;
+/// Users per race.
+const USERS: usize = 12;
+
+/// Three Redis servers of the test's own.
+struct Nodes {
+    ports: [u16; 3],
+    running: Vec<Option<Process>>,
+}
+
+impl Nodes {
+    async fn start() -> Self {
+        let ports = [free_port(), free_port(), free_port()];
+        let running = join_all(ports.map(Process::redis)).await.into_iter().map(Some).collect();
+        Self { ports, running }
+    }
+
+    fn urls(&self) -> String {
+        self.ports.map(|port| format!("redis://127.0.0.1:{port}/")).join(",")
+    }
+
+    fn signal(&self, node: usize, signal: &str) {
+        self.running[node].as_ref().unwrap().signal(signal);
+    }
+
+    async fn kill(&mut self, node: usize) {
+        let mut process = self.running[node].take().unwrap();
+        process.signal("KILL");
+        process.ended().await;
+    }
+
+    /// Starts a killed node again; it has forgotten everything.
+    async fn restart(&mut self, node: usize) {
+        self.running[node] = Some(Process::redis(self.ports[node]).await);
+    }
+
+    /// How often a node was asked to set a key since it started.
+    async fn sets(&self, node: usize) -> u64 {
+        let mut node = redis_connection(&format!("redis://127.0.0.1:{}/", self.ports[node])).await;
+        let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut node).await.unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls="));
+        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
+    }
+}
+
+/// Waits until all replicas see a node as up (1) or down (0).
+async fn until_seen(cluster: &Cluster, node: usize, up: f64) {
+    let series = format!("coupon_redis_node_up{{node=\"{}\"}}", node + 1);
+    for replica in 0..cluster.replicas.len() {
+        eventually("the node is seen", async || cluster.metric(replica, &series).await == up).await;
+    }
+}
+
+/// Every user asks both replicas for every code at once; each code's stock is given out exactly, and each winner has one
+/// entry, told twice.
+async fn race(cluster: &Cluster, codes: &[String]) {
+    let asks =
+        codes.iter().flat_map(|code| (0..USERS).flat_map(move |user| [(code, user, 0), (code, user, 1)])).map(
+            |(code, user, replica)| async move {
+                (code.clone(), cluster.decided(replica, code, &format!("u-{user}")).await)
+            },
+        );
+    let answers: Vec<(String, Answer)> = join_all(asks).await;
+    for code in codes {
+        let winners: Vec<_> = answers.iter().filter(|(of, it)| of == code && it.status < 300).collect();
+        let serials: HashSet<_> = winners.iter().map(|(_, it)| it.member("serial").as_u64()).collect();
+        assert_eq!((winners.len(), serials.len()), (2 * STOCK as usize, STOCK as usize), "{code}");
+        let losers = answers.iter().filter(|(of, it)| of == code && it.status == 410).count();
+        assert_eq!(losers, 2 * (USERS - STOCK as usize), "{code}");
+    }
+}
+
+fn codes(name: &str) -> Vec<String> {
+    (0..6).map(|race| format!("{name}{race}")).collect()
+}
+
+fn stock(codes: &[String]) -> Vec<(String, u32)> {
+    codes.iter().map(|code| (code.clone(), STOCK)).collect()
+}
+
+/// How many issues come to an end in one second.
+async fn slice(done: &AtomicUsize) -> usize {
+    let before = done.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    done.load(Ordering::Relaxed) - before
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hung_node_is_one_blip_and_then_the_old_speed() {
+    let nodes = Nodes::start().await;
+    let setup = Setup::new("batched").coupons([("A", 1_000_000)]).set("--redis-urls", nodes.urls());
+    let cluster = setup.start().await;
+    let (done, stop) = (AtomicUsize::new(0), CancellationToken::new());
+    let clients = (0..16).map(|client| {
+        let (cluster, done, stop) = (&cluster, &done, &stop);
+        async move {
+            let mut ask = 0;
+            while !stop.is_cancelled() {
+                let answer = cluster.issue(client % 2, "A", &format!("u-{client}-{ask}"), "k").await;
+                assert_eq!(answer.status, 201, "{}", answer.text);
+                ask += 1;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let observe = async {
+        slice(&done).await;
+        let before = slice(&done).await;
+        // The first node carries the wake-ups, too.
+        nodes.signal(0, "STOP");
+        let blip = slice(&done).await;
+        until_seen(&cluster, 0, 0.0).await;
+        let during = slice(&done).await;
+        nodes.signal(0, "CONT");
+        until_seen(&cluster, 0, 1.0).await;
+        let after = slice(&done).await;
+        stop.cancel();
+        [before, blip, during, after]
+    };
+    let (_, [before, blip, during, after]) = tokio::join!(join_all(clients), observe);
+    // Without the prober every lock and every release would take half a second: at most 16 issues in a slice.
+    let all = format!("{before} before, {blip} in the second of the blip, {during} during, {after} after");
+    assert!(before > 100, "{all}: too few to tell");
+    assert!(blip > 16, "{all}");
+    assert!(during > 64 && during > before / 5, "{all}");
+    assert!(after > 64 && after > before / 5, "{all}");
+    // Two nodes of three are a quorum, as long as the machine is not too busy to hear them.
+    for replica in 0..2 {
+        let bypassed = cluster.metric(replica, "coupon_lock_bypassed_total").await;
+        let granted = cluster.metric(replica, "coupon_lock_attempts_total{result=\"granted\"}").await;
+        assert!(bypassed < granted / 2.0, "{bypassed} bypassed, {granted} granted");
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_restarted_empty_does_not_vote_until_its_locks_have_expired() {
+    const TTL: Duration = Duration::from_secs(3);
+    let mut nodes = Nodes::start().await;
+    let cluster = Setup::new("batched")
+        .coupons([("A", 1_000)])
+        .set("--redis-urls", nodes.urls())
+        .set("--lock-ttl-ms", TTL.as_millis())
+        .start()
+        .await;
+    assert_eq!(cluster.issue(0, "A", "u-0", "k").await.status, 201);
+    nodes.kill(1).await;
+    until_seen(&cluster, 1, 0.0).await;
+    let restarted = Instant::now();
+    nodes.restart(1).await;
+    let series = "coupon_redis_node_up{node=\"2\"}";
+    let mut asks = 0;
+    // Issues go on all the time, and none of them asks the node: it has seen no SET before it is up again.
+    loop {
+        asks += 1;
+        assert_eq!(cluster.issue(asks % 2, "A", &format!("u-{asks}"), "k").await.status, 201);
+        let sets = nodes.sets(1).await;
+        let up = [cluster.metric(0, series).await, cluster.metric(1, series).await];
+        if up.contains(&1.0) {
+            assert!(restarted.elapsed() >= TTL, "voted {:?} after its restart", restarted.elapsed());
+            break;
+        }
+        assert_eq!(sets, 0, "asked before it may vote");
+        assert!(restarted.elapsed() < 5 * TTL, "never votes again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    until_seen(&cluster, 1, 1.0).await;
+    let before = nodes.sets(1).await;
+    assert_eq!(cluster.issue(0, "A", "last", "k").await.status, 201);
+    assert!(nodes.sets(1).await > before, "not asked although it votes again");
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_batched_goes_on_with_the_row_lock_and_keeps_every_promise() {
+    let mut nodes = Nodes::start().await;
+    let (hung, gone, back) = (codes("H"), codes("G"), codes("B"));
+    let all: Vec<_> = [&hung, &gone, &back].into_iter().flat_map(|codes| stock(codes)).collect();
+    let cluster = Setup::new("batched").coupons(all).set("--redis-urls", nodes.urls()).start().await;
+    let bypassed = async || {
+        let counts = [0, 1].map(|replica| cluster.metric(replica, "coupon_lock_bypassed_total"));
+        join_all(counts).await
+    };
+    assert_eq!(bypassed().await, [0.0, 0.0]);
+    // The quorum hangs in the middle of a race.
+    let stop = async {
+        nodes.signal(0, "STOP");
+        nodes.signal(1, "STOP");
+    };
+    tokio::join!(race(&cluster, &hung), stop);
+    until_seen(&cluster, 0, 0.0).await;
+    until_seen(&cluster, 1, 0.0).await;
+    nodes.kill(0).await;
+    nodes.kill(1).await;
+    let before = bypassed().await;
+    race(&cluster, &gone).await;
+    let after = bypassed().await;
+    assert!(after[0] > before[0] && after[1] > before[1], "{before:?} {after:?}");
+    nodes.restart(0).await;
+    nodes.restart(1).await;
+    until_seen(&cluster, 0, 1.0).await;
+    until_seen(&cluster, 1, 1.0).await;
+    let before = bypassed().await;
+    race(&cluster, &back).await;
+    assert_eq!(bypassed().await, before, "the lock is back, and is used");
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_quorum_refuse_and_redlock_answer_503_until_it_is_back() {
+    join_all([("batched", "refuse"), ("redlock", "bypass")].map(|(strategy, loss)| async move {
+        let mut nodes = Nodes::start().await;
+        let setup = Setup::new(strategy).set("--redis-urls", nodes.urls()).set("--on-lock-loss", loss);
+        let cluster = setup.start().await;
+        nodes.kill(0).await;
+        nodes.kill(2).await;
+        until_seen(&cluster, 0, 0.0).await;
+        until_seen(&cluster, 2, 0.0).await;
+        for replica in 0..2 {
+            let answer = cluster.issue(replica, "A", "u-1", "k").await;
+            let told = (answer.status, answer.member("type"));
+            assert_eq!(told, (503, "/problems/unavailable".into()), "{strategy}");
+            assert_ne!(answer.header("retry-after"), "", "{strategy}");
+            assert_eq!(cluster.metric(replica, "coupon_lock_bypassed_total").await, 0.0, "{strategy}");
+            assert!(cluster.metric(replica, "coupon_lock_attempts_total{result=\"unavailable\"}").await > 0.0);
+            // What needs no lock goes on, and so does the balancer.
+            assert_eq!(cluster.get(replica, "/coupons").await.status, 200, "{strategy}");
+            cluster.until_ready(replica).await;
+        }
+        assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, 0, "{strategy}");
+        nodes.restart(0).await;
+        nodes.restart(2).await;
+        assert_eq!(cluster.decided(0, "A", "u-1").await.status, 201, "{strategy}");
+        cluster.finish().await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_starts_without_any_lock_node_and_finds_them_later() {
+    let (down, codes) = (Nodes::start().await, codes("R"));
+    let urls = down.urls();
+    let mut nodes = Nodes { ports: down.ports, running: vec![None, None, None] };
+    for mut node in down.running.into_iter().flatten() {
+        node.signal("KILL");
+        node.ended().await;
+    }
+    let mut stock = stock(&codes);
+    stock.push(("A".to_owned(), 10));
+    let cluster = Setup::new("batched").coupons(stock).set("--redis-urls", urls).start().await;
+    until_seen(&cluster, 0, 0.0).await;
+    race(&cluster, &codes).await;
+    for node in 0..3 {
+        nodes.restart(node).await;
+    }
+    for node in 0..3 {
+        until_seen(&cluster, node, 1.0).await;
+    }
+    let before = cluster.metric(0, "coupon_lock_attempts_total{result=\"granted\"}").await;
+    assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201);
+    assert!(cluster.metric(0, "coupon_lock_attempts_total{result=\"granted\"}").await > before);
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_that_everybody_gets_breaks_no_promise() {
+    for strategy in ["batched", "redlock"] {
+        let codes = codes("R");
+        let mut cluster = Setup::new(strategy).replicas(0).coupons(stock(&codes)).start().await;
+        // Each replica has locks of its own name: nobody ever waits for another.
+        for replica in 0..2 {
+            let mut arguments = cluster.arguments();
+            arguments.retain(|(flag, _)| flag != "--lock-prefix");
+            arguments.push(("--lock-prefix".to_owned(), format!("{}-{replica}:", cluster.name)));
+            cluster.replicas.push(Replica::start(arguments).await);
+            cluster.until_ready(replica).await;
+        }
+        race(&cluster, &codes).await;
+        cluster.finish().await;
+    }
+}
+
+/// Sends `users` to a process; what they are told is collected later.
+fn ask(process: &Process, cluster: &Cluster, users: &[&str]) -> Vec<tokio::task::JoinHandle<Answer>> {
+    let ask = |user: &&str| {
+        let (client, url) = (cluster.client.clone(), format!("{}/coupons/issue", process.url));
+        let body = serde_json::json!({"code": "A", "userId": user});
+        tokio::spawn(async move { client.send("POST", &url, &[("idempotency-key", "k")], Some(&body)).await })
+    };
+    users.iter().map(ask).collect()
+}
+
+/// A holder with three users in its batch; the row it needs is locked by the test.
+async fn stalled(cluster: &Cluster, holder: &Process) -> Vec<tokio::task::JoinHandle<Answer>> {
+    let lock = cluster.hold_lock("A").await;
+    let asks = ask(holder, cluster, &["s-0", "s-1", "s-2"]);
+    let queued = async || sample(&cluster.client, &holder.ops_url, "coupon_queue_depth").await == 3.0;
+    eventually("all three wait", queued).await;
+    lock.release().await;
+    eventually("the call waits for the row", async || cluster.waiting_for_rows().await == 1).await;
+    holder.signal("STOP");
+    asks
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_stopped_past_its_lease_whose_call_goes_through_does_no_harm() {
+    let cluster = Setup::new("batched").replicas(1).coupons([("A", STOCK)]).start().await;
+    let holder = Process::replica(&cluster.arguments()).await;
+    let row = cluster.hold("A").await;
+    let asks = stalled(&cluster, &holder).await;
+    // The call is carried out for a holder who does not hear of it. Another takes over when the lease has expired.
+    row.release().await;
+    for user in ["o-0", "o-1"] {
+        assert_eq!(cluster.issue(0, "A", user, "k").await.status, 201);
+    }
+    assert_eq!(cluster.decided(0, "A", "o-2").await.status, 410);
+    holder.signal("CONT");
+    for (place, answer) in join_all(asks).await.into_iter().enumerate() {
+        let answer = answer.unwrap();
+        assert!(matches!(answer.status, 201 | 503), "{}", answer.text);
+        let again = cluster.decided(0, "A", &format!("s-{place}")).await;
+        assert_eq!(again.status, 200, "{}", again.text);
+        if answer.status == 201 {
+            assert_eq!(again.json(), answer.json());
+        }
+    }
+    let lost = async || sample(&cluster.client, &holder.ops_url, "coupon_lock_lost_total").await == 1.0;
+    eventually("the lost lease is counted", lost).await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_stopped_past_its_lease_who_runs_its_call_again_does_no_harm() {
+    let cluster = Setup::new("batched").replicas(1).coupons([("A", STOCK)]).start().await;
+    let holder = Process::replica(&cluster.arguments()).await;
+    let row = cluster.hold("A").await;
+    let asks = stalled(&cluster, &holder).await;
+    eventually("the call has given up", async || cluster.waiting_for_rows().await == 0).await;
+    row.release().await;
+    // Two pieces are left when the holder wakes: it runs its call again without a lease.
+    for user in ["o-0", "o-1", "o-2"] {
+        assert_eq!(cluster.decided(0, "A", user).await.status, 201);
+    }
+    holder.signal("CONT");
+    for answer in join_all(asks).await {
+        let answer = answer.unwrap();
+        assert!(matches!(answer.status, 201 | 410 | 503), "{}", answer.text);
+    }
+    let mut had = 0;
+    for place in 0..3 {
+        let again = cluster.decided(0, "A", &format!("s-{place}")).await;
+        assert!(matches!(again.status, 200 | 201 | 410), "{}", again.text);
+        had += u32::from(again.status < 300);
+    }
+    assert_eq!(had, 2);
+    cluster.finish().await;
+}

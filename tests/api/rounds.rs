@@ -1,0 +1,357 @@
+//! Administration while people ask: new rounds, more or less stock, windows that open and close.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use coupon_lab::verify::Ack;
+use coupon_rush::coupons::Timestamp;
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use sqlx::Executor;
+
+use crate::support::{Answer, Cluster, SOUND, Setup, eventually, in_each};
+
+/// Stock that no test uses up.
+const PLENTY: u32 = 100_000;
+
+/// A change of a coupon's stock.
+fn stock(total: u32) -> Value {
+    json!({"discountPercent": 10, "total": total})
+}
+
+async fn reset(cluster: &Cluster, replica: usize) -> u64 {
+    let answer = cluster.admin(replica, "POST", "/admin/reset", None).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    answer.member("round").as_u64().unwrap()
+}
+
+async fn until_sold_out(cluster: &Cluster, code: &str) {
+    for replica in 0..cluster.replicas.len() {
+        let path = format!("/coupons/{code}");
+        eventually("the replica knows that nothing is left", async || {
+            cluster.get(replica, &path).await.member("state") == "sold-out"
+        })
+        .await;
+    }
+}
+
+/// The database's clock.
+async fn now(cluster: &Cluster) -> Timestamp {
+    Timestamp(cluster.number("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))").await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_starts_a_clean_round_in_every_strategy() {
+    let setup = |strategy: &str| Setup::new(strategy).exclusive().coupons([("A", 2), ("B", 3)]);
+    in_each(SOUND.into_iter().chain(["unlocked"]), setup, |strategy, cluster| async move {
+        for user in ["u-1", "u-2", "u-3"] {
+            cluster.issue(0, "A", user, "k").await;
+        }
+        until_sold_out(&cluster, "A").await;
+        cluster.run("UPDATE coupon SET remaining = 1, version = 7 WHERE code = 'B'").await;
+
+        assert_eq!(reset(&cluster, 1).await, 2, "{strategy}");
+
+        for replica in 0..2 {
+            let coupons = cluster.get(replica, "/coupons").await.json();
+            let remaining: Vec<_> = coupons.as_array().unwrap().iter().map(|it| it["remaining"].clone()).collect();
+            assert_eq!(remaining, [2, 3], "{strategy}");
+            assert_eq!(cluster.get(replica, "/users/u-1/coupons").await.json(), json!([]), "{strategy}");
+        }
+        for (place, user) in ["u-3", "u-1"].into_iter().enumerate() {
+            let answer = cluster.issue(place, "A", user, "k").await;
+            let serial = if strategy == "unlocked" { Value::Null } else { json!(place + 1) };
+            assert_eq!(answer.status, 201, "{strategy}: {}", answer.text);
+            assert_eq!((answer.member("round"), answer.member("serial")), (json!(2), serial), "{strategy}");
+        }
+        assert_eq!(cluster.issue(0, "A", "u-2", "k").await.status, 410, "{strategy}");
+        assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet WHERE round = 1").await, 2, "{strategy}");
+        cluster.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_waits_for_its_row_while_the_round_changes_gets_nothing() {
+    let setup = |strategy: &str| Setup::new(strategy).coupons([("A", 5), ("B", 5)]);
+    in_each(SOUND.into_iter().chain(["unlocked"]), setup, |strategy, cluster| async move {
+        assert_eq!(cluster.issue(0, "A", "early", "k").await.status, 201, "{strategy}");
+        // The reset has changed the first row and waits for the second; the order waits for the first.
+        let second = cluster.hold("B").await;
+        let resetting = reset(&cluster, 1);
+        let asking = async {
+            eventually("the reset waits", async || cluster.waiting_for_rows().await == 1).await;
+            let order = cluster.issue(0, "A", "late", "k");
+            let (late, ()) = tokio::join!(order, async {
+                eventually("the order waits", async || cluster.waiting_for_rows().await == 2).await;
+                second.release().await;
+            });
+            late
+        };
+        let (round, late) = tokio::join!(resetting, asking);
+
+        assert_eq!((round, late.status), (2, 503), "{strategy}: {}", late.text);
+        assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet WHERE round = 2").await, 0, "{strategy}");
+        assert_eq!(cluster.number("SELECT remaining FROM coupon WHERE code = 'A'").await, 5, "{strategy}");
+        assert_eq!(cluster.issue(0, "A", "late", "k").await.status, 201, "{strategy}");
+        cluster.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn orders_that_wait_for_the_lock_while_the_round_changes_get_nothing() {
+    let setup = |strategy: &str| Setup::new(strategy).coupons([("A", 5)]);
+    in_each(["batched", "redlock"], setup, |strategy, cluster| async move {
+        let lock = cluster.hold_lock("A").await;
+        let users = ["u-1", "u-2", "u-3", "u-4"];
+        let asks = join_all(users.iter().enumerate().map(|(place, user)| cluster.issue(place % 2, "A", user, "k")));
+        let (answers, round) = tokio::join!(asks, async {
+            let queued = async |replica| cluster.metric(replica, "coupon_queue_depth").await;
+            eventually("all of them wait", async || queued(0).await + queued(1).await > 3.5).await;
+            let round = reset(&cluster, 0).await;
+            lock.release().await;
+            round
+        });
+
+        assert_eq!(round, 2);
+        assert!(answers.iter().all(|answer| answer.status == 503 && answer.member("type") == "/problems/busy"));
+        assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, 0, "{strategy}");
+        let again = cluster.issue(1, "A", "u-1", "k").await;
+        assert_eq!((again.status, again.member("serial")), (201, json!(1)), "{strategy}");
+        cluster.finish().await;
+    })
+    .await;
+}
+
+/// New users ask without pause until `stop`; returns all answers.
+async fn storm(cluster: &Cluster, stop: &AtomicBool) -> Vec<Answer> {
+    let askers = (0..16).map(|asker| async move {
+        let mut answers = vec![];
+        while !stop.load(Ordering::Relaxed) {
+            let user = format!("u-{asker}-{}", answers.len());
+            answers.push(cluster.issue(asker % 2, ["A", "B"][asker / 2 % 2], &user, "k").await);
+        }
+        answers
+    });
+    join_all(askers).await.concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_in_the_middle_of_a_storm_leaves_both_rounds_clean() {
+    let setup = |strategy: &str| Setup::new(strategy).coupons([("A", PLENTY), ("B", PLENTY)]);
+    in_each(SOUND, setup, |strategy, cluster| async move {
+        let stop = AtomicBool::new(false);
+        let issued =
+            async |round: u64| cluster.number(&format!("SELECT COUNT(*) FROM wallet WHERE round = {round}")).await;
+        let (answers, round) = tokio::join!(storm(&cluster, &stop), async {
+            eventually("the first round is under way", async || issued(1).await > 20).await;
+            let round = reset(&cluster, 0).await;
+            eventually("the second round is under way", async || issued(2).await > 20).await;
+            stop.store(true, Ordering::Relaxed);
+            round
+        });
+
+        assert_eq!(round, 2);
+        let others: Vec<_> = answers.iter().filter(|answer| !matches!(answer.status, 201 | 503)).collect();
+        assert!(others.is_empty(), "{strategy}: {others:?}");
+        let acks: Vec<Ack> = answers
+            .iter()
+            .filter(|answer| answer.status == 201)
+            .map(|answer| serde_json::from_value(answer.json()).unwrap())
+            .collect();
+        let report = coupon_lab::verify(&mut cluster.sql().await, Some(&acks)).await.unwrap();
+        assert!(report.is_clean(), "{strategy}: {}", report.verdict());
+        let acknowledged = i64::try_from(acks.len()).unwrap();
+        assert_eq!(acknowledged, issued(1).await + issued(2).await, "{strategy}: nobody left, so all rows are known");
+        let gaps = "SELECT COUNT(*) FROM (SELECT 1 FROM wallet GROUP BY coupon_id, round \
+                     HAVING COUNT(DISTINCT serial) <> MAX(serial) OR COUNT(*) <> MAX(serial)) AS g";
+        assert_eq!(cluster.number(gaps).await, 0, "{strategy}");
+        cluster.finish().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_rule_holds_from_the_next_round_on() {
+    let cluster = Setup::new("batched").coupons([("A", 5), ("B", 5)]).start().await;
+    assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201);
+
+    let event = cluster.admin(0, "PUT", "/admin/event", Some(json!({"exclusive": true}))).await;
+    let same_round = cluster.issue(1, "B", "u-1", "k").await;
+    reset(&cluster, 0).await;
+    let first = cluster.issue(1, "A", "u-1", "k").await;
+    let second = cluster.issue(0, "B", "u-1", "k").await;
+    let later = cluster.admin(1, "GET", "/admin/event", None).await;
+
+    let body = |round: u32, exclusive: bool| {
+        json!({"name": "chicken", "round": round, "exclusive": exclusive, "exclusiveNext": true,
+               "opensAt": null, "closesAt": null})
+    };
+    assert_eq!((event.status, event.json()), (200, body(1, false)));
+    assert_eq!(same_round.status, 201, "{}", same_round.text);
+    assert_eq!((first.status, second.status), (201, 409), "{}", second.text);
+    assert_eq!(second.member("entry"), first.json());
+    assert_eq!(later.json(), body(2, true));
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_top_up_was_answered_nobody_is_told_sold_out_while_stock_is_left() {
+    let cluster = Setup::new("batched").replicas(3).coupons([("A", 3)]).start().await;
+    for user in ["u-1", "u-2", "u-3"] {
+        assert_eq!(cluster.issue(0, "A", user, "k").await.status, 201);
+    }
+    until_sold_out(&cluster, "A").await;
+    for (total, round) in [(33, 1), (63, 2)] {
+        let change = cluster.admin(round % 3, "PUT", "/admin/coupons/A", Some(stock(total))).await;
+        let seen = join_all((0..3).map(|replica| cluster.get(replica, "/coupons/A"))).await;
+        let users: Vec<_> = (0..30).map(|user| format!("more-{round}-{user}")).collect();
+        let asks = users.iter().enumerate().map(|(place, user)| cluster.issue(place % 3, "A", user, "k"));
+        let answers = join_all(asks).await;
+        let late = join_all((0..3).map(|replica| cluster.issue(replica, "A", "late", "k"))).await;
+
+        assert_eq!((change.status, change.member("remaining")), (200, json!(30)));
+        assert!(seen.iter().all(|coupon| coupon.member("remaining") == 30), "{seen:?}");
+        assert!(answers.iter().all(|answer| answer.status == 201), "{answers:?}");
+        assert!(late.iter().all(|answer| answer.status == 410), "{late:?}");
+    }
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn less_stock_is_taken_from_what_remains_and_never_from_what_is_issued() {
+    let cluster = Setup::new("batched").start().await;
+    for user in ["u-1", "u-2", "u-3"] {
+        assert_eq!(cluster.issue(0, "A", user, "k").await.status, 201);
+    }
+    let below = cluster.admin(0, "PUT", "/admin/coupons/A", Some(stock(2))).await;
+    assert_eq!((below.status, below.member("detail")), (409, json!("3 are issued")));
+    assert_eq!(cluster.number("SELECT total * 100 + remaining FROM coupon").await, 1_007);
+
+    let exact = cluster.admin(0, "PUT", "/admin/coupons/A", Some(stock(3))).await;
+    let refused = [cluster.issue(0, "A", "u-4", "k").await, cluster.issue(1, "A", "u-4", "k").await];
+    let more = cluster.admin(1, "PUT", "/admin/coupons/A", Some(stock(4))).await;
+    let issued = cluster.issue(0, "A", "u-4", "k").await;
+
+    assert_eq!((exact.status, exact.member("state")), (200, json!("sold-out")));
+    assert!(refused.iter().all(|answer| answer.status == 410));
+    assert_eq!((more.status, more.member("state")), (200, json!("open")));
+    assert_eq!((issued.status, issued.member("serial")), (201, json!(4)));
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_new_coupon_is_there_for_every_replica_when_its_making_is_answered() {
+    let cluster = Setup::new("batched").exclusive().start().await;
+    let unknown = cluster.issue(1, "NEW", "u-1", "k").await;
+    let made = cluster.admin(0, "PUT", "/admin/coupons/NEW", Some(json!({"discountPercent": 30, "total": 1}))).await;
+    let issued = cluster.issue(1, "NEW", "u-1", "k").await;
+    let held = cluster.issue(0, "A", "u-1", "k").await;
+
+    let body = json!({"code": "NEW", "discountPercent": 30, "total": 1, "remaining": 1,
+                      "opensAt": null, "closesAt": null, "state": "open"});
+    assert_eq!(unknown.status, 404);
+    assert_eq!((made.status, made.json()), (201, body));
+    assert_eq!((issued.status, held.status), (201, 409));
+    assert_eq!(held.member("entry"), issued.json());
+    cluster.finish().await;
+}
+
+/// Whose window is meant.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    Coupon,
+    Event,
+}
+
+async fn put_window(cluster: &Cluster, whose: Whose, opens_at: Option<Timestamp>, closes_at: Option<Timestamp>) {
+    let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    let (path, mut body) = match whose {
+        Whose::Coupon => ("/admin/coupons/A", stock(PLENTY)),
+        Whose::Event => ("/admin/event", json!({"exclusive": false})),
+    };
+    body["opensAt"] = json!(text(opens_at));
+    body["closesAt"] = json!(text(closes_at));
+    let answer = cluster.admin(0, "PUT", path, Some(body)).await;
+    assert_eq!((answer.status, answer.member("opensAt")), (200, json!(text(opens_at))), "{}", answer.text);
+}
+
+/// Newcomers are refused, and the holder gets his entry.
+async fn assert_not_open(cluster: &Cluster, entry: &Value, retry_after: std::ops::RangeInclusive<u64>) {
+    for replica in 0..2 {
+        let newcomer = cluster.issue(replica, "A", "newcomer", "k").await;
+        assert_eq!((newcomer.status, newcomer.member("type")), (403, json!("/problems/not-open")), "{}", newcomer.text);
+        let seconds = newcomer.header("retry-after").parse().unwrap_or(0);
+        assert!(retry_after.contains(&seconds), "{seconds}");
+        let again = cluster.issue(replica, "A", "holder", "k").await;
+        let other = cluster.issue(replica, "A", "holder", "another").await;
+        assert_eq!((again.status, again.json()), (200, entry.clone()));
+        assert_eq!((other.status, other.member("entry")), (409, entry.clone()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_window_opens_and_closes_for_newcomers_and_holders_keep_their_answers() {
+    join_all([Whose::Coupon, Whose::Event].map(|whose| async move {
+        let cluster = Setup::new("batched").coupons([("A", PLENTY)]).start().await;
+        let entry = cluster.issue(0, "A", "holder", "k").await.json();
+
+        let opens = now(&cluster).await + Duration::from_secs(3);
+        put_window(&cluster, whose, Some(opens), None).await;
+        assert_not_open(&cluster, &entry, 1..=2).await;
+        assert_eq!(cluster.get(1, "/coupons/A").await.member("state"), "scheduled");
+
+        let mut first = None;
+        eventually("it opens", async || {
+            let answer = cluster.issue(1, "A", "early", "k").await;
+            first = (answer.status == 201).then(|| answer.member("issuedAt"));
+            first.is_some()
+        })
+        .await;
+        let issued_at = Timestamp::parse(first.unwrap().as_str().unwrap()).unwrap();
+        assert!(issued_at >= opens, "{whose:?}: {issued_at} before {opens}");
+
+        let closes = now(&cluster).await + Duration::from_millis(1_400);
+        put_window(&cluster, whose, None, Some(closes)).await;
+        let mut users = 0;
+        let started = Instant::now();
+        eventually("it closes", async || {
+            users += 1;
+            cluster.issue(0, "A", &format!("u-{users}"), "k").await.status == 403
+        })
+        .await;
+        assert!(started.elapsed() < Duration::from_secs(3));
+        let late = format!(
+            "SELECT COUNT(*) FROM wallet WHERE issued_at >= TIMESTAMPADD(MICROSECOND, {}, '1970-01-01')",
+            closes.0
+        );
+        assert_eq!(cluster.number(&late).await, 0, "{whose:?}");
+        assert_not_open(&cluster, &entry, 0..=0).await;
+        assert_eq!(cluster.get(1, "/coupons/A").await.member("state"), "closed");
+
+        put_window(&cluster, whose, None, None).await;
+        assert_eq!(cluster.issue(1, "A", "newcomer", "k").await.status, 201, "{whose:?}");
+        cluster.finish().await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_waits_for_its_row_while_the_window_closes_gets_nothing() {
+    let setup = |strategy: &str| Setup::new(strategy);
+    in_each(SOUND, setup, |strategy, cluster| async move {
+        let mut admin = cluster.sql().await;
+        admin.execute("START TRANSACTION").await.unwrap();
+        admin.execute("UPDATE coupon SET closes_at = '2020-01-01'").await.unwrap();
+        let (late, ()) = tokio::join!(cluster.issue(0, "A", "late", "k"), async {
+            eventually("the order waits", async || cluster.waiting_for_rows().await == 1).await;
+            admin.execute("COMMIT").await.unwrap();
+        });
+
+        assert_eq!((late.status, late.member("type")), (403, json!("/problems/not-open")), "{strategy}: {}", late.text);
+        assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, 0, "{strategy}");
+        cluster.finish().await;
+    })
+    .await;
+}

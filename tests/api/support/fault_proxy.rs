@@ -1,0 +1,189 @@
+//! A TCP proxy before the database that breaks connections at a chosen point.
+//!
+//! The protocol alternates: the client speaks, the server answers. So points are counted in *turns* of a connection, the
+//! first packets of a client after an answer. TLS goes through untouched.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+/// What happens to a connection at its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The client's packet never reaches the server; both sides are closed.
+    Unsent,
+    /// The packet reaches the server, which works on it for nobody: the client's side is closed at once.
+    Orphaned,
+    /// The packet reaches the server, its answer is awaited and thrown away; then both sides are closed.
+    Unanswered,
+    /// The packet never reaches the server, and nobody is told.
+    Frozen,
+    /// The packet reaches the server, its answer never comes, and nobody is told.
+    FrozenAnswer,
+}
+
+/// The proxy; stops with the test.
+pub struct FaultProxy {
+    pub port: u16,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    refusing: AtomicBool,
+    connections: Mutex<Vec<Weak<Connection>>>,
+    newcomers: Mutex<Option<(u32, Fault)>>,
+    struck: AtomicU32,
+}
+
+#[derive(Default)]
+struct Connection {
+    /// Turns left until the fault strikes, counting the one at which it does.
+    plan: Mutex<Option<(u32, Fault)>>,
+    cut: CancellationToken,
+}
+
+impl FaultProxy {
+    pub async fn start(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let state = Arc::<State>::default();
+        let shared = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                if !shared.refusing.load(Ordering::SeqCst) {
+                    tokio::spawn(shared.connection().carry(client, server, Arc::clone(&shared)));
+                }
+            }
+        });
+        Self { port, state }
+    }
+
+    /// Every connection that exists now breaks at its `turn`-th turn from now, 1 being the next.
+    pub fn break_existing(&self, turn: u32, fault: Fault) {
+        for connection in self.state.connections() {
+            *connection.plan.lock().unwrap() = Some((turn, fault));
+        }
+    }
+
+    /// Every connection made from now on breaks at its `turn`-th turn.
+    pub fn break_new(&self, turn: u32, fault: Fault) {
+        *self.state.newcomers.lock().unwrap() = Some((turn, fault));
+    }
+
+    /// Closes every connection, and those to come as soon as they are made.
+    pub fn refuse(&self) {
+        self.state.refusing.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// Closes every connection there is.
+    pub fn cut(&self) {
+        for connection in self.state.connections() {
+            connection.cut.cancel();
+        }
+    }
+
+    /// From now on nothing breaks. What has broken stays so.
+    pub fn heal(&self) {
+        self.state.refusing.store(false, Ordering::SeqCst);
+        *self.state.newcomers.lock().unwrap() = None;
+        for connection in self.state.connections() {
+            *connection.plan.lock().unwrap() = None;
+        }
+    }
+
+    /// How many connections were broken at their turn.
+    pub fn struck(&self) -> u32 {
+        self.state.struck.load(Ordering::SeqCst)
+    }
+}
+
+impl State {
+    fn connection(&self) -> Arc<Connection> {
+        let connection = Arc::new(Connection::default());
+        *connection.plan.lock().unwrap() = *self.newcomers.lock().unwrap();
+        self.connections.lock().unwrap().push(Arc::downgrade(&connection));
+        connection
+    }
+
+    fn connections(&self) -> Vec<Arc<Connection>> {
+        let mut connections = self.connections.lock().unwrap();
+        connections.retain(|connection| connection.strong_count() > 0);
+        connections.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Connection {
+    async fn carry(self: Arc<Self>, client: TcpStream, server: SocketAddr, state: Arc<State>) {
+        let Ok(server) = TcpStream::connect(server).await else { return };
+        for stream in [&client, &server] {
+            stream.set_nodelay(true).unwrap();
+        }
+        let cut = self.cut.clone();
+        tokio::select! {
+            _ = self.pump(client, server, &state) => {}
+            () = cut.cancelled() => {}
+        }
+    }
+
+    async fn pump(&self, mut client: TcpStream, mut server: TcpStream, state: &State) -> std::io::Result<()> {
+        let (mut up, mut down) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+        let mut answered = false;
+        loop {
+            tokio::select! {
+                size = client.read(&mut up) => {
+                    let packet = &up[..size?];
+                    if packet.is_empty() {
+                        return Ok(());
+                    }
+                    if std::mem::take(&mut answered) && let Some(fault) = self.turn() {
+                        state.struck.fetch_add(1, Ordering::SeqCst);
+                        return strike(fault, packet, client, server).await;
+                    }
+                    server.write_all(packet).await?;
+                }
+                size = server.read(&mut down) => {
+                    let packet = &down[..size?];
+                    if packet.is_empty() {
+                        return Ok(());
+                    }
+                    answered = true;
+                    client.write_all(packet).await?;
+                }
+            }
+        }
+    }
+
+    /// Counts a turn and returns what happens at it.
+    fn turn(&self) -> Option<Fault> {
+        let mut plan = self.plan.lock().unwrap();
+        let (turns, fault) = (*plan)?;
+        *plan = (turns > 1).then_some((turns - 1, fault));
+        plan.is_none().then_some(fault)
+    }
+}
+
+/// Returning closes what was not closed before.
+async fn strike(fault: Fault, packet: &[u8], mut client: TcpStream, mut server: TcpStream) -> std::io::Result<()> {
+    let mut rest = vec![0; 64 * 1024];
+    if !matches!(fault, Fault::Unsent | Fault::Frozen) {
+        server.write_all(packet).await?;
+    }
+    match fault {
+        Fault::Unsent => {}
+        Fault::Orphaned => {
+            drop(client);
+            let _ = server.read(&mut rest).await?;
+        }
+        Fault::Unanswered => {
+            let _ = server.read(&mut rest).await?;
+        }
+        Fault::Frozen | Fault::FrozenAnswer => while client.read(&mut rest).await? > 0 {},
+    }
+    Ok(())
+}

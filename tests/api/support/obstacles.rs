@@ -1,0 +1,180 @@
+//! What a test puts in the way of an issue: a held row, a held lock, a broken way to the database; and what it sees of it.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row};
+
+use super::{Answer, Client, Cluster, FaultProxy, Replica, SOON};
+
+/// Coupon rows that a transaction of the test has locked.
+pub struct Held(MySqlConnection);
+
+impl Held {
+    pub async fn release(mut self) {
+        self.0.execute("COMMIT").await.unwrap();
+        self.0.close().await.unwrap();
+    }
+}
+
+/// The lock of one code, held by somebody who never gives it back by himself.
+pub struct HeldLock {
+    key: String,
+    nodes: Vec<MultiplexedConnection>,
+}
+
+impl HeldLock {
+    pub async fn release(mut self) {
+        for node in &mut self.nodes {
+            redis::cmd("DEL").arg(&self.key).query_async::<()>(node).await.unwrap();
+        }
+    }
+}
+
+impl Cluster {
+    /// Locks the coupon rows whose code matches a LIKE pattern.
+    pub async fn hold(&self, codes: &str) -> Held {
+        let mut connection = self.sql().await;
+        let lock = format!("SELECT code FROM coupon WHERE code LIKE '{codes}' ORDER BY id FOR UPDATE");
+        connection.execute("START TRANSACTION").await.unwrap();
+        connection.execute(AssertSqlSafe(lock)).await.unwrap();
+        Held(connection)
+    }
+
+    /// How many transactions of the service wait for a row now.
+    pub async fn waiting_for_rows(&self) -> i64 {
+        let database = &self.name;
+        // `information_schema.innodb_trx` stays as it is while it is read more often than every 100 ms.
+        let query = if self.is_mysql() {
+            format!(
+                "SELECT COUNT(DISTINCT w.requesting_thread_id) FROM performance_schema.data_lock_waits AS w \
+                   JOIN performance_schema.threads AS t ON t.thread_id = w.requesting_thread_id \
+                  WHERE t.processlist_db = '{database}'"
+            )
+        } else {
+            format!(
+                "SELECT COUNT(*) FROM information_schema.processlist \
+                  WHERE db = '{database}' AND id <> CONNECTION_ID() AND command <> 'Sleep' AND time_ms > 30 \
+                    AND info NOT LIKE '%LEFT JOIN coupon%'"
+            )
+        };
+        self.number(&query).await
+    }
+
+    /// Whether the database is `MySQL` and not `MariaDB`.
+    pub fn is_mysql(&self) -> bool {
+        self.servers.mysql.as_ref().unwrap().engine == "mysql"
+    }
+
+    /// The server's numbers of the service's connections to this cluster's database.
+    pub async fn connections(&self) -> Vec<u64> {
+        let user = self.database_url().strip_prefix("mysql://").unwrap().split(':').next().unwrap().to_owned();
+        let name = &self.name;
+        let list = if self.is_mysql() {
+            format!(
+                "SELECT CAST(processlist_id AS UNSIGNED) FROM performance_schema.threads \
+                  WHERE processlist_db = '{name}' AND processlist_user = '{user}'"
+            )
+        } else {
+            format!(
+                "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist WHERE db = '{name}' AND user = '{user}'"
+            )
+        };
+        let rows = self.sql().await.fetch_all(AssertSqlSafe(list)).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// The service's own URL of this cluster's database.
+    pub fn database_url(&self) -> String {
+        let file = self.arguments().into_iter().find(|(flag, _)| flag == "--database-url-file").unwrap().1;
+        std::fs::read_to_string(file).unwrap()
+    }
+
+    /// The flags of `serve` for a replica that reaches the database through `proxy`.
+    pub fn arguments_through(&self, proxy: &FaultProxy) -> Vec<(String, String)> {
+        let direct = format!("@{}/", self.database_address());
+        let url = self.database_url().replace(&direct, &format!("@127.0.0.1:{}/", proxy.port));
+        let mut arguments = self.arguments();
+        let (_, file) = arguments.iter_mut().find(|(flag, _)| flag == "--database-url-file").unwrap();
+        *file = format!("{file}.{}", proxy.port);
+        std::fs::write(file, url).unwrap();
+        arguments
+    }
+
+    /// Starts one more replica in this process, behind a new proxy.
+    pub async fn join_through_proxy(&mut self) -> FaultProxy {
+        let proxy = FaultProxy::start(self.database_address()).await;
+        self.replicas.push(Replica::start(self.arguments_through(&proxy)).await);
+        self.until_ready(self.replicas.len() - 1).await;
+        proxy
+    }
+
+    /// Where the database listens.
+    pub fn database_address(&self) -> SocketAddr {
+        let url = self.database_url();
+        url.rsplit_once('@').unwrap().1.split('/').next().unwrap().parse().unwrap()
+    }
+
+    /// Takes the lock of `code` on every node, as a holder who does not come back. It must be free.
+    pub async fn hold_lock(&self, code: &str) -> HeldLock {
+        let key = self.lock_key(code);
+        let mut nodes = Vec::new();
+        for node in &self.servers.redis {
+            let mut node = redis_connection(&node.url).await;
+            let mut set = redis::cmd("SET");
+            set.arg(&key).arg("a test").arg("NX").arg("PX").arg(60_000);
+            assert!(set.query_async::<bool>(&mut node).await.unwrap(), "{key} is taken");
+            nodes.push(node);
+        }
+        HeldLock { key, nodes }
+    }
+
+    /// The key of the lock of `code`.
+    pub fn lock_key(&self, code: &str) -> String {
+        format!("{}:lock:{code}", self.name)
+    }
+
+    /// The locks of this cluster that are held on any shared Redis node.
+    pub async fn held_locks(&self) -> Vec<String> {
+        let keys = self.redis_keys().await;
+        keys.into_iter().filter(|key| key.starts_with(&self.lock_key(""))).collect()
+    }
+
+    /// The keys of this cluster on all shared Redis nodes.
+    pub async fn redis_keys(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        for node in &self.servers.redis {
+            let mut node = redis_connection(&node.url).await;
+            let keys: Vec<String> =
+                redis::cmd("KEYS").arg(format!("{}:*", self.name)).query_async(&mut node).await.unwrap();
+            all.extend(keys);
+        }
+        all
+    }
+
+    /// Asks one replica until it gives a decision: an answer that is neither missing nor "not now".
+    pub async fn decided(&self, replica: usize, code: &str, user: &str) -> Answer {
+        let started = Instant::now();
+        loop {
+            let answer = self.issue(replica, code, user, "k").await;
+            if !matches!(answer.status, 0 | 503) {
+                return answer;
+            }
+            assert!(started.elapsed() < 3 * SOON, "{user} got no decision for {code}: {}", answer.text);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// A connection to one Redis node.
+pub async fn redis_connection(url: &str) -> MultiplexedConnection {
+    redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
+}
+
+/// One sample of `/metrics` at `ops_url`.
+pub async fn sample(client: &Client, ops_url: &str, series: &str) -> f64 {
+    let answer = client.get(&format!("{ops_url}/metrics")).await;
+    let line = answer.text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no series {series} in:\n{}", answer.text)).parse().unwrap()
+}
