@@ -27,6 +27,9 @@ use crate::store::admin::{Audited, Changed, CouponChange, Event};
 /// Most pieces of one coupon.
 const TOTAL_MAX: u32 = 1_000_000;
 
+/// The one code whose page would have another meaning.
+const UNREACHABLE: &str = "issue";
+
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
         .route("/admin/coupons/{code}", put(put_coupon))
@@ -64,6 +67,9 @@ async fn put_coupon(
         total: request.total,
         window: window(request.opens_at.as_deref(), request.closes_at.as_deref())?,
     };
+    if code.as_str() == UNREACHABLE {
+        return Err(Problem::invalid("this code would hide behind POST /coupons/issue"));
+    }
     if !(1..=100).contains(&change.discount_percent) {
         return Err(Problem::invalid("discountPercent must be 1 to 100"));
     }

@@ -41,6 +41,22 @@ const AUDIT: &str = "SELECT c.code, c.round, c.total, c.remaining, COUNT(w.user_
   FROM coupon AS c LEFT JOIN wallet AS w ON w.coupon_id = c.id AND w.round = c.round \
  GROUP BY c.id, c.code, c.round, c.total, c.remaining ORDER BY c.code";
 
+/// Runs of a change before it is given up; each waits a second for its rows.
+const RUNS_MAX: u32 = 4;
+
+/// Runs a change again whose rows a running rush has locked for longer than one wait: such a run has written nothing.
+macro_rules! patiently {
+    ($change:expr) => {{
+        let mut run = 1;
+        loop {
+            match $change.await {
+                Err(StoreError::Contended(_)) if run < RUNS_MAX => run += 1,
+                decided => break decided,
+            }
+        }
+    }};
+}
+
 /// What an administrator wants a coupon to be.
 #[derive(Clone, Debug)]
 pub struct CouponChange {
@@ -104,6 +120,10 @@ pub struct Audited {
 impl Store {
     /// Creates or changes a coupon. A new total moves what remains by the difference.
     pub async fn put_coupon(&self, code: &Code, change: &CouponChange) -> Result<Changed, StoreError> {
+        patiently!(self.try_put_coupon(code, change))
+    }
+
+    async fn try_put_coupon(&self, code: &Code, change: &CouponChange) -> Result<Changed, StoreError> {
         let mut tx = self.begin().await?;
         tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
         let issued = tx.fetch_optional(sqlx::query(ISSUED).bind(code.as_str())).await?;
@@ -131,6 +151,10 @@ impl Store {
 
     /// Changes the event: its window at once, its rule from the next round on.
     pub async fn put_event(&self, exclusive: bool, window: Window) -> Result<(), StoreError> {
+        patiently!(self.try_put_event(exclusive, window))
+    }
+
+    async fn try_put_event(&self, exclusive: bool, window: Window) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
         tx.execute(windowed(sqlx::query(CHANGE_EVENT).bind(exclusive), window)).await?;
@@ -140,6 +164,10 @@ impl Store {
 
     /// Starts a new round: full stock, empty wallets. Returns it. Repeating it starts another one.
     pub async fn reset(&self) -> Result<u32, StoreError> {
+        patiently!(self.try_reset())
+    }
+
+    async fn try_reset(&self) -> Result<u32, StoreError> {
         let mut tx = self.begin().await?;
         tx.execute(sqlx::query(NEXT_ROUND)).await?;
         tx.execute(sqlx::query(COPY_EVENT)).await?;

@@ -79,6 +79,7 @@ impl Setup {
     }
 
     /// A setting of `serve` by its flag, such as `--pool-size`.
+    #[expect(clippy::needless_pass_by_value, reason = "values are written down where they are set")]
     pub fn set(mut self, flag: &str, value: impl ToString) -> Self {
         self.settings.push((flag.to_owned(), value.to_string()));
         self

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use coupon_rush::app::App;
 use tokio::process::{Child, Command};
-use tokio_util::sync::CancellationToken;
 
 use super::{Client, eventually, settings};
 
@@ -15,7 +14,6 @@ use super::{Client, eventually, settings};
 pub struct Replica {
     pub url: String,
     pub ops_url: String,
-    stopped: CancellationToken,
 }
 
 impl Replica {
@@ -25,15 +23,8 @@ impl Replica {
         let ops = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", public.local_addr().unwrap());
         let ops_url = format!("http://{}", ops.local_addr().unwrap());
-        let stopped = CancellationToken::new();
-        let stop = stopped.clone().cancelled_owned();
-        tokio::spawn(async move { app.serve(public, ops, stop).await.unwrap() });
-        Self { url, ops_url, stopped }
-    }
-
-    /// Tells it to stop, as SIGTERM does.
-    pub fn stop(&self) {
-        self.stopped.cancel();
+        tokio::spawn(async move { app.serve(public, ops, std::future::pending()).await.unwrap() });
+        Self { url, ops_url }
     }
 }
 
