@@ -20,6 +20,7 @@ mod idempotency;
 mod lifecycle;
 mod lock_faults;
 mod memory;
+mod metrics;
 mod races;
 mod rounds;
 mod trips;
