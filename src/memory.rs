@@ -32,7 +32,7 @@ pub const CHANGE_SEEN_BY_ALL: Duration = Duration::from_millis(1_100);
 /// Most holders remembered, about 200 bytes each. Beyond that an indexed read answers.
 const HOLDERS_MAX: u64 = 100_000;
 
-/// The users who hold something in one scope. Complete, because nothing of the scope is left in this generation.
+/// The users who hold something in one scope. Complete, because nothing of the scope can be had in this generation.
 type Holders = HashMap<UserId, Entry>;
 
 /// One look at the database.
@@ -239,13 +239,15 @@ async fn holders(
     Ok(complete)
 }
 
-/// The scopes in which no coupon has anything left, each with the number of its holders.
+/// The scopes in which no coupon can be had any more in this generation, each with the number of its holders: of every
+/// coupon nothing is left, or its time is over.
 fn exhausted(catalogue: &Catalogue) -> Vec<(u16, u64)> {
     let mut scopes: HashMap<u16, (u64, bool)> = HashMap::new();
     for (coupon, scope) in &catalogue.coupons {
         let (issued, exhausted) = scopes.entry(*scope).or_insert((0, true));
         *issued += u64::from(coupon.total - coupon.remaining);
-        *exhausted &= coupon.remaining == 0;
+        let over = coupon.effective.closes_at.is_some_and(|closes| catalogue.now >= closes);
+        *exhausted &= coupon.remaining == 0 || over;
     }
     let mut exhausted: Vec<_> = scopes
         .into_iter()
@@ -254,4 +256,34 @@ fn exhausted(catalogue: &Catalogue) -> Vec<(u16, u64)> {
         .collect();
     exhausted.sort_unstable();
     exhausted
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::coupons::Window;
+
+    fn coupon(code: &str, remaining: u32, closes_at: Option<i64>) -> Coupon {
+        let window = Window { opens_at: None, closes_at: closes_at.map(Timestamp) };
+        let code = Code::parse(code).unwrap();
+        Coupon { code, discount_percent: 10, total: 10, remaining, window, effective: window }
+    }
+
+    fn catalogue(coupons: Vec<(Coupon, u16)>) -> Catalogue {
+        let (asked, now) = (Instant::now(), Timestamp(100));
+        Catalogue { asked, now, generation: 1, round: 1, exclusive: false, coupons }
+    }
+
+    #[test]
+    fn a_scope_is_exhausted_when_none_of_its_coupons_can_be_had() {
+        let shared = |b: Coupon| exhausted(&catalogue(vec![(coupon("A", 0, None), 0), (b, 0)]));
+        assert_eq!(shared(coupon("B", 1, None)), []);
+        assert_eq!(shared(coupon("B", 1, Some(101))), []);
+        assert_eq!(shared(coupon("B", 1, Some(100))), [(0, 19)]);
+        assert_eq!(shared(coupon("B", 0, None)), [(0, 20)]);
+        let apart = catalogue(vec![(coupon("A", 0, None), 1), (coupon("B", 1, None), 2)]);
+        assert_eq!(exhausted(&apart), [(1, 10)]);
+    }
 }

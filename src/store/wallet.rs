@@ -27,6 +27,9 @@ const OF_SCOPE: &str = "SELECT w.user_id, c.code, CAST(w.serial AS UNSIGNED), w.
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at), w.round \
   FROM wallet AS w JOIN coupon AS c ON c.id = w.coupon_id WHERE w.round = ? AND w.scope = ?";
 
+/// Waits for every transaction that is still at work on a coupon of the scope.
+const FENCE: &str = "SELECT id FROM coupon WHERE scope = ? LOCK IN SHARE MODE";
+
 /// The row takes round and scope from the coupon row that the transaction has locked. The request id travels as text: bytes
 /// that are no UTF-8 in a running statement break `information_schema.processlist` for everybody.
 const INSERT: &str = "INSERT INTO wallet (round, scope, user_id, coupon_id, serial, request_id, arrived_ms, issued_at) \
@@ -81,9 +84,10 @@ impl Store {
 }
 
 impl Lane {
-    /// All entries of one scope in one round.
+    /// All entries of one scope in one round. Whoever was issuing when a window closed has committed before they are read.
     pub async fn entries(&mut self, round: u32, scope: u16) -> Result<Vec<Entry>, StoreError> {
         let mut connection = self.take().await?;
+        limited(sqlx::query(FENCE).bind(scope).fetch_all(&mut connection)).await?;
         let rows = limited(sqlx::query(OF_SCOPE).bind(round).bind(scope).fetch_all(&mut connection)).await?;
         self.keep(connection);
         rows.iter().map(|row| Ok(entry(row, round)?)).collect()
