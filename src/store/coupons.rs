@@ -17,12 +17,14 @@ const CATALOGUE: &str = "SELECT CAST(e.generation AS UNSIGNED), e.round, e.exclu
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.closes_at) \
   FROM event AS e LEFT JOIN coupon AS c ON TRUE";
 
-/// Whether the window of a coupon row, and the event's, is open now.
+/// Whether the window of a coupon row, and the event's, is open now. `SYSDATE` is the time of its evaluation, after the row
+/// was locked; the other clocks stand still from the statement's start, and the wait for the row may cross the closing. It
+/// speaks the session's time zone, which sqlx sets to UTC.
 macro_rules! open {
     () => {
-        "(opens_at IS NULL OR opens_at <= UTC_TIMESTAMP(6)) AND (closes_at IS NULL OR closes_at > UTC_TIMESTAMP(6)) \
-         AND (event_opens_at IS NULL OR event_opens_at <= UTC_TIMESTAMP(6)) \
-         AND (event_closes_at IS NULL OR event_closes_at > UTC_TIMESTAMP(6))"
+        "(opens_at IS NULL OR opens_at <= SYSDATE(6)) AND (closes_at IS NULL OR closes_at > SYSDATE(6)) \
+         AND (event_opens_at IS NULL OR event_opens_at <= SYSDATE(6)) \
+         AND (event_closes_at IS NULL OR event_closes_at > SYSDATE(6))"
     };
 }
 
@@ -32,8 +34,8 @@ macro_rules! read {
         concat!(
             "SELECT round, remaining, CAST(version AS UNSIGNED), CAST((",
             open!(),
-            ") AS UNSIGNED), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)), \
-             TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(6), \
+            ") AS UNSIGNED), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)), \
+             TIMESTAMPDIFF(MICROSECOND, SYSDATE(6), \
                GREATEST(COALESCE(opens_at, event_opens_at), COALESCE(event_opens_at, opens_at))) \
              FROM coupon WHERE code = ?",
             $lock
