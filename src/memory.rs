@@ -5,11 +5,11 @@
 //! older than a second is used, and a change is answered only when every replica must have seen it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -48,9 +48,7 @@ pub struct Snapshot {
 pub enum Known {
     /// This is the exact answer.
     Answer(Outcome),
-    /// This is the exact answer unless the user holds something already.
-    UnlessHeld(Outcome),
-    /// There is stock, or memory is too old to be trusted: the database decides.
+    /// There is stock, or not everybody who holds something is known, or memory is too old: the database decides.
     Undecided,
     /// Memory is too old, and the code was not in it.
     Unavailable,
@@ -62,7 +60,7 @@ pub struct Memory {
     snapshot: ArcSwapOption<Snapshot>,
     poke: Notify,
     /// Per code: the round, and the earliest arrival that was told "sold out" in it.
-    earliest_losers: Mutex<HashMap<Code, (u32, Arc<AtomicU64>)>>,
+    earliest_losers: Mutex<HashMap<Code, (u32, u64)>>,
 }
 
 impl Snapshot {
@@ -107,13 +105,8 @@ impl Snapshot {
             return Known::Undecided;
         }
         let Some(refusal) = self.refusal(coupon) else { return Known::Undecided };
-        match self.holders.get(scope) {
-            Some(holders) => Known::Answer(match holders.get(&order.user) {
-                Some(entry) => entry.clone().answer(order),
-                None => refusal,
-            }),
-            None => Known::UnlessHeld(refusal),
-        }
+        let Some(holders) = self.holders.get(scope) else { return Known::Undecided };
+        Known::Answer(holders.get(&order.user).map_or(refusal, |entry| entry.clone().answer(order)))
     }
 }
 
@@ -157,21 +150,18 @@ impl Memory {
     /// Notes the arrival of an order that was told "sold out".
     pub fn refused(&self, code: &Code, arrived_ms: Option<u64>) {
         let (Some(arrived), Some(round)) = (arrived_ms, self.round()) else { return };
-        let mut losers = self.earliest_losers.lock().expect("nothing panics while it holds this lock");
-        match losers.get(code) {
-            Some((of, earliest)) if *of == round => {
-                earliest.fetch_min(arrived, Ordering::Relaxed);
-            }
+        let mut losers = self.earliest_losers.lock();
+        match losers.get_mut(code) {
+            Some((of, earliest)) if *of == round => *earliest = arrived.min(*earliest),
             _ => {
-                losers.insert(code.clone(), (round, Arc::new(AtomicU64::new(arrived))));
+                losers.insert(code.clone(), (round, arrived));
             }
         }
     }
 
     /// The earliest arrival that this replica told "sold out" in `round`, in milliseconds since 1970.
     pub fn earliest_loser(&self, code: &Code, round: u32) -> Option<u64> {
-        let losers = self.earliest_losers.lock().expect("nothing panics while it holds this lock");
-        losers.get(code).filter(|(of, _)| *of == round).map(|(_, earliest)| earliest.load(Ordering::Relaxed))
+        self.earliest_losers.lock().get(code).filter(|(of, _)| *of == round).map(|(_, earliest)| *earliest)
     }
 
     /// Looks at the database every 250 ms, and when poked, until `stopped`.
@@ -200,7 +190,7 @@ impl Memory {
             metrics.remaining(&coupon.code, coupon.remaining);
         }
         let last = self.snapshot.load_full();
-        let holders = holders(&catalogue, last.as_deref(), lane).await?;
+        let holders = holders(&catalogue, last.as_deref(), lane).await;
         let places =
             catalogue.coupons.iter().enumerate().map(|(place, (coupon, _))| (coupon.code.clone(), place)).collect();
         self.snapshot.store(Some(Arc::new(Snapshot { catalogue, places, holders })));
@@ -208,12 +198,9 @@ impl Memory {
     }
 }
 
-/// The holders of every scope of which nothing is left, taken from the `last` snapshot where it knows them.
-async fn holders(
-    catalogue: &Catalogue,
-    last: Option<&Snapshot>,
-    lane: &mut Lane,
-) -> Result<HashMap<u16, Arc<Holders>>, StoreError> {
+/// The holders of every exhausted scope, taken from the `last` snapshot where it knows them. A scope that cannot be read now
+/// is left out: its orders ask the database.
+async fn holders(catalogue: &Catalogue, last: Option<&Snapshot>, lane: &mut Lane) -> HashMap<u16, Arc<Holders>> {
     let last = last
         .filter(|last| (last.catalogue.generation, last.catalogue.round) == (catalogue.generation, catalogue.round));
     let mut room = HOLDERS_MAX;
@@ -224,19 +211,21 @@ async fn holders(
         }
         room -= issued;
         let known = last.and_then(|last| last.holders.get(&scope).cloned());
-        let holders = match known {
-            Some(holders) => holders,
-            None => Arc::new(
-                lane.entries(catalogue.round, scope)
-                    .await?
-                    .into_iter()
-                    .map(|entry| (entry.user_id.clone(), entry))
-                    .collect(),
-            ),
-        };
-        complete.insert(scope, holders);
+        match known {
+            Some(holders) => complete.extend([(scope, holders)]),
+            None => match lane.entries(catalogue.round, scope).await {
+                Ok(entries) => complete.extend([(scope, Arc::new(by_user(entries)))]),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, scope, "cannot read the holders");
+                }
+            },
+        }
     }
-    Ok(complete)
+    complete
+}
+
+fn by_user(entries: Vec<Entry>) -> Holders {
+    entries.into_iter().map(|entry| (entry.user_id.clone(), entry)).collect()
 }
 
 /// The scopes in which no coupon can be had any more in this generation, each with the number of its holders: of every
