@@ -81,7 +81,7 @@ BEGIN
 
   IF v_round = p_round AND (v_repaired OR v_issued < p_count) THEN
     SELECT w.user_id, held.code, CAST(w.serial AS UNSIGNED) AS serial, w.request_id,
-           TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at) AS issued_at
+           TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at) AS issued_at, w.round
       FROM JSON_TABLE(p_orders, '$[*]' COLUMNS (o VARCHAR(255) CHARACTER SET utf8mb4 PATH '$')) AS j
       JOIN wallet AS w
         ON w.round = v_round AND w.scope = v_scope AND w.user_id = CONVERT(SUBSTRING(j.o, 46) USING ascii) COLLATE ascii_bin

@@ -58,11 +58,10 @@ impl App {
             pool_size: settings.pool_size,
             deadline: settings.request_deadline(),
         };
-        let handles = (metrics.issue.clone(), metrics.lock.clone());
         let app = Arc::new(Self {
             replica: settings.replica.clone(),
             strategy: settings.strategy,
-            issuer: Issuer::new(&config, store.clone(), locks, Arc::clone(&memory), handles),
+            issuer: Issuer::new(&config, store.clone(), locks, Arc::clone(&memory), &metrics),
             store,
             memory,
             metrics,

@@ -75,3 +75,12 @@ pub fn operations(app: Arc<App>) -> Router {
         .layer(CatchPanicLayer::custom(problem::after_panic))
         .with_state(app)
 }
+
+/// Runs database work in a task of its own: a client that hangs up drops this handler, never a statement under way.
+async fn detached<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, Problem>
+where
+    T: Send + 'static,
+    E: Into<Problem> + Send + 'static,
+{
+    tokio::spawn(work).await.map_err(|_| Problem::UNAVAILABLE)?.map_err(Into::into)
+}

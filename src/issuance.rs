@@ -8,22 +8,23 @@ mod conditional;
 mod optimistic;
 mod pessimistic;
 mod redlock;
+mod single;
 mod unlocked;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use self::batched::Batched;
-use crate::coupons::{Entry, Order, Outcome, Timestamp};
+use self::single::Single;
+use crate::coupons::{Order, Outcome};
 use crate::lock::{LockError, Locks};
 use crate::memory::{Known, Memory};
-use crate::metrics::{IssueMetrics, LockMetrics, Rerun, Wait, outcome_label};
-use crate::store::{Inserted, LockedCoupon, Store, StoreError, Tx};
+use crate::metrics::{IssueMetrics, LockMetrics, Metrics, Rerun, Wait, outcome_label};
+use crate::store::{Store, StoreError};
 
 /// Most orders that wait at once: per code under `batched`, in all under the other strategies. Beyond it "busy" is the
 /// better answer; below it a rush of ten thousand users is nobody's error.
@@ -109,26 +110,10 @@ struct Ticket {
     round: u32,
     /// When its handler began: the lock wait counts from here.
     entered: Instant,
-    /// Alive as long as the caller of a single-issue strategy waits.
-    caller: Weak<()>,
 }
 
-impl Ticket {
-    /// Whether its caller still waits.
-    fn is_wanted(&self) -> bool {
-        self.caller.strong_count() > 0
-    }
-}
-
-/// What one run of a single-issue strategy came to.
-enum Step {
-    /// It was issued.
-    Issued(Entry),
-    /// Nothing was written; [`explain`] finds out why.
-    Refused,
-    /// Somebody else was faster; run it again.
-    Conflict,
-}
+/// The other end of a caller's wait. It is closed when he has left or his deadline has passed.
+type Caller = oneshot::Sender<Result<Outcome, IssueError>>;
 
 /// What all strategies work with.
 struct Parts {
@@ -158,30 +143,21 @@ pub struct IssuerConfig {
 pub struct Issuer {
     parts: Arc<Parts>,
     deadline: Duration,
-    /// One permit per pooled connection, so that nobody waits for one inside a task.
-    turns: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    single: Single,
     batched: Arc<Batched>,
 }
 
 impl Issuer {
     /// Puts the parts together.
-    pub fn new(
-        config: &IssuerConfig,
-        store: Store,
-        locks: Locks,
-        memory: Arc<Memory>,
-        (issue, lock): (IssueMetrics, LockMetrics),
-    ) -> Self {
+    pub fn new(config: &IssuerConfig, store: Store, locks: Locks, memory: Arc<Memory>, metrics: &Metrics) -> Self {
         let IssuerConfig { strategy, on_lock_loss, pool_size, deadline } = *config;
-        let tasks = TaskTracker::new();
+        let (issue, lock, tasks) = (metrics.issue.clone(), metrics.lock.clone(), TaskTracker::new());
         let parts = Arc::new(Parts { strategy, on_lock_loss, store, locks, memory, issue, lock, tasks });
         Self {
+            single: Single::new(Arc::clone(&parts), pool_size),
             batched: Batched::new(Arc::clone(&parts)),
             parts,
             deadline,
-            turns: Arc::new(Semaphore::new(pool_size as usize)),
-            waiting: AtomicUsize::new(0),
         }
     }
 
@@ -193,7 +169,7 @@ impl Issuer {
         let result = match self.parts.memory.knows(&order) {
             Known::Answer(outcome) => Ok(outcome),
             Known::Unavailable => Err(IssueError::Unavailable(None)),
-            Known::UnlessHeld(_) | Known::Undecided => {
+            Known::Undecided => {
                 tokio::time::timeout_at(deadline, self.decide(order, entered)).await.unwrap_or(Err(IssueError::Busy))
             }
         };
@@ -218,28 +194,11 @@ impl Issuer {
 
     async fn decide(&self, order: Order, entered: Instant) -> Result<Outcome, IssueError> {
         let Some(round) = self.parts.memory.round() else { return Err(IssueError::Unavailable(None)) };
-        let ticket = Ticket { order, round, entered, caller: Weak::new() };
+        let ticket = Ticket { order, round, entered };
         match self.parts.strategy {
             Strategy::Batched => self.batched.issue(ticket).await,
-            _ => self.single(ticket).await,
+            _ => self.single.issue(ticket).await,
         }
-    }
-
-    /// Waits for a turn, which a client may leave, and then works in a task, which it may not.
-    async fn single(&self, mut ticket: Ticket) -> Result<Outcome, IssueError> {
-        // Dropped with this future: that is how the task sees that the caller has gone.
-        let caller = Arc::new(());
-        ticket.caller = Arc::downgrade(&caller);
-        let _place = Place::take(&self.waiting, &self.parts.issue)?;
-        let queued = Instant::now();
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| IssueError::Busy)?;
-        self.parts.issue.pool_wait(queued);
-        let parts = Arc::clone(&self.parts);
-        let work = async move {
-            let _turn = turn;
-            parts.run(&ticket).await
-        };
-        self.parts.tasks.spawn(work).await.unwrap_or(Err(IssueError::Unavailable(None)))
     }
 
     /// Waits until all work that has begun is finished. Call it when no new orders come in.
@@ -249,67 +208,7 @@ impl Issuer {
     }
 }
 
-/// A place among the waiting, given up when dropped.
-struct Place<'a> {
-    waiting: &'a AtomicUsize,
-    metrics: &'a IssueMetrics,
-}
-
-impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize, metrics: &'a IssueMetrics) -> Result<Self, IssueError> {
-        if waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE_MAX {
-            waiting.fetch_sub(1, Ordering::Relaxed);
-            metrics.shed();
-            return Err(IssueError::Busy);
-        }
-        metrics.queued(1);
-        Ok(Self { waiting, metrics })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.queued(-1);
-    }
-}
-
 impl Parts {
-    /// Runs a single-issue strategy until it decides.
-    async fn run(&self, ticket: &Ticket) -> Result<Outcome, IssueError> {
-        if let Some(refusal) = self.memory.refusal(&ticket.order.code) {
-            let held = self.store.held_by(&ticket.order).await?;
-            return Ok(held.map_or(refusal, |entry| entry.answer(&ticket.order)));
-        }
-        let runs = if self.strategy == Strategy::Optimistic { optimistic::RUNS_MAX } else { RUNS_MAX };
-        for run in 1..=runs {
-            match self.step(ticket).await {
-                Ok(Step::Issued(entry)) => return Ok(Outcome::Issued(entry)),
-                Ok(Step::Refused) => {
-                    if let Some(outcome) = self.explain(ticket).await? {
-                        return Ok(outcome);
-                    }
-                }
-                Ok(Step::Conflict) => {}
-                Err(Failure::Lock(error)) => return Err(error.into()),
-                Err(Failure::Store(error)) => self.may_run_again(error)?,
-            }
-            pause(run).await;
-        }
-        Err(IssueError::Busy)
-    }
-
-    async fn step(&self, ticket: &Ticket) -> Result<Step, Failure> {
-        match self.strategy {
-            Strategy::Unlocked => unlocked::issue(self, ticket).await,
-            Strategy::Conditional => conditional::issue(self, ticket).await,
-            Strategy::Optimistic => optimistic::issue(self, ticket).await,
-            Strategy::Pessimistic => pessimistic::issue(self, ticket).await,
-            Strategy::Redlock => redlock::issue(self, ticket).await,
-            Strategy::Batched => unreachable!("the batch has its own way"),
-        }
-    }
-
     /// Counts an error after which the same work may be run again, and returns any other.
     fn may_run_again(&self, error: StoreError) -> Result<(), StoreError> {
         let reason = match error {
@@ -326,72 +225,10 @@ impl Parts {
         Ok(())
     }
 
-    /// The last two statements of every single-issue strategy: insert the child after its parent, commit.
-    async fn finish(&self, mut tx: Tx, ticket: &Ticket, won: Won) -> Result<Step, Failure> {
-        if tx.insert(&ticket.order, won.serial, won.issued_at).await? == Inserted::Duplicate {
-            tx.roll_back().await?;
-            return Ok(Step::Refused);
-        }
-        let started = tx.started();
-        tx.commit().await?;
-        self.issue.transaction(started);
-        Ok(Step::Issued(Entry {
-            code: ticket.order.code.clone(),
-            user_id: ticket.order.user.clone(),
-            serial: won.serial,
-            round: ticket.round,
-            request_id: ticket.order.request,
-            issued_at: won.issued_at,
-        }))
-    }
-
-    /// Finds out why an order was refused; `None` when there is no reason any more.
-    async fn explain(&self, ticket: &Ticket) -> Result<Option<Outcome>, IssueError> {
-        if let Some(entry) = self.store.held_by(&ticket.order).await? {
-            return Ok(Some(entry.answer(&ticket.order)));
-        }
-        let mut tx = self.store.begin().await?;
-        let coupon = tx.read(&ticket.order.code).await?;
-        tx.roll_back().await?;
-        match coupon {
-            None => Ok(Some(Outcome::UnknownCoupon)),
-            Some(coupon) if coupon.round != ticket.round => {
-                self.memory.poke();
-                Err(IssueError::Busy)
-            }
-            Some(coupon) if !coupon.open => Ok(Some(Outcome::NotOpen(coupon.opens_in))),
-            Some(coupon) if coupon.remaining == 0 => {
-                self.memory.poke();
-                Ok(Some(Outcome::SoldOut))
-            }
-            Some(_) => Ok(None),
-        }
-    }
-
     /// Records the wait of a request that has got the exclusive right.
     fn granted(&self, ticket: &Ticket) {
         self.lock.waited(Wait::Granted, ticket.entered);
     }
-}
-
-/// What an order has won before its row is written.
-struct Won {
-    serial: Option<u32>,
-    issued_at: Timestamp,
-}
-
-/// Why a run failed.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Lock(#[from] LockError),
-}
-
-/// Whether a coupon row that was read allows an issue in the ticket's round.
-fn issuable(coupon: Option<LockedCoupon>, ticket: &Ticket) -> Option<LockedCoupon> {
-    coupon.filter(|coupon| coupon.round == ticket.round && coupon.open && coupon.remaining > 0)
 }
 
 /// Waits a little, longer and with more jitter after every run.

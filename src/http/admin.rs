@@ -16,9 +16,9 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::coupons::CouponBody;
+use super::detached;
 use super::extract::{CodeInPath, Json, window};
 use super::problem::Problem;
-use super::users::detached;
 use crate::app::App;
 use crate::coupons::Timestamp;
 use crate::memory::CHANGE_SEEN_BY_ALL;

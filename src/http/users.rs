@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json as Body;
 use axum::extract::State;
 
+use super::detached;
 use super::extract::UserInPath;
 use super::issue::WalletEntry;
 use super::problem::{Problem, ProblemBody};
@@ -23,13 +24,4 @@ pub(super) async fn coupons(
 ) -> Result<Body<Vec<Entry>>, Problem> {
     let read = async move { app.store.wallet_of(&user).await };
     Ok(Body(detached(read).await?))
-}
-
-/// Runs database work in a task of its own: a client that hangs up drops this handler, never a statement under way.
-pub(super) async fn detached<T, E>(work: impl Future<Output = Result<T, E>> + Send + 'static) -> Result<T, Problem>
-where
-    T: Send + 'static,
-    E: Into<Problem> + Send + 'static,
-{
-    tokio::spawn(work).await.map_err(|_| Problem::UNAVAILABLE)?.map_err(Into::into)
 }

@@ -1,21 +1,23 @@
 //! One Redlock and one call for all that wait. The default.
 //!
 //! Orders gather in a queue per code. The first one starts a task that takes the lock; when the lock is granted the batch
-//! closes, so whoever arrived meanwhile is in it. One `CALL issue_batch` settles it, and while the lease is given back the
-//! answers go out. A task ends when its queue is empty.
+//! closes, so whoever arrived meanwhile is in it. One `CALL issue_batch` settles it; the lease goes back and the answers
+//! go out. A task ends when its queue is empty.
 
-use std::collections::HashMap;
+mod queue;
+
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{IssueError, OnLockLoss, Parts, QUEUE_MAX, RUNS_MAX, Ticket, pause};
+use self::queue::{Answer, Attendance, Queues, Waiting};
+use super::{IssueError, OnLockLoss, Parts, RUNS_MAX, Ticket, pause};
 use crate::coupons::{Code, Order, Outcome};
 use crate::lock::{HANDOVER, Lease, LockError, Patience};
-use crate::metrics::Wait;
-use crate::store::{Lane, StoreError, fitting};
+use crate::store::{Lane, StoreError};
 
 /// Connections for batches per replica; more codes than that take turns.
 const LANES: usize = 8;
@@ -26,26 +28,11 @@ const RELEASE_LEAD: Duration = Duration::from_millis(2);
 /// Pause after a batch that the database could not settle, so that a failing database is not asked without end.
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
-type Answer = Result<Outcome, IssueError>;
-
-/// An order and the caller who waits for its answer. The channel closes when the caller leaves or his deadline passes.
-struct Waiting {
-    ticket: Ticket,
-    caller: oneshot::Sender<Answer>,
-}
-
-/// The orders that wait for one code.
-#[derive(Default)]
-struct Queue {
-    waiting: Vec<Waiting>,
-    /// Whether a task works on this queue.
-    attended: bool,
-}
-
 /// The queues of all codes and the connections they share.
 pub(super) struct Batched {
     parts: Arc<Parts>,
-    queues: Mutex<HashMap<Code, Queue>>,
+    queues: Queues,
+    /// Lanes that nobody uses now; there are never more than [`LANES`] in all.
     lanes: Mutex<Vec<Lane>>,
     turns: Semaphore,
 }
@@ -59,19 +46,18 @@ enum Right {
 
 impl Batched {
     pub(super) fn new(parts: Arc<Parts>) -> Arc<Self> {
-        let lanes = (0..LANES).map(|_| parts.store.lane()).collect();
-        Arc::new(Self { parts, queues: Mutex::default(), lanes: Mutex::new(lanes), turns: Semaphore::new(LANES) })
+        let queues = Queues::new(parts.issue.clone(), parts.lock.clone());
+        Arc::new(Self { parts, queues, lanes: Mutex::default(), turns: Semaphore::new(LANES) })
     }
 
     /// Connects the lane that the next batch will take.
     pub(super) async fn warm(&self) {
-        let lane = self.lanes.lock().expect("nothing panics while it holds this lock").pop();
-        if let Some(mut lane) = lane {
-            if let Err(error) = lane.connect().await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "cannot connect to the database yet");
-            }
-            self.lanes.lock().expect("nothing panics while it holds this lock").push(lane);
+        let Ok(_turn) = self.turns.acquire().await else { return };
+        let mut lane = self.parts.store.lane();
+        if let Err(error) = lane.connect().await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot connect to the database yet");
         }
+        self.lanes.lock().push(lane);
     }
 
     /// Queues the order and waits for its answer. Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, one more
@@ -79,57 +65,23 @@ impl Batched {
     pub(super) async fn issue(self: &Arc<Self>, ticket: Ticket) -> Answer {
         let (caller, answer) = oneshot::channel();
         let code = ticket.order.code.clone();
-        if self.push(Waiting { ticket, caller })? {
+        if self.queues.push(Waiting { ticket, caller })? {
             let batched = Arc::clone(self);
             self.parts.tasks.spawn(async move { batched.attend(&code).await });
         }
         answer.await.unwrap_or(Err(IssueError::Unavailable(None)))
     }
 
-    /// Returns whether the queue needs a task to attend to it.
-    fn push(&self, order: Waiting) -> Result<bool, IssueError> {
-        let mut queues = self.queues.lock().expect("nothing panics while it holds this lock");
-        let queue = queues.entry(order.ticket.order.code.clone()).or_default();
-        if queue.waiting.len() >= QUEUE_MAX {
-            self.parts.issue.shed();
-            return Err(IssueError::Busy);
-        }
-        queue.waiting.push(order);
-        self.parts.issue.queued(1);
-        Ok(!std::mem::replace(&mut queue.attended, true))
-    }
-
     /// Settles batch after batch until nobody waits for `code`.
     async fn attend(&self, code: &Code) {
-        let _attendance = Attendance { batched: self, code };
-        while self.is_wanted(code) {
+        let _attendance = Attendance { queues: &self.queues, code };
+        while self.queues.is_wanted(code) {
             let Ok(_turn) = self.turns.acquire().await else { return };
-            let lane = self.lanes.lock().expect("nothing panics while it holds this lock").pop();
-            let mut lane = lane.unwrap_or_else(|| self.parts.store.lane());
+            let idle = self.lanes.lock().pop();
+            let mut lane = idle.unwrap_or_else(|| self.parts.store.lane());
             self.take_turn(code, &mut lane).await;
-            self.lanes.lock().expect("nothing panics while it holds this lock").push(lane);
+            self.lanes.lock().push(lane);
         }
-    }
-
-    /// Whether somebody still waits; if not, the queue goes, and with it the task that asked.
-    fn is_wanted(&self, code: &Code) -> bool {
-        let mut queues = self.queues.lock().expect("nothing panics while it holds this lock");
-        let Some(queue) = queues.get_mut(code) else { return false };
-        let before = queue.waiting.len();
-        let lock = &self.parts.lock;
-        queue.waiting.retain(|order| {
-            let gone = order.caller.is_closed();
-            if gone {
-                lock.waited(Wait::Expired, order.ticket.entered);
-            }
-            !gone
-        });
-        self.parts.issue.queued(-difference(before, queue.waiting.len()));
-        let wanted = !queue.waiting.is_empty();
-        if !wanted {
-            queues.remove(code);
-        }
-        wanted
     }
 
     /// One batch: the right, the close, the call, the answers.
@@ -141,7 +93,7 @@ impl Batched {
             Ok(right) => self.settle_batch(code, lane, right).await,
             Err(LockError::Abandoned) => {}
             Err(LockError::QuorumGone) => {
-                for order in self.close(code) {
+                for order in self.queues.close(code) {
                     order.answer(Err(IssueError::Unavailable(None)));
                 }
             }
@@ -149,7 +101,7 @@ impl Batched {
     }
 
     async fn right(&self, code: &Code) -> Result<Right, LockError> {
-        match self.parts.locks.acquire(code.as_str(), Patience::Wake, || self.has_waiting(code)).await {
+        match self.parts.locks.acquire(code.as_str(), Patience::Wake, || self.queues.has_waiting(code)).await {
             Ok(lease) => Ok(Right::Leased(lease)),
             Err(LockError::QuorumGone) if self.parts.on_lock_loss == OnLockLoss::Bypass => {
                 self.parts.lock.bypassed();
@@ -159,30 +111,8 @@ impl Batched {
         }
     }
 
-    fn has_waiting(&self, code: &Code) -> bool {
-        let queues = self.queues.lock().expect("nothing panics while it holds this lock");
-        queues.get(code).is_some_and(|queue| queue.waiting.iter().any(|order| !order.caller.is_closed()))
-    }
-
-    /// Takes the next batch out of the queue: the earliest arrivals, without those whose callers have gone.
-    fn close(&self, code: &Code) -> Vec<Waiting> {
-        let mut queues = self.queues.lock().expect("nothing panics while it holds this lock");
-        let Some(queue) = queues.get_mut(code) else { return Vec::new() };
-        let mut batch = std::mem::take(&mut queue.waiting);
-        // Stable: equal stamps, and orders without one, keep their place in the queue.
-        batch.sort_by_key(|order| order.ticket.order.arrived_ms);
-        queue.waiting = batch.split_off(fitting(batch.iter().map(|order| &order.ticket.order)));
-        self.parts.issue.queued(-difference(batch.len(), 0));
-        batch.retain(|order| {
-            let gone = order.caller.is_closed();
-            self.parts.lock.waited(if gone { Wait::Expired } else { Wait::Granted }, order.ticket.entered);
-            !gone
-        });
-        batch
-    }
-
     async fn settle_batch(&self, code: &Code, lane: &mut Lane, right: Right) {
-        let batch = self.current(self.close(code));
+        let batch = self.current(self.queues.close(code));
         let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
         let round = batch.first().map_or(0, |order| order.ticket.round);
         let answers = self.settle(lane, code, round, &orders).await;
@@ -286,7 +216,7 @@ impl Batched {
 
     /// Answers everybody who waits for a code of which nothing can be had: one read tells who holds something already.
     async fn refuse(&self, code: &Code, lane: &mut Lane, refusal: &Outcome) {
-        let batch = self.current(self.close(code));
+        let batch = self.current(self.queues.close(code));
         if batch.is_empty() {
             return;
         }
@@ -310,34 +240,6 @@ impl Batched {
     }
 }
 
-/// A task at work on a queue. If it panics the queue goes with it, so that the next order starts another task.
-struct Attendance<'a> {
-    batched: &'a Batched,
-    code: &'a Code,
-}
-
-impl Drop for Attendance<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Ok(mut queues) = self.batched.queues.lock()
-            && let Some(queue) = queues.remove(self.code)
-        {
-            self.batched.parts.issue.queued(-difference(queue.waiting.len(), 0));
-        }
-    }
-}
-
-impl Waiting {
-    /// Answers the caller; one who has left meanwhile finds the same answer when he asks again.
-    fn answer(self, answer: Answer) {
-        let _ = self.caller.send(answer);
-    }
-}
-
 fn busy(orders: &[Order]) -> Vec<Answer> {
     orders.iter().map(|_| Err(IssueError::Busy)).collect()
-}
-
-fn difference(before: usize, after: usize) -> i64 {
-    i64::try_from(before - after).unwrap_or(i64::MAX)
 }

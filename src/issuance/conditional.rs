@@ -1,6 +1,7 @@
 //! The condition in the write: `UPDATE … WHERE remaining >= 1`. The control: what one WHERE gives without any lock.
 
-use super::{Failure, Parts, Step, Ticket, Won};
+use super::single::{Failure, Step, Won};
+use super::{Parts, Ticket};
 
 /// Round trips: 4 (begin, update, insert, commit).
 pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {

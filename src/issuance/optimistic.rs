@@ -1,6 +1,7 @@
 //! Version check: read without a lock, write only if nobody wrote since, else start over.
 
-use super::{Failure, Parts, Step, Ticket, Won, issuable};
+use super::single::{Failure, Step, Won, issuable};
+use super::{Parts, Ticket};
 
 /// Transactions per order before "busy": with `n` writers at once each round of attempts lets one through.
 pub(super) const RUNS_MAX: u32 = 50;

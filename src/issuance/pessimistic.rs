@@ -1,6 +1,7 @@
 //! Row lock: the first reader holds the row, the others queue inside InnoDB.
 
-use super::{Failure, Parts, Step, Ticket, Won, issuable};
+use super::single::{Failure, Step, Won, issuable};
+use super::{Parts, Ticket};
 
 /// Round trips: 5 (begin, select for update, update, insert, commit).
 pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {

@@ -2,14 +2,15 @@
 //!
 //! The write keeps its condition: a lease makes contention cheap, not writes safe.
 
-use super::{Failure, Parts, Step, Ticket, conditional};
+use super::single::{Failure, Step};
+use super::{Caller, Parts, Ticket, conditional};
 use crate::lock::{LockError, Patience};
 use crate::metrics::Wait;
 
 /// Round trips: 4 to MySQL (begin, update, insert, commit) and 2 to Redis (lock, unlock); 2 more for every attempt at a
 /// lock that somebody else holds. It waits as long as its caller, whose patience is the deadline.
-pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {
-    let acquired = parts.locks.acquire(ticket.order.code.as_str(), Patience::Retry, || ticket.is_wanted()).await;
+pub(super) async fn issue(parts: &Parts, ticket: &Ticket, caller: &Caller) -> Result<Step, Failure> {
+    let acquired = parts.locks.acquire(ticket.order.code.as_str(), Patience::Retry, || !caller.is_closed()).await;
     let lease = acquired.inspect_err(|error| {
         if *error == LockError::Abandoned {
             parts.lock.waited(Wait::Expired, ticket.entered);

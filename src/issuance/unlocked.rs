@@ -1,6 +1,7 @@
 //! No lock: read, decide, write. Two requests read the same count, and one decrement is lost. Here to show just that.
 
-use super::{Failure, Parts, Step, Ticket, Won, issuable};
+use super::single::{Failure, Step, Won, issuable};
+use super::{Parts, Ticket};
 
 /// Round trips: 5 (begin, select, update, insert, commit). The serial stays empty: there is no right one.
 pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {

@@ -1,9 +1,10 @@
 //! Wake-ups: a release pushes a token to a list on one node, and one waiter pops it. Only a hint: the lock is rslock's, and a
 //! waiter that misses its token asks again by itself after a short while.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
@@ -43,18 +44,18 @@ impl Wakes {
 
     /// `None` when the node cannot be asked.
     async fn pop(&self, name: &str) -> Option<()> {
-        let idle = self.idle.lock().expect("nothing panics while it holds this lock").pop();
+        let idle = self.idle.lock().pop();
         let (place, mut connection) = self.connection(idle).await?;
         let mut command = redis::cmd("BLPOP");
         command.arg(self.key(name)).arg(WAIT.as_secs_f64());
         command.query_async::<Option<(String, String)>>(&mut connection).await.ok()?;
-        self.idle.lock().expect("nothing panics while it holds this lock").push((place, connection));
+        self.idle.lock().push((place, connection));
         Some(())
     }
 
     /// Wakes one waiter for `name`. Returns whether there was one.
     pub(super) async fn wake(&self, name: &str) -> bool {
-        let current = self.pusher.lock().expect("nothing panics while it holds this lock").clone();
+        let current = self.pusher.lock().clone();
         let Some((place, mut connection)) = self.connection(current).await else { return false };
         let key = self.key(name);
         let mut pipeline = redis::pipe();
@@ -62,8 +63,7 @@ impl Wakes {
         // A waiter takes the token at once, and then there is no list whose life could be limited.
         pipeline.pexpire(&key, i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX));
         let left: Result<(bool,), _> = pipeline.query_async(&mut connection).await;
-        *self.pusher.lock().expect("nothing panics while it holds this lock") =
-            left.is_ok().then_some((place, connection));
+        *self.pusher.lock() = left.is_ok().then_some((place, connection));
         matches!(left, Ok((false,)))
     }
 

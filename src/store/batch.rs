@@ -7,19 +7,22 @@ use std::fmt::Write;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Either, Executor, Row};
 
-use super::wallet::entry;
+use super::wallet::{entry, entry_columns};
 use super::{Lane, StoreError, limited};
 use crate::coupons::{Code, Entry, Order, Settlement, Timestamp, UserId};
 
 /// The entries which the batch's users hold in the scope of a code, without any lock.
-const HELD: &str = "SELECT w.user_id, held.code, CAST(w.serial AS UNSIGNED), w.request_id, \
-       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at), w.round \
+const HELD: &str = concat!(
+    "SELECT ",
+    entry_columns!("held"),
+    " \
   FROM coupon AS c \
   JOIN JSON_TABLE(?, '$[*]' COLUMNS (o VARCHAR(255) CHARACTER SET utf8mb4 PATH '$')) AS j \
   JOIN wallet AS w ON w.round = c.round AND w.scope = c.scope \
    AND w.user_id = CONVERT(SUBSTRING(j.o, 46) USING ascii) COLLATE ascii_bin \
   JOIN coupon AS held ON held.id = w.coupon_id \
- WHERE c.code = ?";
+ WHERE c.code = ?"
+);
 
 /// Longest JSON text of a batch. With it a call fits into one TLS record of 16 KiB: sqlx 0.9 writes every record by itself
 /// and leaves Nagle's algorithm on, so that a second record would wait 40 ms for the server's delayed acknowledgement.
@@ -54,7 +57,7 @@ impl Lane {
         let query = sqlx::query(HELD).bind(encode(orders)).bind(code.as_str());
         let rows = limited(query.fetch_all(&mut connection)).await?;
         self.keep(connection);
-        let entries: Result<Vec<Entry>, _> = rows.iter().map(|row| entry(row, row.try_get(5)?)).collect();
+        let entries: Result<Vec<Entry>, _> = rows.iter().map(entry).collect();
         Ok(entries?.into_iter().map(|entry| (entry.user_id.clone(), entry)).collect())
     }
 }
@@ -90,7 +93,7 @@ async fn settle(
         match &mut settlement {
             None => settlement = Some(summary(&row)?),
             Some(settled) => {
-                let entry = entry(&row, settled.round)?;
+                let entry = entry(&row)?;
                 settled.held.insert(entry.user_id.clone(), entry);
             }
         }

@@ -15,22 +15,21 @@ use super::{StoreError, limited};
 /// An open transaction. Dropped without [`Tx::commit`] or [`Tx::roll_back`], it closes its connection, and the server
 /// rolls back.
 pub struct Tx {
-    /// There until the end.
+    /// There until the transaction is over.
     connection: Option<PoolConnection<MySql>>,
     started: Instant,
-    open: bool,
 }
 
 impl Tx {
     pub(super) async fn begin(pool: &MySqlPool) -> Result<Self, StoreError> {
         let connection = pool.acquire().await.map_err(StoreError::Unavailable)?;
-        let mut tx = Self { connection: Some(connection), started: Instant::now(), open: true };
+        let mut tx = Self { connection: Some(connection), started: Instant::now() };
         limited(tx.connection().execute("START TRANSACTION")).await?;
         Ok(tx)
     }
 
     fn connection(&mut self) -> &mut MySqlConnection {
-        self.connection.as_mut().expect("only dropping takes it out")
+        self.connection.as_mut().expect("only its end takes it out")
     }
 
     /// When it began.
@@ -56,24 +55,25 @@ impl Tx {
 
     /// Makes it durable. After [`StoreError::Unknown`] it may or may not be.
     pub async fn commit(mut self) -> Result<(), StoreError> {
-        limited(self.connection().execute("COMMIT")).await?;
-        self.open = false;
-        Ok(())
+        self.end("COMMIT").await
     }
 
-    /// Takes everything back and returns the connection to the pool.
+    /// Takes everything back.
     pub async fn roll_back(mut self) -> Result<(), StoreError> {
-        limited(self.connection().execute("ROLLBACK")).await?;
-        self.open = false;
+        self.end("ROLLBACK").await
+    }
+
+    /// Ends it and returns the connection to the pool.
+    async fn end(&mut self, statement: &'static str) -> Result<(), StoreError> {
+        limited(self.connection().execute(statement)).await?;
+        self.connection = None;
         Ok(())
     }
 }
 
 impl Drop for Tx {
     fn drop(&mut self) {
-        if self.open
-            && let Some(connection) = self.connection.take()
-        {
+        if let Some(connection) = self.connection.take() {
             close(connection);
         }
     }

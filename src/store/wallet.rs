@@ -7,25 +7,46 @@ use sqlx::mysql::MySqlRow;
 use super::{Lane, Store, StoreError, Tx, limited};
 use crate::coupons::{Code, Entry, Order, RequestId, Timestamp, UserId};
 
+/// The columns that [`entry`] reads, from `wallet AS w` and the coupon row called `$coupon`.
+macro_rules! entry_columns {
+    ($coupon:literal) => {
+        concat!(
+            "w.user_id, ",
+            $coupon,
+            ".code, CAST(w.serial AS UNSIGNED), w.request_id, TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at), w.round"
+        )
+    };
+}
+pub(super) use entry_columns;
+
 /// What a user holds in the current round; the primary key finds it, whatever the scope.
-const OF_USER: &str = "SELECT w.user_id, c.code, CAST(w.serial AS UNSIGNED), w.request_id, \
-       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at), w.round \
+const OF_USER: &str = concat!(
+    "SELECT ",
+    entry_columns!("c"),
+    " \
   FROM coupon AS c \
   JOIN wallet AS w ON w.round = c.round AND w.scope = c.scope AND w.user_id = ? AND w.coupon_id = c.id \
- ORDER BY c.code";
+ ORDER BY c.code"
+);
 
 /// What a user holds in the scope of one code.
-const HELD_BY: &str = "SELECT w.user_id, held.code, CAST(w.serial AS UNSIGNED), w.request_id, \
-       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at), w.round \
+const HELD_BY: &str = concat!(
+    "SELECT ",
+    entry_columns!("held"),
+    " \
   FROM coupon AS c \
   JOIN wallet AS w ON w.round = c.round AND w.scope = c.scope AND w.user_id = ? \
   JOIN coupon AS held ON held.id = w.coupon_id \
- WHERE c.code = ?";
+ WHERE c.code = ?"
+);
 
 /// All entries of a scope in a round.
-const OF_SCOPE: &str = "SELECT w.user_id, c.code, CAST(w.serial AS UNSIGNED), w.request_id, \
-       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at), w.round \
-  FROM wallet AS w JOIN coupon AS c ON c.id = w.coupon_id WHERE w.round = ? AND w.scope = ?";
+const OF_SCOPE: &str = concat!(
+    "SELECT ",
+    entry_columns!("c"),
+    " \
+  FROM wallet AS w JOIN coupon AS c ON c.id = w.coupon_id WHERE w.round = ? AND w.scope = ?"
+);
 
 /// Waits for every transaction that is still at work on a coupon of the scope.
 const FENCE: &str = "SELECT id FROM coupon WHERE scope = ? LOCK IN SHARE MODE";
@@ -44,8 +65,8 @@ pub enum Inserted {
     Duplicate,
 }
 
-/// Reads an entry from the columns user, code, serial, request id, issued at.
-pub(super) fn entry(row: &MySqlRow, round: u32) -> Result<Entry, sqlx::Error> {
+/// Reads an entry from [`entry_columns`].
+pub(super) fn entry(row: &MySqlRow) -> Result<Entry, sqlx::Error> {
     let id = |column: usize| -> Result<String, sqlx::Error> { row.try_get(column) };
     let malformed = |text: &str| sqlx::Error::Decode(format!("`{text}` in the wallet is no id").into());
     let (user, code) = (id(0)?, id(1)?);
@@ -55,7 +76,7 @@ pub(super) fn entry(row: &MySqlRow, round: u32) -> Result<Entry, sqlx::Error> {
         code: Code::parse(&code).ok_or_else(|| malformed(&code))?,
         user_id: UserId::parse(&user).ok_or_else(|| malformed(&user))?,
         serial: serial.and_then(|serial| u32::try_from(serial).ok()),
-        round,
+        round: row.try_get(5)?,
         request_id: RequestId(request.try_into().map_err(|_| malformed("request_id"))?),
         issued_at: Timestamp(row.try_get(4)?),
     })
@@ -69,7 +90,7 @@ impl Store {
             sqlx::query(OF_USER).bind(user.as_str()).fetch_all(connection).await
         })
         .await?;
-        rows.iter().map(|row| Ok(entry(row, row.try_get(5)?)?)).collect()
+        rows.iter().map(|row| Ok(entry(row)?)).collect()
     }
 
     /// What the order's user holds in the scope of its code.
@@ -79,7 +100,7 @@ impl Store {
             sqlx::query(HELD_BY).bind(order.user.as_str()).bind(order.code.as_str()).fetch_optional(connection).await
         })
         .await?;
-        row.map(|row| Ok(entry(&row, row.try_get(5)?)?)).transpose()
+        row.map(|row| Ok(entry(&row)?)).transpose()
     }
 }
 
@@ -90,7 +111,7 @@ impl Lane {
         limited(sqlx::query(FENCE).bind(scope).fetch_all(&mut connection)).await?;
         let rows = limited(sqlx::query(OF_SCOPE).bind(round).bind(scope).fetch_all(&mut connection)).await?;
         self.keep(connection);
-        rows.iter().map(|row| Ok(entry(row, round)?)).collect()
+        rows.iter().map(|row| Ok(entry(row)?)).collect()
     }
 }
 

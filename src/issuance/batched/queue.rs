@@ -1,0 +1,127 @@
+//! The orders that wait, by code. At most one task attends to a code's queue; a queue without orders does not exist.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+
+use crate::coupons::{Code, Outcome};
+use crate::issuance::{Caller, IssueError, QUEUE_MAX, Ticket};
+use crate::metrics::{IssueMetrics, LockMetrics, Wait};
+use crate::store::fitting;
+
+/// What an order is told.
+pub(super) type Answer = Result<Outcome, IssueError>;
+
+/// An order and the caller who waits for its answer.
+pub(super) struct Waiting {
+    pub(super) ticket: Ticket,
+    pub(super) caller: Caller,
+}
+
+impl Waiting {
+    /// Answers the caller; one who has left meanwhile finds the same answer when he asks again.
+    pub(super) fn answer(self, answer: Answer) {
+        let _ = self.caller.send(answer);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.caller.is_closed()
+    }
+}
+
+/// The queues of all codes. A code has one as long as a task attends to it.
+pub(super) struct Queues {
+    by_code: Mutex<HashMap<Code, Vec<Waiting>>>,
+    issue: IssueMetrics,
+    lock: LockMetrics,
+}
+
+impl Queues {
+    pub(super) fn new(issue: IssueMetrics, lock: LockMetrics) -> Self {
+        Self { by_code: Mutex::default(), issue, lock }
+    }
+
+    /// Adds an order. Returns whether its queue is new and needs a task that attends to it.
+    pub(super) fn push(&self, order: Waiting) -> Result<bool, IssueError> {
+        let mut queues = self.by_code.lock();
+        let code = &order.ticket.order.code;
+        let Some(queue) = queues.get_mut(code) else {
+            queues.insert(code.clone(), vec![order]);
+            self.issue.queued(1);
+            return Ok(true);
+        };
+        if queue.len() >= QUEUE_MAX {
+            self.issue.shed();
+            return Err(IssueError::Busy);
+        }
+        queue.push(order);
+        self.issue.queued(1);
+        Ok(false)
+    }
+
+    /// Whether somebody still waits for `code`. If not, the queue goes, and the task that asked must go, too.
+    pub(super) fn is_wanted(&self, code: &Code) -> bool {
+        let mut queues = self.by_code.lock();
+        let Some(queue) = queues.get_mut(code) else { return false };
+        let before = queue.len();
+        queue.retain(|order| {
+            if order.is_gone() {
+                self.lock.waited(Wait::Expired, order.ticket.entered);
+            }
+            !order.is_gone()
+        });
+        let wanted = !queue.is_empty();
+        self.left(before - queue.len());
+        if !wanted {
+            queues.remove(code);
+        }
+        wanted
+    }
+
+    /// Whether a caller for `code` still waits.
+    pub(super) fn has_waiting(&self, code: &Code) -> bool {
+        self.by_code.lock().get(code).is_some_and(|queue| queue.iter().any(|order| !order.is_gone()))
+    }
+
+    /// Takes the next batch out of the queue: the earliest arrivals, without those whose callers have gone.
+    pub(super) fn close(&self, code: &Code) -> Vec<Waiting> {
+        let mut queues = self.by_code.lock();
+        let Some(queue) = queues.get_mut(code) else { return Vec::new() };
+        let mut batch = std::mem::take(queue);
+        // Stable: equal stamps, and orders without one, keep their place in the queue.
+        batch.sort_by_key(|order| order.ticket.order.arrived_ms);
+        *queue = batch.split_off(fitting(batch.iter().map(|order| &order.ticket.order)));
+        self.left(batch.len());
+        batch.retain(|order| {
+            let gone = order.is_gone();
+            self.lock.waited(if gone { Wait::Expired } else { Wait::Granted }, order.ticket.entered);
+            !gone
+        });
+        batch
+    }
+
+    /// Drops a queue with all who wait in it.
+    fn drop_all(&self, code: &Code) {
+        if let Some(queue) = self.by_code.lock().remove(code) {
+            self.left(queue.len());
+        }
+    }
+
+    fn left(&self, orders: usize) {
+        self.issue.queued(-i64::try_from(orders).unwrap_or(i64::MAX));
+    }
+}
+
+/// A task at work on a queue. If it panics the queue goes with it, so that the next order starts another task.
+pub(super) struct Attendance<'a> {
+    pub(super) queues: &'a Queues,
+    pub(super) code: &'a Code,
+}
+
+impl Drop for Attendance<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.queues.drop_all(self.code);
+        }
+    }
+}

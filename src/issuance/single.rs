@@ -1,0 +1,182 @@
+//! What the strategies share that issue one by one: a turn at a connection, the runs, the last two statements, and the reason
+//! for a refusal.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{
+    Caller, IssueError, Parts, QUEUE_MAX, RUNS_MAX, Strategy, Ticket, conditional, optimistic, pause, pessimistic,
+    redlock, unlocked,
+};
+use crate::coupons::{Entry, Outcome, Timestamp};
+use crate::lock::LockError;
+use crate::metrics::IssueMetrics;
+use crate::store::{Inserted, LockedCoupon, StoreError, Tx};
+
+/// Issues one by one, as many at once as the pool has connections.
+pub(super) struct Single {
+    parts: Arc<Parts>,
+    /// One permit per pooled connection, so that orders do not wait for one another inside their tasks.
+    turns: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+impl Single {
+    pub(super) fn new(parts: Arc<Parts>, pool_size: u32) -> Self {
+        Self { parts, turns: Arc::new(Semaphore::new(pool_size as usize)), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Waits for a turn, which a client may leave, and then works in a task, which it may not.
+    pub(super) async fn issue(&self, ticket: Ticket) -> Result<Outcome, IssueError> {
+        let _place = Place::take(&self.waiting, &self.parts.issue)?;
+        let queued = Instant::now();
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| IssueError::Busy)?;
+        self.parts.issue.pool_wait(queued);
+        let parts = Arc::clone(&self.parts);
+        let (caller, answer) = oneshot::channel();
+        self.parts.tasks.spawn(async move {
+            let _turn = turn;
+            let settled = parts.run(&ticket, &caller).await;
+            // A caller who has left meanwhile finds the same answer when he asks again.
+            let _ = caller.send(settled);
+        });
+        answer.await.unwrap_or(Err(IssueError::Unavailable(None)))
+    }
+}
+
+/// A place among the waiting, given up when dropped.
+struct Place<'a> {
+    waiting: &'a AtomicUsize,
+    metrics: &'a IssueMetrics,
+}
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize, metrics: &'a IssueMetrics) -> Result<Self, IssueError> {
+        if waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE_MAX {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            metrics.shed();
+            return Err(IssueError::Busy);
+        }
+        metrics.queued(1);
+        Ok(Self { waiting, metrics })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.metrics.queued(-1);
+    }
+}
+
+/// What one run of a single-issue strategy came to.
+pub(super) enum Step {
+    /// It was issued.
+    Issued(Entry),
+    /// Nothing was written; [`Parts::explain`] finds out why.
+    Refused,
+    /// Somebody else was faster; run it again.
+    Conflict,
+}
+
+/// What an order has won before its row is written.
+pub(super) struct Won {
+    pub(super) serial: Option<u32>,
+    pub(super) issued_at: Timestamp,
+}
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Lock(#[from] LockError),
+}
+
+/// Whether a coupon row that was read allows an issue in the ticket's round.
+pub(super) fn issuable(coupon: Option<LockedCoupon>, ticket: &Ticket) -> Option<LockedCoupon> {
+    coupon.filter(|coupon| coupon.round == ticket.round && coupon.open && coupon.remaining > 0)
+}
+
+impl Parts {
+    /// Runs a single-issue strategy until it decides.
+    async fn run(&self, ticket: &Ticket, caller: &Caller) -> Result<Outcome, IssueError> {
+        if let Some(refusal) = self.memory.refusal(&ticket.order.code) {
+            let held = self.store.held_by(&ticket.order).await?;
+            return Ok(held.map_or(refusal, |entry| entry.answer(&ticket.order)));
+        }
+        let runs = if self.strategy == Strategy::Optimistic { optimistic::RUNS_MAX } else { RUNS_MAX };
+        for run in 1..=runs {
+            match self.step(ticket, caller).await {
+                Ok(Step::Issued(entry)) => return Ok(Outcome::Issued(entry)),
+                Ok(Step::Refused) => {
+                    if let Some(outcome) = self.explain(ticket).await? {
+                        return Ok(outcome);
+                    }
+                }
+                Ok(Step::Conflict) => {}
+                Err(Failure::Lock(error)) => return Err(error.into()),
+                Err(Failure::Store(error)) => self.may_run_again(error)?,
+            }
+            pause(run).await;
+        }
+        Err(IssueError::Busy)
+    }
+
+    async fn step(&self, ticket: &Ticket, caller: &Caller) -> Result<Step, Failure> {
+        match self.strategy {
+            Strategy::Unlocked => unlocked::issue(self, ticket).await,
+            Strategy::Conditional => conditional::issue(self, ticket).await,
+            Strategy::Optimistic => optimistic::issue(self, ticket).await,
+            Strategy::Pessimistic => pessimistic::issue(self, ticket).await,
+            Strategy::Redlock => redlock::issue(self, ticket, caller).await,
+            Strategy::Batched => unreachable!("the batch has its own way"),
+        }
+    }
+
+    /// The last two statements of every single-issue strategy: insert the child after its parent, commit.
+    pub(super) async fn finish(&self, mut tx: Tx, ticket: &Ticket, won: Won) -> Result<Step, Failure> {
+        if tx.insert(&ticket.order, won.serial, won.issued_at).await? == Inserted::Duplicate {
+            tx.roll_back().await?;
+            return Ok(Step::Refused);
+        }
+        let started = tx.started();
+        tx.commit().await?;
+        self.issue.transaction(started);
+        Ok(Step::Issued(Entry {
+            code: ticket.order.code.clone(),
+            user_id: ticket.order.user.clone(),
+            serial: won.serial,
+            round: ticket.round,
+            request_id: ticket.order.request,
+            issued_at: won.issued_at,
+        }))
+    }
+
+    /// Finds out why an order was refused; `None` when there is no reason any more.
+    async fn explain(&self, ticket: &Ticket) -> Result<Option<Outcome>, IssueError> {
+        if let Some(entry) = self.store.held_by(&ticket.order).await? {
+            return Ok(Some(entry.answer(&ticket.order)));
+        }
+        let mut tx = self.store.begin().await?;
+        let coupon = tx.read(&ticket.order.code).await?;
+        tx.roll_back().await?;
+        match coupon {
+            None => Ok(Some(Outcome::UnknownCoupon)),
+            Some(coupon) if coupon.round != ticket.round => {
+                self.memory.poke();
+                Err(IssueError::Busy)
+            }
+            Some(coupon) if !coupon.open => Ok(Some(Outcome::NotOpen(coupon.opens_in))),
+            Some(coupon) if coupon.remaining == 0 => {
+                self.memory.poke();
+                Ok(Some(Outcome::SoldOut))
+            }
+            Some(_) => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Issues: what became of orders, and how they were settled.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::seconds;
+use crate::coupons::{Code, Outcome};
+
+/// Most codes that get a label of their own; the rest share `other`.
+const CODES_MAX: usize = 32;
+
+/// The label value of codes without a label of their own.
+const OTHER: &str = "other";
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct IssueLabels {
+    code: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CodeLabel {
+    code: String,
+}
+
+label_values! {
+    /// Why the same batch was run again.
+    Rerun {
+        /// A user took a coupon of another code meanwhile.
+        Duplicate => "duplicate",
+        /// Rows were locked or a deadlock was broken.
+        Contended => "contended",
+        /// It is not known whether it was carried out.
+        Unknown => "unknown",
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RerunLabels {
+    reason: &'static str,
+}
+
+/// What asking for coupons came to.
+#[derive(Clone)]
+pub struct IssueMetrics {
+    outcomes: Family<IssueLabels, Counter>,
+    codes: Arc<RwLock<BTreeSet<Code>>>,
+    remaining: Family<CodeLabel, Gauge>,
+    batch_size: Histogram,
+    reruns: Family<RerunLabels, Counter>,
+    queue_depth: Gauge,
+    shed: Counter,
+    unknown_outcomes: Counter,
+    transaction: Histogram,
+    pool_wait: Histogram,
+    generation_age: Gauge<f64, std::sync::atomic::AtomicU64>,
+}
+
+/// All values of the label `outcome`: the outcomes, and the two kinds of "not now".
+const OUTCOMES: [&str; 8] =
+    ["issued", "replayed", "already-issued", "sold-out", "not-open", "unknown-coupon", "busy", "unavailable"];
+
+/// The label value of an outcome.
+pub fn outcome_label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Issued(_) => "issued",
+        Outcome::Replayed(_) => "replayed",
+        Outcome::AlreadyIssued(_) => "already-issued",
+        Outcome::SoldOut => "sold-out",
+        Outcome::NotOpen(_) => "not-open",
+        Outcome::UnknownCoupon => "unknown-coupon",
+    }
+}
+
+impl IssueMetrics {
+    pub(super) fn register(coupon: &mut Registry) -> Self {
+        let it = Self {
+            outcomes: Family::default(),
+            codes: Arc::default(),
+            remaining: Family::default(),
+            batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
+            reruns: Family::default(),
+            queue_depth: Gauge::default(),
+            shed: Counter::default(),
+            unknown_outcomes: Counter::default(),
+            transaction: seconds(),
+            pool_wait: seconds(),
+            generation_age: Gauge::default(),
+        };
+        coupon.register("issue", "Orders by what became of them", it.outcomes.clone());
+        coupon.register("remaining", "Pieces left, as last read", it.remaining.clone());
+        coupon.register("batch_size", "Orders settled by one lock and one transaction", it.batch_size.clone());
+        coupon.register("batch_reruns", "Batches run again", it.reruns.clone());
+        coupon.register("queue_depth", "Orders waiting now", it.queue_depth.clone());
+        coupon.register("shed", "Orders refused because a queue was full", it.shed.clone());
+        coupon.register(
+            "unknown_outcomes",
+            "Database calls of which it is not known whether they were carried out",
+            it.unknown_outcomes.clone(),
+        );
+        coupon.register_with_unit(
+            "transaction",
+            "Time of an issuing transaction or call",
+            Unit::Seconds,
+            it.transaction.clone(),
+        );
+        coupon.register_with_unit(
+            "db_pool_wait",
+            "Wait of an order for a database connection",
+            Unit::Seconds,
+            it.pool_wait.clone(),
+        );
+        coupon.register_with_unit(
+            "generation_age",
+            "Age of what the replica remembers",
+            Unit::Seconds,
+            it.generation_age.clone(),
+        );
+        for reason in Rerun::ALL {
+            let _ = it.reruns.get_or_create(&RerunLabels { reason: reason.label() });
+        }
+        it.expect(OTHER);
+        it
+    }
+
+    fn expect(&self, code: &str) {
+        for outcome in OUTCOMES {
+            let _ = self.outcomes.get_or_create(&IssueLabels { code: code.to_owned(), outcome });
+        }
+    }
+
+    /// Records what is left of a coupon that exists; from now on its code is a label, if there is room.
+    pub fn remaining(&self, code: &Code, remaining: u32) {
+        if !self.has_label(code) {
+            let mut codes = self.codes.write();
+            if codes.len() >= CODES_MAX {
+                return;
+            }
+            codes.insert(code.clone());
+            self.expect(code.as_str());
+        }
+        self.remaining.get_or_create(&CodeLabel { code: code.to_string() }).set(i64::from(remaining));
+    }
+
+    fn has_label(&self, code: &Code) -> bool {
+        self.codes.read().contains(code)
+    }
+
+    /// Counts the answer to an order; `outcome` is one of the eight label values.
+    pub fn finished(&self, code: &Code, outcome: &'static str) {
+        let code = if self.has_label(code) { code.as_str() } else { OTHER };
+        self.outcomes.get_or_create(&IssueLabels { code: code.to_owned(), outcome }).inc();
+    }
+
+    /// Records a batch that is about to be settled.
+    #[expect(clippy::cast_precision_loss, reason = "a batch has a few thousand orders at most")]
+    pub fn batch(&self, size: usize) {
+        self.batch_size.observe(size as f64);
+    }
+
+    /// Counts a batch that is run again.
+    pub fn rerun(&self, reason: Rerun) {
+        self.reruns.get_or_create(&RerunLabels { reason: reason.label() }).inc();
+    }
+
+    /// Adjusts the number of waiting orders.
+    pub fn queued(&self, change: i64) {
+        self.queue_depth.inc_by(change);
+    }
+
+    /// Counts an order refused for a full queue.
+    pub fn shed(&self) {
+        self.shed.inc();
+    }
+
+    /// Counts a call whose outcome is unknown.
+    pub fn unknown_outcome(&self) {
+        self.unknown_outcomes.inc();
+    }
+
+    /// Records how long a transaction took.
+    pub fn transaction(&self, started: Instant) {
+        self.transaction.observe(started.elapsed().as_secs_f64());
+    }
+
+    /// Records how long an order waited for a connection.
+    pub fn pool_wait(&self, started: Instant) {
+        self.pool_wait.observe(started.elapsed().as_secs_f64());
+    }
+
+    /// Records how old the memory is.
+    pub fn generation_age(&self, age: Duration) {
+        self.generation_age.set(age.as_secs_f64());
+    }
+}

@@ -1,0 +1,128 @@
+//! The lock, and the wait for the exclusive right.
+
+use std::time::Instant;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::{Seconds, seconds};
+
+label_values! {
+    /// What one attempt at the lock came to.
+    Attempt {
+        /// It is ours.
+        Granted => "granted",
+        /// Somebody else holds it.
+        Contended => "contended",
+        /// No quorum.
+        Unavailable => "unavailable",
+    }
+}
+
+label_values! {
+    /// How a wait for the exclusive right ended.
+    Wait {
+        /// It is ours.
+        Granted => "granted",
+        /// The caller left before, or the deadline passed.
+        Expired => "expired",
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NodeLabels {
+    node: String,
+}
+
+/// The lock, and the wait for the exclusive right in strategies without one.
+#[derive(Clone)]
+pub struct LockMetrics {
+    wait: Family<ResultLabels, Histogram, Seconds>,
+    acquire: Histogram,
+    attempts: Family<ResultLabels, Counter>,
+    hold: Histogram,
+    lost: Counter,
+    bypassed: Counter,
+    node_up: Family<NodeLabels, Gauge>,
+}
+
+impl LockMetrics {
+    pub(super) fn register(coupon: &mut Registry, redis_nodes: usize) -> Self {
+        let it = Self {
+            wait: Family::new_with_constructor(Seconds),
+            acquire: seconds(),
+            attempts: Family::default(),
+            hold: seconds(),
+            lost: Counter::default(),
+            bypassed: Counter::default(),
+            node_up: Family::default(),
+        };
+        let node_up = it.node_up.clone();
+        coupon.register("redis_node_up", "Whether a lock node is used: 1, or 0 while it is replaced", node_up);
+        let lock = coupon.sub_registry_with_prefix("lock");
+        lock.register_with_unit(
+            "wait",
+            "Time of a request from its handler to the exclusive right",
+            Unit::Seconds,
+            it.wait.clone(),
+        );
+        lock.register_with_unit(
+            "acquire",
+            "Time from the first attempt to the grant",
+            Unit::Seconds,
+            it.acquire.clone(),
+        );
+        lock.register("attempts", "Attempts at the lock", it.attempts.clone());
+        lock.register_with_unit("hold", "Time from grant to release", Unit::Seconds, it.hold.clone());
+        lock.register("lost", "Leases that ended before the work under them", it.lost.clone());
+        lock.register("bypassed", "Batches settled without the lock because its quorum was gone", it.bypassed.clone());
+        for result in Wait::ALL {
+            let _ = it.wait.get_or_create(&ResultLabels { result: result.label() });
+        }
+        for result in Attempt::ALL {
+            let _ = it.attempts.get_or_create(&ResultLabels { result: result.label() });
+        }
+        for place in 0..redis_nodes {
+            it.node_up(place, true);
+        }
+        it
+    }
+
+    /// Records how long a request waited for the exclusive right.
+    pub fn waited(&self, result: Wait, entered: Instant) {
+        self.wait.get_or_create(&ResultLabels { result: result.label() }).observe(entered.elapsed().as_secs_f64());
+    }
+
+    pub(crate) fn attempted(&self, result: Attempt) {
+        self.attempts.get_or_create(&ResultLabels { result: result.label() }).inc();
+    }
+
+    pub(crate) fn acquired(&self, started: Instant) {
+        self.acquire.observe(started.elapsed().as_secs_f64());
+    }
+
+    pub(crate) fn held(&self, granted: Instant, lost: bool) {
+        self.hold.observe(granted.elapsed().as_secs_f64());
+        if lost {
+            self.lost.inc();
+        }
+    }
+
+    /// Counts a batch settled without the lock.
+    pub fn bypassed(&self) {
+        self.bypassed.inc();
+    }
+
+    pub(crate) fn node_up(&self, place: usize, up: bool) {
+        self.node_up.get_or_create(&NodeLabels { node: (place + 1).to_string() }).set(i64::from(up));
+    }
+}
