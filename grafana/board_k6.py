@@ -1,6 +1,6 @@
 """What the load generator saw: the same rush from outside. k6 writes these series itself, by remote write."""
 
-from panels import BLUE, GREEN, GREY, ORANGE, PURPLE, QUANTILE_COLORS, SKY, VERMILION, YELLOW, board, fill, lines, number, variable
+from panels import BLUE, GREEN, GREY, ORANGE, PURPLE, QUANTILE_COLORS, SKY, VERMILION, YELLOW, board, fill, lines, number, per, rate, variable
 
 RUN = 'testid=~"$testid"'
 ISSUE = f'{RUN}, name="issue"'
@@ -12,8 +12,8 @@ OUTCOMES = {
 }
 
 
-def rate(name, labels=RUN):
-    return f"sum(rate({name}{{{labels}}}[$__rate_interval]))"
+def total(name):
+    return f"sum({rate(name, RUN)})"
 
 
 def build():
@@ -27,7 +27,7 @@ def generator():
     return (
         "The generator",
         number("Users", "Virtual users at work.", "short", f"sum(k6_vus{{{RUN}}})", decimals=0),
-        number("Requests per second", "All requests that k6 sent and got answered.", "reqps", rate("k6_http_reqs_total"), decimals=0),
+        number("Requests per second", "All requests that k6 sent and got answered.", "reqps", total("k6_http_reqs_total"), decimals=0),
         number("Failed requests", "Share of requests with a status that the script does not expect, or without any answer.", "percentunit",
                f"max(k6_http_req_failed_rate{{{ISSUE}}})", limit=0.0001),
         number("Dropped iterations", "Iterations that could not start because no user was free. Anything but zero: the latencies below are too optimistic.", "short",
@@ -35,7 +35,7 @@ def generator():
         lines("Users over time", "Virtual users at work, and the most that the run may use.", "short",
               (f"sum(k6_vus{{{RUN}}})", "at work"), (f"sum(k6_vus_max{{{RUN}}})", "at most"), steps=True),
         lines("Iterations", "Iterations finished per second, and those dropped. In an open model the first should equal the rate that was asked for.", "ops",
-              (rate("k6_iterations_total"), "finished"), (f"{rate('k6_dropped_iterations_total')} or vector(0)", "dropped"),
+              (total("k6_iterations_total"), "finished"), (f"{total('k6_dropped_iterations_total')} or vector(0)", "dropped"),
               colors={"finished": BLUE, "dropped": VERMILION}),
     )
 
@@ -47,9 +47,9 @@ def users():
         lines("Latency of issuing", "k6's own quantiles since the run began, for the slowest kind of answer. A quantile cannot be computed again over time: read the end.",
               "s", *latency, colors=QUANTILE_COLORS),
         lines("Answers by status", "Issue requests per second by status. 0 is no answer at all.", "reqps",
-              (f"sum by (status) (rate(k6_http_reqs_total{{{ISSUE}}}[$__rate_interval]))", "{{status}}"), stacked=True),
+              per("status", rate("k6_http_reqs_total", ISSUE)), stacked=True),
         lines("Outcomes", "How orders ended, counted by the script. It must agree with the service's own count.", "reqps",
-              *[(f"{rate(metric)} or vector(0)", name) for name, (metric, _) in OUTCOMES.items()], colors={name: color for name, (_, color) in OUTCOMES.items()}, stacked=True),
+              *[(f"{total(metric)} or vector(0)", name) for name, (metric, _) in OUTCOMES.items()], colors={name: color for name, (_, color) in OUTCOMES.items()}, stacked=True),
         lines("Checks", "Share of the script's checks that hold. The line below one names a broken promise.", "percentunit",
               (f"min(k6_checks_rate{{{RUN}}})", "lowest"), colors={"lowest": GREEN}),
     )

@@ -1,16 +1,14 @@
 """The board that answers the project's question: what happens to lock wait and latency as replicas are added?"""
 
-from panels import (BLUE, FULL, GREY, ISSUE, ORANGE, OUTCOME_COLORS, REPLICAS, SERVICE, SKY, board, fill, heat, lines, number, quantile, quantiles,
-                    scale_events, service_variables)
+from panels import (BLUE, FULL, GREY, ISSUE, ORANGE, OUTCOME_COLORS, REPLICAS, SERVICE, SKY, board, fill, heat, lines, number, per, quantile,
+                    quantiles, rate, scale_events, service_variables)
 
-LATENCY = f'http_request_duration_seconds_bucket{{{ISSUE}, method="POST"}}'
+POST = f'{ISSUE}, method="POST"'
+LATENCY = f"http_request_duration_seconds_bucket{{{POST}}}"
 WAIT = f'coupon_lock_wait_seconds_bucket{{{SERVICE}, result="granted"}}'
-ISSUED = f'coupon_issue_total{{{SERVICE}, outcome="issued"}}'
-NOT_NOW = f'coupon_issue_total{{{SERVICE}, outcome=~"busy|unavailable"}}'
-LOCK_SHARE = (
-    f"sum(rate(coupon_lock_wait_seconds_sum{{{SERVICE}}}[$__rate_interval]))"
-    f" / sum(rate(http_request_duration_seconds_sum{{{ISSUE}, method=\"POST\"}}[$__rate_interval]))"
-)
+ISSUED = rate("coupon_issue_total", f'{SERVICE}, outcome="issued"')
+NOT_NOW = rate("coupon_issue_total", f'{SERVICE}, outcome=~"busy|unavailable"')
+LOCK_SHARE = f"sum({rate('coupon_lock_wait_seconds_sum')}) / sum({rate('http_request_duration_seconds_sum', POST)})"
 
 
 def build():
@@ -26,13 +24,13 @@ def at_a_glance():
         "At a glance",
         number("Replicas", "Replicas that Prometheus reaches now.", "short", REPLICAS, span=4),
         number("Issued per second", "Coupons given out, each committed. Falls to zero when everything is sold out: that is the end of the rush, not a fault.",
-               "reqps", f"sum(rate({ISSUED}[$__rate_interval]))", span=4, decimals=0),
+               "reqps", f"sum({ISSUED})", span=4, decimals=0),
         number("Latency p99", "99 of 100 issue requests are answered within this time, refusals included. Red above 120 ms, the budget at 1,000 connections.",
                "s", quantile(0.99, LATENCY), span=4, limit=0.12),
         number("Lock wait p99", "99 of 100 orders have the exclusive right within this time. Red above 60 ms, the budget for eight replicas.",
                "s", quantile(0.99, WAIT), span=4, limit=0.06),
         number("Not now, per second", "Answers of 503: busy or unavailable. Anything but zero means that somebody has to come back.",
-               "reqps", f"sum(rate({NOT_NOW}[$__rate_interval]))", span=4, limit=0.001, decimals=0),
+               "reqps", f"sum({NOT_NOW})", span=4, limit=0.001, decimals=0),
         number("Stock left", "Pieces left of all coupons. Each replica has its own view of a code; the largest counts.",
                "short", f"sum(max by (code) (coupon_remaining{{{SERVICE}}}))", span=4, decimals=0),
     )
@@ -44,8 +42,8 @@ def scaling():
         lines("Replicas", "How many replicas serve, as a step line. Every other panel is to be read against this one; purple marks are the same moments.",
               "short", (REPLICAS, "replicas"), steps=True),
         lines("Issues per second", "Coupons given out: the sum, and what each replica contributes. Equal shares mean that the balancer and the lock are fair.",
-              "reqps", (f"sum by (replica) (rate({ISSUED}[$__rate_interval]))", "{{replica}}"),
-              (f"sum(rate({ISSUED}[$__rate_interval]))", "all"), colors={"all": GREY}),
+              "reqps", per("replica", ISSUED),
+              (f"sum({ISSUED})", "all"), colors={"all": GREY}),
         quantiles("Latency of POST /coupons/issue", "From a request's head to its answer, over all outcomes. A gap between p50 and p99 is waiting, not work. Dashed: 120 ms.",
                   LATENCY, limit=0.12),
         quantiles("Lock wait", "From the handler's entry to the exclusive right. With more replicas the lock has further to travel, so this rises first. Dashed: 60 ms.",
@@ -60,10 +58,10 @@ def lock():
         lines("Lock's share of a request's time", "Time spent waiting for the lock over time spent in requests. Near 100 %, only a shorter hold or larger batches help; more replicas do not.",
               "percentunit", (LOCK_SHARE, "share"), colors={"share": ORANGE}),
         lines("Lock grants by replica", "How often each replica gets the lock. Curves that lie together mean that nobody starves.",
-              "ops", (f'sum by (replica) (rate(coupon_lock_attempts_total{{{SERVICE}, result="granted"}}[$__rate_interval]))', "{{replica}}")),
+              "ops", per("replica", rate("coupon_lock_attempts_total", f'{SERVICE}, result="granted"'))),
         lines("Batch size", "Orders settled by one lock and one transaction. Grows with the crowd and shrinks as replicas share it: that is the price of scaling out.",
               "short", (quantile(0.5, f"coupon_batch_size_bucket{{{SERVICE}}}"), "p50"), (quantile(0.95, f"coupon_batch_size_bucket{{{SERVICE}}}"), "p95"),
-              (f"sum(rate(coupon_batch_size_sum{{{SERVICE}}}[$__rate_interval])) / sum(rate(coupon_batch_size_count{{{SERVICE}}}[$__rate_interval]))", "mean"),
+              (f"sum({rate('coupon_batch_size_sum')}) / sum({rate('coupon_batch_size_count')})", "mean"),
               colors={"p50": SKY, "p95": BLUE, "mean": GREY}),
     )
 
@@ -72,9 +70,9 @@ def answers():
     return (
         "What the crowd is told",
         lines("Outcomes", "All answers by kind, stacked. A rush is green until grey (sold out) takes over; orange and red mean \"come back later\".",
-              "reqps", (f"sum by (outcome) (rate(coupon_issue_total{{{SERVICE}}}[$__rate_interval])) > 0", "{{outcome}}"), stacked=True, colors=OUTCOME_COLORS),
+              "reqps", (f"sum by (outcome) ({rate('coupon_issue_total')}) > 0", "{{outcome}}"), stacked=True, colors=OUTCOME_COLORS),
         lines("Stock left", "Pieces left of each coupon, the largest of the replicas' views. It may only fall within a round.",
               "short", (f"max by (code) (coupon_remaining{{{SERVICE}}})", "{{code}}"), steps=True),
         lines("Orders waiting", "Orders in the queues, by replica. A queue that never empties means that the crowd is larger than the service.",
-              "short", (f"sum by (replica) (coupon_queue_depth{{{SERVICE}}})", "{{replica}}"), span=FULL, stacked=True),
+              "short", per("replica", f"coupon_queue_depth{{{SERVICE}}}"), span=FULL, stacked=True),
     )

@@ -1,15 +1,11 @@
 """What the service stands on: the balancer, the lock nodes, the database and the machine, each by its exporter."""
 
-from panels import BLUE, ORANGE, SKY, board, fill, lines
+from panels import BLUE, ORANGE, SKY, board, fill, lines, per, rate
 
 NGINX, REDIS, MYSQL, HOST = 'job="nginx"', 'job="redis"', 'job="mysql"', 'job="host"'
 
 # The commands of the lock; the exporter and the prober send others.
 LOCKING = f'{REDIS}, cmd=~"set|eval|evalsha|blpop|lpush|ltrim|del|pexpire"'
-
-
-def rate(name, labels):
-    return f"rate({name}{{{labels}}}[$__rate_interval])"
 
 
 def build():
@@ -19,16 +15,16 @@ def build():
 
 
 def host():
-    busy = f'sum by (mode) (rate(node_cpu_seconds_total{{{HOST}, mode=~"user|system|softirq|iowait|steal"}}[$__rate_interval]))'
+    busy = rate("node_cpu_seconds_total", f'{HOST}, mode=~"user|system|softirq|iowait|steal"')
     return (
         "Host",
         lines("CPU in use", "Cores at work, by kind. When their sum reaches the number of cores, nothing above measures the service any more.",
-              "short", (busy, "{{mode}}"), (f'count(node_cpu_seconds_total{{{HOST}, mode="idle"}})', "cores"), colors={"cores": ORANGE}),
+              "short", per("mode", busy), (f'count(node_cpu_seconds_total{{{HOST}, mode="idle"}})', "cores"), colors={"cores": ORANGE}),
         lines("Memory", "In use, and what there is.", "bytes",
               (f"node_memory_MemTotal_bytes{{{HOST}}} - node_memory_MemAvailable_bytes{{{HOST}}}", "in use"),
               (f"node_memory_MemTotal_bytes{{{HOST}}}", "total"), colors={"in use": BLUE, "total": ORANGE}),
         lines("Disk writes", "Bytes written per second: mostly the database's logs, at each COMMIT.", "Bps",
-              (f"sum by (device) ({rate('node_disk_written_bytes_total', HOST)})", "{{device}}")),
+              per("device", rate("node_disk_written_bytes_total", HOST))),
         lines("Context switches", "How often the machine changes between tasks. A jump without more requests is contention.", "ops",
               (f"sum({rate('node_context_switches_total', HOST)})", "switches")),
     )
@@ -50,12 +46,12 @@ def redis():
     return (
         "Redis",
         lines("Commands by node", "Lock, release and wake-up calls per second. The nodes should lie together.", "ops",
-              (f"sum by (instance) ({rate('redis_commands_processed_total', REDIS)})", "{{instance}}")),
+              per("instance", rate("redis_commands_processed_total", REDIS))),
         lines("Time per command", "Mean time that a node spends on a command; the network is not in it.", "s",
               (f"sum by (cmd) ({rate('redis_commands_duration_seconds_total', LOCKING)}) / sum by (cmd) ({rate('redis_commands_total', LOCKING)})", "{{cmd}}")),
-        lines("Clients", "Open connections of each node.", "short", (f"sum by (instance) (redis_connected_clients{{{REDIS}}})", "{{instance}}")),
+        lines("Clients", "Open connections of each node.", "short", per("instance", f"redis_connected_clients{{{REDIS}}}")),
         lines("Memory", "What each node holds. Leases are tiny and short-lived: a rise means that something else writes there.", "bytes",
-              (f"sum by (instance) (redis_memory_used_bytes{{{REDIS}}})", "{{instance}}")),
+              per("instance", f"redis_memory_used_bytes{{{REDIS}}}")),
     )
 
 
@@ -69,7 +65,7 @@ def mysql():
         lines("Row lock waits", "How often a statement waited for a row. A batch per lock keeps this near zero; `pessimistic` lives on it.", "ops",
               (f"sum({rate(innodb + 'row_lock_waits', MYSQL)})", "waits")),
         lines("Rows written", "Rows inserted and updated per second, over all tables.", "ops",
-              (f'sum by (operation) (rate({innodb}row_ops_total{{{MYSQL}, operation=~"inserted|updated"}}[$__rate_interval]))', "{{operation}}"),
+              per("operation", rate(innodb + "row_ops_total", f'{MYSQL}, operation=~"inserted|updated"')),
               colors={"inserted": BLUE, "updated": SKY}),
         lines("Threads", "Connections, and how many of them run a statement now.", "short",
               (f"sum(mysql_global_status_threads_connected{{{MYSQL}}})", "connected"), (f"sum(mysql_global_status_threads_running{{{MYSQL}}})", "running")),
@@ -84,5 +80,5 @@ def prometheus():
         lines("Time per scrape", "How long each job takes to answer. Beyond 1 s a scrape fails, and a gap appears in every panel.", "s",
               ('max by (job) (scrape_duration_seconds{job=~".+"})', "{{job}}"), limit=1),
         lines("Targets reached", "1 while a target answers. A part that is not there has no curve.", "short",
-              ('sum by (job) (up{job=~".+"})', "{{job}}"), steps=True),
+              per("job", 'up{job=~".+"}'), steps=True),
     )

@@ -1,13 +1,9 @@
 """Everything that a replica tells about itself and that the overview leaves out."""
 
-from panels import GREEN, ISSUE, SERVICE, VERMILION, YELLOW, board, fill, heat, lines, number, quantiles, scale_events, service_variables
+from panels import GREEN, ISSUE, SERVICE, VERMILION, YELLOW, board, fill, heat, lines, number, per, quantiles, rate, scale_events, service_variables
 
 DURATION = "http_request_duration_seconds"
 FAILED = f'{ISSUE}, status=~"5.."'
-
-
-def rate(name, labels=SERVICE):
-    return f"rate({name}{{{labels}}}[$__rate_interval])"
 
 
 def increase_total(name):
@@ -50,7 +46,7 @@ def requests():
         lines("Latency p99 by route", "Which route is slow. Reads should stay far below issues.",
               "s", (f"histogram_quantile(0.99, sum by (le, route) ({rate(DURATION + '_bucket')}))", "{{route}}")),
         lines("In flight", "Requests being answered at this moment, by replica. Unequal curves show a replica that hangs.",
-              "short", (f"sum by (replica) (coupon_in_flight{{{SERVICE}}})", "{{replica}}")),
+              "short", per("replica", f"coupon_in_flight{{{SERVICE}}}")),
         lines("Share of 5xx", "Issue requests answered with 5xx. Dashed: 1 %, where the alert fires.",
               "percentunit", (f"(sum({rate(DURATION + '_count', FAILED)}) or vector(0)) / sum({rate(DURATION + '_count', ISSUE)})", "5xx"), limit=0.01, colors={"5xx": VERMILION}),
     )
@@ -60,12 +56,12 @@ def lock():
     return (
         "The lock",
         lines("Attempts by result", "`contended` means that somebody else held it: the cost of many replicas. `unavailable` means no quorum.",
-              "ops", (f"sum by (result) ({rate('coupon_lock_attempts_total')})", "{{result}}"),
+              "ops", per("result", rate("coupon_lock_attempts_total")),
               colors={"granted": GREEN, "contended": YELLOW, "unavailable": VERMILION}),
         quantiles("Time to acquire", "From the first attempt at the lock to its grant, per batch. What lock wait has on top is time in the queue.",
                   f"coupon_lock_acquire_seconds_bucket{{{SERVICE}}}"),
         quantiles("Time held", "From grant to release. It bounds everything: a code's batches per second are at most one over this. Dashed: 1.5 s, the lease's life.",
-                  f"coupon_lock_hold_seconds_bucket{{{SERVICE}}}"),
+                  f"coupon_lock_hold_seconds_bucket{{{SERVICE}}}", limit=1.5),
         lines("Lock nodes in use", "1 while a Redis node votes, 0 while it is replaced; the lowest of the replicas' views. Two of three must be 1.",
               "short", (f"min by (node) (coupon_redis_node_up{{{SERVICE}}})", "node {{node}}"), steps=True),
     )
@@ -78,7 +74,7 @@ def batches():
         quantiles("Transaction", "One issuing transaction, or one call of `issue_batch`. Mostly the wait for the disk at COMMIT.",
                   f"coupon_transaction_seconds_bucket{{{SERVICE}}}"),
         lines("Batches run again", "By reason: another code's coupon taken meanwhile, a contended row, an unknown outcome.",
-              "ops", (f"sum by (reason) ({rate('coupon_batch_reruns_total')})", "{{reason}}")),
+              "ops", per("reason", rate("coupon_batch_reruns_total"))),
         quantiles("Wait for a connection", "Strategies that issue one by one wait here for the pool; `batched` owns its connection and records nothing. Dashed: 1 s.",
                   f"coupon_db_pool_wait_seconds_bucket{{{SERVICE}}}", limit=1),
     )
@@ -90,5 +86,5 @@ def memory():
         lines("Age of what a replica remembers", "Time since the last good look at the database's generation. Beyond 1 s (dashed) memory is not used, and every order asks the database.",
               "s", (f"max by (replica) (coupon_generation_age_seconds{{{SERVICE}}})", "{{replica}}"), limit=1),
         lines("Issued by code", "What was issued, per code. Codes beyond the first 32 count as `other`.",
-              "reqps", (f'sum by (code) (rate(coupon_issue_total{{{SERVICE}, outcome="issued"}}[$__rate_interval]))', "{{code}}"), stacked=True),
+              "reqps", per("code", rate("coupon_issue_total", f'{SERVICE}, outcome="issued"')), stacked=True),
     )

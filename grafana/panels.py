@@ -25,8 +25,8 @@ OUTCOME_COLORS = {
 FULL, HALF, QUARTER = 24, 12, 6
 
 
-def lines(title, description, unit, *targets, span=HALF, stacked=False, steps=False, colors=None, floor=0, limit=None):
-    """Curves over time. A target is (expression, legend). `limit` draws a line at what should not be crossed."""
+def lines(title, description, unit, *targets, span=HALF, stacked=False, steps=False, colors=None, limit=None):
+    """Curves over time, from zero up. A target is (expression, legend). `limit` draws a line at what should not be crossed."""
     panel = (
         timeseries.Panel().title(title).description(description).datasource(DATASOURCE).unit(unit).span(span).height(8)
         .line_width(2).fill_opacity(35 if stacked else 8).show_points(looks.VisibilityMode.NEVER)
@@ -34,10 +34,8 @@ def lines(title, description, unit, *targets, span=HALF, stacked=False, steps=Fa
         .legend(common.VizLegendOptions().show_legend(True).placement(looks.LegendPlacement.BOTTOM)
                 .display_mode(looks.LegendDisplayMode.LIST).calcs(["lastNotNull"]))
         .tooltip(common.VizTooltipOptions().mode(looks.TooltipDisplayMode.MULTI).sort(looks.SortOrder.DESCENDING))
-        .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME)).min(0)
     )
-    if floor is not None:
-        panel.min(floor)
     if stacked:
         panel.stacking(common.StackingConfig().mode(looks.StackingMode.NORMAL))
     if limit is not None:
@@ -61,10 +59,10 @@ def number(title, description, unit, expression, span=QUARTER, limit=None, decim
     return with_targets(panel, [(expression, legend)])
 
 
-def heat(title, description, buckets, unit="s", span=HALF):
+def heat(title, description, buckets, unit="s"):
     """How a histogram's observations spread over its buckets; `buckets` is the selector of a `_bucket` series."""
     panel = (
-        heatmap.Panel().title(title).description(description).datasource(DATASOURCE).unit(unit).span(span).height(8)
+        heatmap.Panel().title(title).description(description).datasource(DATASOURCE).unit(unit).span(HALF).height(8)
         .calculate(False).cell_gap(0).show_legend().y_axis(heatmap.YAxisConfig().unit(unit))
         .color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Viridis")
                .scale(HeatmapColorScale.EXPONENTIAL).exponent(0.5).steps(64).reverse(False))
@@ -73,17 +71,24 @@ def heat(title, description, buckets, unit="s", span=HALF):
     return panel.with_target(query)
 
 
-def quantiles(title, description, buckets, by="", span=HALF, limit=None, unit="s"):
-    """p50, p95 and p99 of a histogram: summed over the replicas first, because quantiles do not add up."""
-    found = [
-        (f"histogram_quantile({share}, sum by (le{by}) (rate({buckets}[$__rate_interval])))", name)
-        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
-    ]
-    return lines(title, description, unit, *found, span=span, colors=QUANTILE_COLORS, limit=limit)
+def quantiles(title, description, buckets, limit=None):
+    """p50, p95 and p99 of a histogram of seconds."""
+    found = [(quantile(share, buckets), name) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))]
+    return lines(title, description, "s", *found, colors=QUANTILE_COLORS, limit=limit)
 
 
 def quantile(share, buckets):
+    """A quantile of a histogram: summed over the replicas first, because quantiles do not add up."""
     return f"histogram_quantile({share}, sum by (le) (rate({buckets}[$__rate_interval])))"
+
+
+def rate(name, labels=SERVICE):
+    return f"rate({name}{{{labels}}}[$__rate_interval])"
+
+
+def per(label, expression):
+    """A curve for every value of a label."""
+    return f"sum by ({label}) ({expression})", f"{{{{{label}}}}}"
 
 
 def thresholds(limit):

@@ -111,7 +111,7 @@ function clickTwice([order, ...others]) {
   if (answers.every(isSettled)) {
     check(answers, {
       'a double click gets one coupon': (both) => both.filter(({ status }) => status === 201).length <= 1,
-      'a double click gets one answer': (both) => (first && second ? isSame(first, second) : both.every(isSoldOut)),
+      'a double click gets one answer': (both) => (first && second ? api.isSame(first, second) : both.every(isSoldOut)),
     });
   }
   return answers.every(isSoldOut) ? others : [];
@@ -123,11 +123,11 @@ function clickOnTwo([one, other, ...others], exclusive) {
   const answers = ask(orders);
   const entries = acknowledged(answers, orders).filter((entry) => entry);
   if (answers.every(isSettled)) {
-    const held = answers.filter(({ status }) => status === 409).map((answer) => parsed(answer).entry || {});
+    const held = answers.filter(({ status }) => status === 409).map((answer) => api.parsed(answer).entry || {});
     check(answers, {
       'two clicks get as many coupons as the rule allows': (both) => (exclusive ? entries.length <= 1 : held.length === 0),
       'two clicks get a coupon or find both sold out': (both) => entries.length > 0 || both.every(isSoldOut),
-      'a refusal shows the coupon that the user holds': () => held.every((entry) => entries.some((got) => isSame(got, entry))),
+      'a refusal shows the coupon that the user holds': () => held.every((entry) => entries.some((got) => api.isSame(got, entry))),
     });
   }
   return answers.every(isSoldOut) ? others : [];
@@ -160,7 +160,7 @@ function pauseSeconds({ headers }) {
 function acknowledged(answers, orders) {
   return answers.map((answer, i) => {
     if (answer.status !== 201 && answer.status !== 200) return undefined;
-    const entry = parsed(answer);
+    const entry = api.parsed(answer);
     check(entry, {
       'an entry is what was asked for': ({ code, userId }) => code === orders[i].code && userId === orders[i].userId,
       'an entry has its serial': ({ serial }) => (SERIALS ? serial >= 1 : serial === null),
@@ -171,23 +171,10 @@ function acknowledged(answers, orders) {
   });
 }
 
-function parsed(response) {
-  try {
-    return response.json();
-  } catch {
-    // The checks on the missing fields tell.
-    return {};
-  }
-}
-
 function isSettled({ status }) {
   return status === 200 || status === 201 || status === 409 || status === 410;
 }
 
 function isSoldOut({ status }) {
   return status === 410;
-}
-
-function isSame(one, other) {
-  return ['code', 'userId', 'serial', 'round', 'requestId'].every((field) => one[field] === other[field]);
 }

@@ -72,16 +72,16 @@ function issuing(order, issued) {
   // Under the `unlocked` strategy the serial is null.
   const numbered = ({ code, serial }) => code === CODE && (serial === null || serial >= 1);
   const first = answers('a first user', api.issue(order('a')), 201, numbered);
-  answers('the same request again', api.issue(order('a')), 200, (entry) => same(entry, first));
+  answers('the same request again', api.issue(order('a')), 200, (entry) => api.isSame(entry, first));
   const another = api.issue({ ...order('a'), key: `${order('a').key}-2` });
-  refuses('another request of the same user', another, 409, 'already-issued', ({ entry }) => same(entry, first));
+  refuses('another request of the same user', another, 409, 'already-issued', ({ entry }) => api.isSame(entry, first));
   const wallet = api.readWallet(order('a').userId);
-  answers('GET /users/{userId}/coupons', wallet, 200, (entries) => entries.length === 1 && same(entries[0], first));
+  answers('GET /users/{userId}/coupons', wallet, 200, (entries) => entries.length === 1 && api.isSame(entries[0], first));
   const empty = api.readWallet(order('nobody').userId);
   answers('GET /users/{userId}/coupons, nobody', empty, 200, (entries) => entries.length === 0);
   answers('a last user', api.issue(order('b')), 201);
   refuses('a user too late', api.issue(order('c')), 410, 'sold-out');
-  answers('the first request when all is sold out', api.issue(order('a')), 200, (entry) => same(entry, first));
+  answers('the first request when all is sold out', api.issue(order('a')), 200, (entry) => api.isSame(entry, first));
   check(null, { 'GET /coupons/{code}: sold out': () => shows(CODE, { remaining: 0, state: 'sold-out' }) });
   check(api.putCoupon(CODE, { total: issued + 1 }), { 'no total below what is issued: 409': ({ status }) => status === 409 });
   answers('more stock', api.putCoupon(CODE, { total: issued + STOCK + 1 }), 200);
@@ -124,7 +124,7 @@ function nonsense(order) {
 function shows(code, wanted) {
   for (const deadline = Date.now() + SEEN_BY_ALL_MS; ; sleep(0.1)) {
     const response = api.readCoupon(code);
-    const coupon = parsed(response);
+    const coupon = api.parsed(response);
     if (response.status === 200 && Object.keys(wanted).every((field) => coupon[field] === wanted[field])) return true;
     if (Date.now() > deadline) return false;
   }
@@ -132,7 +132,7 @@ function shows(code, wanted) {
 
 // Checks the status and, if given, the body; hands back the body.
 function answers(what, response, status, holds = () => true) {
-  const body = parsed(response);
+  const body = api.parsed(response);
   check(response, {
     [`${what}: ${status}`]: (answer) => answer.status === status,
     [`${what}: as documented`]: () => holds(body),
@@ -147,16 +147,4 @@ function refuses(what, response, status, type, holds = () => true) {
     [`${what}: a problem document`]: ({ headers }) => (headers['Content-Type'] || '').startsWith('application/problem+json'),
     [`${what}: has its type`]: () => (type ? problem.type === `/problems/${type}` : typeof problem.type === 'string'),
   });
-}
-
-function parsed(response) {
-  try {
-    return response.json();
-  } catch {
-    return {};
-  }
-}
-
-function same(one, other) {
-  return ['code', 'userId', 'serial', 'round', 'requestId'].every((field) => one[field] === other[field]);
 }

@@ -101,6 +101,6 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
 
     def screenshot(self, path):
-        """The whole page, from top to bottom: the window grows first, so that everything is drawn."""
+        """The whole page, from top to bottom; what lies outside the window may not be drawn."""
         answer = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(answer["data"]))

@@ -13,7 +13,8 @@ import database
 
 # 10,000 users through nginx need two connections each, over two workers or more.
 OPEN_FILES_NEEDED = 16_384
-SERVERS = {"redis-server": "redis-server", "nginx": "nginx", "prometheus": "prometheus"}
+# Program and package have one name.
+SERVERS = ("redis-server", "nginx", "prometheus")
 
 
 def complaints(settings: Settings, supervisor: Supervisor) -> list:
@@ -23,8 +24,8 @@ def complaints(settings: Settings, supervisor: Supervisor) -> list:
 
 def missing_programs(settings: Settings) -> list:
     found = [
-        f"{name} is missing: run `make install`, or as root: apt-get install {package}"
-        for name, package in SERVERS.items() if which(name) is None
+        f"{name} is missing: run `make install`, or as root: apt-get install {name}"
+        for name in SERVERS if which(name) is None
     ]
     found += [f"{name} is missing: run `make install`" for name in ("supervisord", "k6") if not (venv() / name).exists()]
     try:

@@ -3,10 +3,8 @@
 They are Debian's, one process each, and optional: EXPORTERS=on|off; without it they run where they are installed.
 """
 
-from urllib.parse import urlsplit
-
 import parts
-from database import secret, urls
+from database import secret
 from settings import EXPORTERS, Settings, program, write
 from supervisor import Program, Supervisor
 
@@ -39,34 +37,29 @@ def programs(settings: Settings) -> list:
 
 
 def exporter(settings: Settings, name: str, *options: str) -> Program:
-    address = f"127.0.0.1:{port(settings, name)}"
+    address = f"127.0.0.1:{settings.exporter(name)}"
     command = [program(EXPORTERS[name]), f"--web.listen-address={address}", *options]
-    return Program(name, command, settings.run, lambda: parts.get(port(settings, name), "/metrics") == 200)
-
-
-def port(settings: Settings, name: str) -> int:
-    return settings.exporter_port + 1 + list(EXPORTERS).index(name)
+    return Program(name, command, settings.run, lambda: parts.get(settings.exporter(name), "/metrics") == 200)
 
 
 def account_file(settings: Settings):
     """The exporter's own account reaches it in a file, because everybody can read a command line."""
     path = settings.secrets / "exporter.cnf"
     password = secret(settings, "exporter-password")
-    address = urlsplit(urls(settings)["admin_url"])
-    write(path, f"[client]\nuser=exporter\npassword={password}\nhost={address.hostname}\nport={address.port}\n", 0o600)
+    write(path, f"[client]\nuser=exporter\npassword={password}\nhost=127.0.0.1\nport={settings.mysql_port}\n", 0o600)
     return path
 
 
 def all_targets(settings: Settings) -> dict:
     """Per job the targets; one exporter asks every lock node, so that a node is a target with the exporter's address."""
-    redis = f"127.0.0.1:{port(settings, 'exporter-redis')}"
+    redis = f"127.0.0.1:{settings.exporter('exporter-redis')}"
     nodes = [
         {"targets": [redis], "labels": {"instance": f"redis-{node}", "__param_target": f"redis://127.0.0.1:{settings.redis_port + node}"}}
         for node in range(1, settings.redis_nodes + 1)
     ]
     return {
-        "host": [{"targets": [f"127.0.0.1:{port(settings, 'exporter-node')}"]}],
+        "host": [{"targets": [f"127.0.0.1:{settings.exporter('exporter-node')}"]}],
         "redis": nodes,
-        "mysql": [{"targets": [f"127.0.0.1:{port(settings, 'exporter-mysqld')}"]}],
-        "nginx": [{"targets": [f"127.0.0.1:{port(settings, 'exporter-nginx')}"]}],
+        "mysql": [{"targets": [f"127.0.0.1:{settings.exporter('exporter-mysqld')}"]}],
+        "nginx": [{"targets": [f"127.0.0.1:{settings.exporter('exporter-nginx')}"]}],
     }

@@ -221,8 +221,11 @@ def loaded(settings: Settings) -> Path:
 
 def fingerprint(settings: Settings, master: int) -> str:
     folder = settings.home / "nginx"
-    texts = [path.read_bytes() for path in (*sorted(folder.glob("*.conf")), *sorted((folder / "runtime").glob("*.conf")))]
-    return f"{master} {hashlib.sha256(b''.join(texts)).hexdigest()}"
+    return f"{master} {digest((*folder.glob('*.conf'), *(folder / 'runtime').glob('*.conf')))}"
+
+
+def digest(paths) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()
 
 
 def children(pid: int) -> set:
@@ -238,14 +241,16 @@ def children(pid: int) -> set:
 
 
 def prometheus(settings: Settings) -> Program:
+    """The note makes its file change, and so Prometheus restart, when its configuration does."""
     folder = settings.home / "prometheus"
     shutil.copytree(ROOT / "prometheus", folder, dirs_exist_ok=True)
+    note = f"configuration {digest((ROOT / 'prometheus').rglob('*.yml'))}"
     address = f"127.0.0.1:{settings.prometheus_port}"
     write_targets(settings, "prometheus", [{"targets": [address]}])
     command = [program("prometheus"), f"--config.file={folder / 'prometheus.yml'}", f"--web.listen-address={address}",
                f"--storage.tsdb.path={settings.home / 'data' / 'prometheus'}", "--storage.tsdb.retention.time=2d",
-               "--web.enable-remote-write-receiver", "--web.enable-lifecycle", "--log.level=warn"]
-    return Program("prometheus", command, settings.run, lambda: get(settings.prometheus_port, "/-/ready") == 200)
+               "--web.enable-remote-write-receiver", "--log.level=warn"]
+    return Program("prometheus", command, settings.run, lambda: get(settings.prometheus_port, "/-/ready") == 200, note=note)
 
 
 def write_targets(settings: Settings, job: str, targets: list) -> None:

@@ -3,6 +3,7 @@
 import json
 
 from database import urls, version
+from parts import number_of
 from settings import Settings, write
 from supervisor import Supervisor
 
@@ -31,7 +32,7 @@ def write_record(settings: Settings, supervisor: Supervisor) -> None:
 
 
 def replica(settings: Settings, name: str, pid: int) -> dict:
-    number = int(name.rpartition("-")[2])
+    number = number_of(name)
     return {"name": name, "url": url(settings.replica_port + number), "ops_url": url(settings.ops_port + number), "pid": pid}
 
 
@@ -44,7 +45,7 @@ def mysql(settings: Settings, pid: int) -> dict:
 def replicas(names) -> list:
     """The replicas among these programs, in the order of their numbers."""
     found = [name for name in names if name.startswith("replica-")]
-    return sorted(found, key=lambda name: int(name.rpartition("-")[2]))
+    return sorted(found, key=number_of)
 
 
 def url(port: int) -> str:

@@ -79,9 +79,13 @@ class Settings:
             ports["nginx"] = (self.nginx_port, "NGINX_PORT")
             ports["prometheus"] = (self.prometheus_port, "PROMETHEUS_PORT")
         if self.replicas and self.exporters:
-            for number, name in enumerate(EXPORTERS, start=1):
-                ports[name] = (self.exporter_port + number, "EXPORTER_PORT")
+            for name in EXPORTERS:
+                ports[name] = (self.exporter(name), "EXPORTER_PORT")
         return ports
+
+    def exporter(self, name: str) -> int:
+        """The port of an exporter."""
+        return self.exporter_port + 1 + list(EXPORTERS).index(name)
 
 
 def home() -> Path:

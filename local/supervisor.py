@@ -151,13 +151,15 @@ class Supervisor:
     def ensure(self, program: Program) -> None:
         """Makes the program run as described and waits until it serves."""
         fresh = write(self.include(program.name), program.text(self.settings))
-        if fresh and program.name in self.pids():
+        state = self.states().get(program.name)
+        # One that crashes again and again has no process at times; it, too, has to be told what it is now.
+        if state and (fresh or state not in ("RUNNING", "STARTING")):
             self.remove(program.name, keep_include=True)
-        if program.name not in self.states():
+            state = None
+        if state is None:
             self.added.append(program.name)
             self.call("reloadConfig")
             self.call("addProcessGroup", program.name)
-        if self.states()[program.name] not in ("RUNNING", "STARTING"):
             with suppress(xmlrpc.client.Fault):  # It is on its way already.
                 self.call("startProcess", program.name, False)
         self.wait_ready(program)

@@ -73,7 +73,7 @@ export class Board {
       try {
         const answers = await Promise.all(panel.model.targets.map(({ expr }) => range(this.filled(expr, step), window.start, end, step)));
         panel.answer = { window, events: await events, answers };
-      } catch (problem) {
+      } catch {
         panel.answer = { window, events: [], answers: [], problem: 'Prometheus does not answer.' };
       }
       if (!this.closed) this.draw(panel);

@@ -248,7 +248,6 @@ async function openBoard(name) {
     return;
   }
   board.range = Number($('range').value);
-  await board.refresh();
 }
 
 async function start() {

@@ -6,7 +6,7 @@ const OUTCOME_COLORS = {
   issued: '#009e73', replayed: '#56b4e9', 'already-issued': '#0072b2', 'sold-out': '#8c8c8c', 'not-open': '#cc79a7',
   'unknown-coupon': '#e69f00', busy: '#d55e00', unavailable: '#cc3311',
 };
-// The darkest two, lifted for a dark ground.
+// The darkest three, lifted for a dark ground.
 const LIFTED = { '#0072b2': '#3d9be0', '#cc3311': '#f0603e', '#009e73': '#1fbf92' };
 
 export const OUTCOMES = Object.keys(OUTCOME_COLORS);

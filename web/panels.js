@@ -15,7 +15,7 @@ const VIRIDIS = [[68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38,
 
 export function drawCurves(panel, sync) {
   const { model } = panel;
-  const { window, events, answers, problem } = panel.answer;
+  const { window, answers, problem } = panel.answer;
   const series = named(model, answers).slice(0, 24);
   if (nothing(panel, series, problem)) return;
   const times = grid(window);
@@ -23,7 +23,7 @@ export function drawCurves(panel, sync) {
   const values = series.map(({ points }) => onGrid(points, window, times.length));
   const heights = stacked ? stack(values) : values;
   const key = JSON.stringify([series.map(({ name, color }) => [name, color]), dark()]);
-  panel.state = { series, values, events, window };
+  panel.state = { series, values };
   if (panel.drawn?.key === key) {
     panel.drawn.plot.setData([times, ...heights]);
     panel.drawn.plot.setScale('x', { min: window.start, max: window.end });
@@ -51,8 +51,8 @@ export function drawCurves(panel, sync) {
 function frame(panel, sync) {
   const format = formatter(panel.model.fieldConfig.defaults.unit);
   const axis = { stroke: cssColor('--soft'), font: FONT, grid: { stroke: cssColor('--grid'), width: 1 }, ticks: { show: false } };
-  const { min: minimum, unit, thresholds } = panel.model.fieldConfig.defaults;
-  const limit = thresholds?.steps?.[1]?.value;
+  const { min: minimum, unit } = panel.model.fieldConfig.defaults;
+  const limit = limitOf(panel.model.fieldConfig.defaults);
   return {
     width: panel.body.clientWidth || 300, height: 200, padding: [8, 24, 0, 0], legend: { show: false },
     cursor: { sync: sync ? { key: sync.key, scales: ['x', null] } : undefined, y: false, drag: { x: false, y: false }, points: { size: 6 } },
@@ -113,9 +113,9 @@ function drawEvents(plot, panel) {
 
 // The line that should not be crossed. It is drawn where the curve comes near it, and never squeezes the curve.
 function drawLimit(plot, panel) {
-  const { thresholds, custom } = panel.model.fieldConfig.defaults;
-  const limit = thresholds?.steps?.[1]?.value;
-  if (limit === undefined || custom?.thresholdsStyle?.mode !== 'dashed' || limit > plot.scales.y.max) return;
+  const { defaults } = panel.model.fieldConfig;
+  const limit = limitOf(defaults);
+  if (limit === undefined || defaults.custom?.thresholdsStyle?.mode !== 'dashed' || limit > plot.scales.y.max) return;
   const { ctx, bbox } = plot;
   const y = plot.valToPos(limit, 'y', true);
   ctx.save();
@@ -131,7 +131,7 @@ function drawLimit(plot, panel) {
 
 // The newest values, or those under the pointer.
 function showLegend(panel, place) {
-  const legend = panel.card.querySelector('.legend') || panel.card.appendChild(element('div', 'legend'));
+  const legend = legendOf(panel);
   const format = formatter(panel.model.fieldConfig.defaults.unit);
   const { series, values } = panel.state;
   legend.replaceChildren(...series.map(({ name, color }, number) => {
@@ -216,7 +216,7 @@ function viridis(share) {
 
 function heatLegend(panel, place) {
   const { cells, found, most } = panel.heat;
-  const legend = panel.card.querySelector('.legend') || panel.card.appendChild(element('div', 'legend'));
+  const legend = legendOf(panel);
   const format = formatter(panel.model.fieldConfig.defaults.unit);
   const ramp = element('span', 'ramp');
   ramp.style.background = `linear-gradient(to right, ${[0, 0.25, 0.5, 0.75, 1].map(viridis).join(', ')})`;
@@ -236,7 +236,7 @@ function heatLegend(panel, place) {
 export function drawStat(panel) {
   const { model, body } = panel;
   const { answers, window, problem } = panel.answer;
-  const { unit, thresholds, decimals } = model.fieldConfig.defaults;
+  const { unit, decimals } = model.fieldConfig.defaults;
   const series = named(model, answers);
   const last = series.map(({ points }) => points.findLast(([, value]) => !Number.isNaN(Number(value))));
   const names = model.options.textMode === 'value_and_name';
@@ -248,7 +248,7 @@ export function drawStat(panel) {
     return;
   }
   const newest = Number(last[0][1]);
-  const limit = thresholds?.steps?.[1]?.value;
+  const limit = limitOf(model.fieldConfig.defaults);
   value.textContent = names ? series.map(({ name }) => name).join(', ') : formatter(unit)(decimals === 0 ? Math.round(newest) : newest);
   value.title = value.textContent;
   const age = window.end - last[0][0];
@@ -296,6 +296,15 @@ function runs(values) {
 }
 
 // ---- what they share ----
+
+function legendOf(panel) {
+  return panel.card.querySelector('.legend') || panel.card.appendChild(element('div', 'legend'));
+}
+
+// Where trouble begins, or undefined.
+function limitOf({ thresholds }) {
+  return thresholds?.steps?.[1]?.value;
+}
 
 // Says why there is nothing to draw; true if so.
 function nothing(panel, series, problem) {

@@ -1,4 +1,5 @@
-// One function per endpoint, each with a `name` tag so that a URL with an id in it does not become a series of its own.
+// One function per endpoint, each with a `name` tag so that a URL with an id in it does not become a series of its own; and how
+// an answer is read.
 // Environment: BASE_URL (nginx), OPS_URL (the operations listener of one replica), ADMIN_TOKEN (bearer of the admin calls).
 import http from 'k6/http';
 
@@ -88,4 +89,18 @@ export function reset() {
 
 export function audit() {
   return http.get(`${OPS_URL}/admin/audit`, params('admin-audit', admin()));
+}
+
+// The body of an answer; one that is no JSON has no fields, and the checks on them tell.
+export function parsed(response) {
+  try {
+    return response.json();
+  } catch {
+    return {};
+  }
+}
+
+// Whether two entries are about one coupon, all of it.
+export function isSame(one, other) {
+  return ['code', 'userId', 'serial', 'round', 'requestId'].every((field) => one[field] === other[field]);
 }
