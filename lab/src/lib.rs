@@ -2,6 +2,7 @@
 //! service never links it.
 
 pub mod cluster;
+pub mod load;
 pub mod verify;
 
 pub use verify::verify;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use coupon_lab::cluster::Cluster;
+use coupon_lab::load;
 use coupon_lab::verify::{self, Report};
 
 /// Proves what a rush left behind in a local cluster
@@ -23,6 +24,10 @@ enum Command {
     /// Reads one snapshot and changes nothing, so it may run beside a rush. Exit status: 0 all promises hold, 1 one is
     /// broken, 2 it could not be found out.
     Verify(Verify),
+    /// Send one load and print rate, statuses, latencies and what the load itself cost
+    ///
+    /// Exit status: 0 every request got an answer that counts, 1 some did not, 2 the load could not be sent.
+    Load(load::Command),
 }
 
 #[derive(clap::Args)]
@@ -43,10 +48,13 @@ struct Verify {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Command::Verify(arguments) = Arguments::parse().command;
-    match run(&arguments).await {
-        Ok(report) if report.is_clean() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(1),
+    let done = match Arguments::parse().command {
+        Command::Verify(arguments) => run(&arguments).await.map(|report| report.is_clean()),
+        Command::Load(load) => load.run().await,
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
         Err(error) => {
             eprintln!("lab: {}", causes(&error));
             ExitCode::from(2)
