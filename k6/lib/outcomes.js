@@ -15,6 +15,7 @@ const unexpected = new Counter('coupon_unexpected');
 
 const BY_STATUS = { 200: replayed, 201: issued, 403: notOpen, 409: alreadyIssued, 410: soldOut, 503: busy };
 
+export const NAMES = [...Object.values(BY_STATUS), unexpected].map(({ name }) => name);
 export const EXPECTED = Object.keys(BY_STATUS).map(Number);
 
 // STRICT=1 holds a rush to the promise that nobody is even told to come back.

@@ -11,7 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use rustix::time::{ClockId, clock_gettime};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, timeout_at};
@@ -32,6 +33,9 @@ use turns::Turns;
 /// How long the last answers may take after the end of a run. Twice the service's own deadline: whoever was not answered
 /// by then was forgotten.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Open files that are no connection of a load.
+const FILES_BESIDE: u64 = 64;
 
 /// One load on one address.
 #[derive(Clone, Debug)]
@@ -120,7 +124,22 @@ fn address(url: &str) -> anyhow::Result<SocketAddr> {
     found.with_context(|| format!("{host} has no address"))
 }
 
+/// A connection is an open file; many systems allow a thousand until they are asked.
+fn allow_files(connections: usize) -> anyhow::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = connections as u64 + FILES_BESIDE;
+    anyhow::ensure!(
+        wanted <= hard,
+        "{connections} connections need {wanted} open files, {hard} are allowed: see ulimit -Hn"
+    );
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    }
+    Ok(())
+}
+
 async fn open(address: SocketAddr, wanted: usize) -> anyhow::Result<Vec<Connection>> {
+    allow_files(wanted)?;
     let mut connections = Vec::with_capacity(wanted);
     for _ in 0..wanted {
         let connection = Connection::open(address).await;
@@ -169,8 +188,7 @@ async fn patient(run: &connection::Run, all: impl Future<Output = ()>) {
 
 /// Processor time of the calling thread.
 fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0)).as_secs_f64()
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0.0, |time| Duration::from(time).as_secs_f64())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
 use super::connection::Broken;
 use crate::verify::Ack;
@@ -39,7 +40,7 @@ pub struct Outcome {
 }
 
 /// What went wrong below HTTP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Errors {
     /// The connection ended before the answer.
     pub closed: u64,

@@ -2,11 +2,11 @@
 
 use std::cell::Cell;
 use std::io;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
-};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Notify;
@@ -124,24 +124,23 @@ fn count(rate: f64, time: Duration) -> u64 {
 }
 
 /// A timer with the kernel's resolution. It reads as the end of a pipe does: eight bytes each time it went off.
-struct Alarm(Receiver);
+struct Alarm {
+    timer: TimerFd,
+    rings: Receiver,
+}
 
 impl Alarm {
     fn new() -> io::Result<Self> {
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
-        Receiver::from_owned_fd_unchecked(timer).map(Self)
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
+        let rings = Receiver::from_owned_fd_unchecked(timer.as_fd().try_clone_to_owned()?)?;
+        Ok(Self { timer, rings })
     }
 
     async fn wait(&mut self, time: Duration) -> io::Result<()> {
-        let once = Itimerspec { it_interval: timespec(Duration::ZERO), it_value: timespec(time) };
-        timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once)?;
+        self.timer.set(Expiration::OneShot(TimeSpec::from_duration(time)), TimerSetTimeFlags::empty())?;
         // More room than it fills: so tokio knows at once that nothing else is there.
-        self.0.read(&mut [0; 16]).await.map(drop)
+        self.rings.read(&mut [0; 16]).await.map(drop)
     }
-}
-
-fn timespec(time: Duration) -> Timespec {
-    Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: time.subsec_nanos().into() }
 }
 
 #[cfg(test)]

@@ -1,0 +1,88 @@
+// The open model: requests arrive at a rate, whether or not the last ones were answered, so a slow service cannot slow the
+// question. What could not even be sent, because every virtual user still waited, is counted in `dropped_iterations`; the
+// latencies of such a run are better than the truth.
+//
+//   VUS=      virtual users kept ready; by default enough for the rate while an answer takes half a second
+//   SEED=1    another crowd; the same seed is the same crowd
+//   ACKS=0    do not write down what was promised: it costs the generator a part of its CPU
+//   DROPS=allow   requests that could not be sent (and coupons of fairness.js that did not sell out) do not fail the run
+//   STRATEGY BASE_URL OPS_URL ADMIN_TOKEN   as in rush.js
+import exec from 'k6/execution';
+import http from 'k6/http';
+
+import * as acks from './acks.js';
+import * as api from './api.js';
+import * as audit from './audit.js';
+import * as knobs from './knobs.js';
+import * as outcomes from './outcomes.js';
+import { BATCH } from './stock.js';
+
+export const RATE_MAX = 50000;
+export const SEED = knobs.seed('1');
+const ACKS = knobs.choice('ACKS', '1', ['0', '1']) === '1';
+export const DROPS_ALLOWED = knobs.choice('DROPS', 'forbid', ['forbid', 'allow']) === 'allow';
+
+// Half a second is far above the p99 of a service that keeps up, and a fifth more is for those that do not start at once.
+const VUS_PER_RATE = 0.5 * 1.2;
+const VUS_MIN = 50;
+// A virtual user takes about 0.2 MB, so this bounds the generator to a gigabyte.
+const VUS_MAX = 5000;
+// The service answers within its deadline of 5 s, and nginx may ask a second replica.
+const GRACE = '12s';
+
+http.setResponseCallback(http.expectedStatuses(...outcomes.EXPECTED));
+
+function shared(rate) {
+  const vus = Math.min(Math.max(Math.ceil(rate * VUS_PER_RATE), VUS_MIN), VUS_MAX);
+  // No further users during the run: making them would disturb what is measured.
+  return { timeUnit: '1s', preAllocatedVUs: knobs.count('VUS', vus, { max: 20000 }), gracefulStop: GRACE };
+}
+
+// Scenarios. Times are in seconds.
+export function steady(rate, seconds, more = {}) {
+  return { executor: 'constant-arrival-rate', rate, duration: `${seconds}s`, ...shared(rate), ...more };
+}
+
+export function changing(from, stages, more = {}) {
+  const highest = Math.max(from, ...stages.map(({ target }) => target));
+  const inSeconds = stages.map(({ target, seconds }) => ({ target, duration: `${seconds}s` }));
+  return { executor: 'ramping-arrival-rate', startRate: from, stages: inSeconds, ...shared(highest), ...more };
+}
+
+// The options of a run whose numbers are those of the scenario `measured`.
+export function optionsFor(measured, scenarios, thresholds = {}) {
+  return {
+    scenarios,
+    thresholds: { ...verdict(), ...numbersOf(measured), ...thresholds },
+    summaryTrendStats: ['avg', 'min', 'med', 'max', 'p(90)', 'p(95)', 'p(99)', 'p(99.9)', 'count'],
+    discardResponseBodies: true,
+    systemTags: ['scenario', 'name', 'method', 'status', 'error_code', 'check', 'expected_response'],
+    setupTimeout: '2m',
+    teardownTimeout: '2m',
+    ...BATCH,
+  };
+}
+
+function verdict() {
+  return { checks: ['rate==1'], http_req_failed: ['rate==0'], ...outcomes.THRESHOLDS, ...audit.THRESHOLDS };
+}
+
+// k6 exports the numbers of a scenario only where a threshold asks for them; those that are always kept do just that.
+function numbersOf(scenario) {
+  const counters = ['http_reqs', 'iterations', ...outcomes.NAMES];
+  return {
+    [`http_req_duration{scenario:${scenario}}`]: ['max>=0'],
+    [`dropped_iterations{scenario:${scenario}}`]: [DROPS_ALLOWED ? 'count>=0' : 'count==0'],
+    ...Object.fromEntries(counters.map((name) => [`${name}{scenario:${scenario}}`, ['count>=0']])),
+  };
+}
+
+// One user who asks once. "Busy" is an answer like any other here: asking again would be another rate.
+export function askOnce(code) {
+  const { name, iterationInTest } = exec.scenario;
+  const userId = `${name[0]}-${SEED}-${iterationInTest}`;
+  const order = { code, userId, key: userId };
+  const answer = api.issue(order);
+  outcomes.count(answer);
+  if (ACKS) acks.writeDown(answer, order);
+}
