@@ -2,6 +2,7 @@
 //! load runs share it; the service never links it.
 
 pub mod admin;
+pub mod bench;
 pub mod cluster;
 pub mod interrupt;
 pub mod load;

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use coupon_lab::cluster::Cluster;
-use coupon_lab::load;
+use coupon_lab::interrupt::Interrupt;
 use coupon_lab::verify::{self, Report};
+use coupon_lab::{bench, load};
 
 /// Proves what a rush left behind in a local cluster
 #[derive(Parser)]
@@ -28,6 +29,10 @@ enum Command {
     ///
     /// Exit status: 0 every request got an answer that counts, 1 some did not, 2 the load could not be sent.
     Load(load::Command),
+    /// Measure every budget on a cluster of the laboratory's own; prints one table and keeps it in bench.json
+    ///
+    /// Exit status: 0 all budgets are met, 1 one is missed or a promise was broken, 2 something could not be measured.
+    Bench(bench::Command),
 }
 
 #[derive(clap::Args)]
@@ -49,17 +54,21 @@ struct Verify {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Verify(arguments) => run(&arguments).await.map(|report| report.is_clean()),
-        Command::Load(load) => load.run().await,
+        Command::Verify(arguments) => run(&arguments).await.map(|report| u8::from(!report.is_clean())),
+        Command::Load(load) => load.run().await.map(|fine| u8::from(!fine)),
+        Command::Bench(bench) => measure(&bench).await,
     };
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("lab: {}", causes(&error));
             ExitCode::from(2)
         }
     }
+}
+
+async fn measure(bench: &bench::Command) -> anyhow::Result<u8> {
+    bench.run(&std::env::current_dir()?, Interrupt::watch()?).await
 }
 
 async fn run(arguments: &Verify) -> anyhow::Result<Report> {

@@ -1,0 +1,88 @@
+//! What k6 measures: the crowd of 10,000, and the open model once more by another loader than ours.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use super::plan::Step;
+use super::sample::Sample;
+use super::stage::Stage;
+use crate::script;
+
+const USERS: u32 = 10_000;
+const ARRIVAL_RATE: u32 = 1_000;
+const ARRIVAL_TIME: Duration = Duration::from_secs(10);
+
+/// The part of k6's summary that is read here: each metric with its numbers.
+#[derive(Deserialize)]
+struct Summary {
+    metrics: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
+}
+
+impl Summary {
+    /// Zero when k6 had nothing to say about it.
+    fn number(&self, metric: &str, field: &str) -> f64 {
+        self.metrics.get(metric).and_then(|it| it.get(field)?.as_f64()).unwrap_or(0.0)
+    }
+}
+
+/// 10,000 users who all come at once, each with a connection of its own, to stock that most of them do not get.
+pub async fn rush(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
+    let before = stage.before().await?;
+    let (summary, ended) = k6(stage, "rush", &[("USERS", USERS.to_string()), ("VUS", USERS.to_string())]).await?;
+    let after = stage.after().await?;
+    let mut sample = sample(step, &summary);
+    let machine = after.machine.since(before.machine);
+    (sample.quiet.all, sample.quiet.idle, sample.quiet.stolen) = (machine.all, machine.idle, machine.stolen);
+    sample.memory = stage.parts().memory()?;
+    // Also "busy" is a 5xx. A reset and an answer that never came are unexpected, as k6 counts.
+    let unserved = summary.number("coupon_unexpected", "count") + summary.number("coupon_busy", "count");
+    sample.figures.insert("unserved", unserved);
+    // What was not served is a missed budget; anything else that k6 or the verdict minds is a broken promise.
+    if unserved == 0.0 && !ended.is_empty() {
+        sample.broken = Some(ended);
+    }
+    Ok(sample)
+}
+
+/// A thousand requests a second.
+pub async fn arrival(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
+    let knobs = [("RATE", ARRIVAL_RATE.to_string()), ("DURATION", format!("{}s", ARRIVAL_TIME.as_secs()))];
+    let (summary, ended) = k6(stage, "arrival", &knobs).await?;
+    let mut sample = sample(step, &summary);
+    sample.broken = (!ended.is_empty()).then_some(ended);
+    Ok(sample)
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of one run")]
+fn sample(step: Step, summary: &Summary) -> Sample {
+    let scoped = "http_req_duration{scenario:arrival}";
+    let latency = if summary.metrics.contains_key(scoped) { scoped } else { "http_req_duration" };
+    let mut sample = Sample { scenario: step.scenario.to_string(), round: step.round, ..Sample::default() };
+    sample.rate = summary.number("http_reqs", "rate");
+    sample.answered = summary.number("http_reqs", "count") as u64;
+    sample.issued = summary.number("coupon_issued", "count") as u64;
+    (sample.latency.p50, sample.latency.p99) = (summary.number(latency, "med"), summary.number(latency, "p(99)"));
+    sample.latency.max = summary.number(latency, "max");
+    sample
+}
+
+/// Runs a script of the project; the second is empty when k6 and the verdict on the tables are content.
+async fn k6(stage: &Stage, name: &str, knobs: &[(&str, String)]) -> anyhow::Result<(Summary, String)> {
+    let (root, mut environment, interrupt) = stage.script();
+    environment.extend(knobs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    let lab = std::env::current_exe().context("where is this program?")?;
+    environment.insert("COUPON_LAB_BIN".to_owned(), lab.display().to_string());
+    let into = Path::new(&environment["CLUSTER_DIR"]).join("runs").join(name);
+    let folder = into.display().to_string();
+    let done = script::run(root, &["local/k6", name, "--into", &folder], &environment, Some(interrupt)).await?;
+    let path = into.join("summary.json");
+    let text = fs::read_to_string(&path).with_context(|| format!("k6 wrote no summary:\n{}", done.output))?;
+    let summary = serde_json::from_str(&text).with_context(|| format!("{} is no summary of k6", path.display()))?;
+    let last = done.output.lines().rev().find(|line| line.contains("verdict")).unwrap_or("k6 failed");
+    Ok((summary, if done.status.success() { String::new() } else { last.to_owned() }))
+}
