@@ -3,7 +3,6 @@
 //
 //   RATE=1000 DURATION=30s   so many requests a second, for so long (the default)
 //   RAMP_TO=4000             rise to this rate over the duration
-//   WARMUP=5s                the same rate before, as a scenario of its own; 0s leaves it out
 //   CODES=1                  spread over so many coupons, `L-01` ... (1 to 64)
 //   and the knobs in lib/stream.js
 //
@@ -15,17 +14,10 @@ import * as stream from './lib/stream.js';
 const RATE = knobs.count('RATE', 1000, { max: stream.RATE_MAX });
 const RAMP_TO = __ENV.RAMP_TO ? knobs.count('RAMP_TO', 1, { max: stream.RATE_MAX }) : 0;
 const SECONDS = knobs.duration('DURATION', '30s');
-const WARMUP = knobs.duration('WARMUP', '5s', { min: 0 });
 const COUPONS = stock.ofStream();
 
-const startTime = `${WARMUP}s`;
-const arrival = RAMP_TO
-  ? stream.changing(RATE, [{ target: RAMP_TO, seconds: SECONDS }], { startTime })
-  : stream.steady(RATE, SECONDS, { startTime });
-export const options = stream.optionsFor(['arrival'], {
-  ...(WARMUP > 0 ? { warmup: stream.steady(RATE, WARMUP) } : {}),
-  arrival,
-});
+const arrival = RAMP_TO ? stream.changing(RATE, [{ target: RAMP_TO, seconds: SECONDS }]) : stream.steady(RATE, SECONDS);
+export const options = stream.optionsFor(['arrival'], stream.warmed(RATE, { arrival }));
 
 export function setup() {
   stream.begin(COUPONS);

@@ -6,7 +6,6 @@
 //   PIECES=20    of each
 //   OVER=3       times as many users ask for each
 //   RATE=1000    requests a second
-//   WARMUP=2s    the same rate before, for a coupon that does not sell out (`L-01`); 0s leaves it out
 //   and the knobs in lib/stream.js
 import { check } from 'k6';
 import exec from 'k6/execution';
@@ -24,16 +23,14 @@ const ASKS = PIECES * knobs.count('OVER', 3, { min: 2, max: 100 });
 const SPARE_SECONDS = 2;
 const SECONDS = Math.ceil((CODES.length * ASKS) / RATE) + SPARE_SECONDS;
 
-const WARMUP = knobs.duration('WARMUP', '2s', { min: 0 });
+// For the warm-up.
 const PLENTIFUL = stock.ofStream();
 
-export const options = stream.optionsFor(['fairness'], {
-  ...(WARMUP > 0 ? { warmup: stream.steady(RATE, WARMUP, { exec: 'warmUp' }) } : {}),
-  fairness: stream.steady(RATE, SECONDS, { startTime: `${WARMUP}s` }),
-});
+const fairness = stream.steady(RATE, SECONDS);
+export const options = stream.optionsFor(['fairness'], stream.warmed(RATE, { fairness }, { exec: 'warmUp' }));
 
 export function setup() {
-  stream.begin([...CODES.map((code) => ({ code, total: PIECES })), ...(WARMUP > 0 ? PLENTIFUL : [])]);
+  stream.begin([...CODES.map((code) => ({ code, total: PIECES })), ...PLENTIFUL]);
 }
 
 export function teardown() {

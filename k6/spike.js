@@ -33,11 +33,11 @@ const seconds = Array.from({ length: AFTER }, (_, second) => second);
 
 export const options = stream.optionsFor(
   ['before', 'spike', 'after'],
-  {
+  stream.warmed(RATE, {
     before: stream.steady(RATE, BEFORE),
     spike: stream.steady(PEAK, SPIKE, { startTime: `${BEFORE}s` }),
     after: stream.steady(RATE, AFTER, { startTime: `${BEFORE + SPIKE}s`, exec: 'askAfter' }),
-  },
+  }),
   {
     'dropped_iterations{scenario:spike}': ['count>=0'],
     'coupon_recovery{second:last}': [`p(95)<${BACK_MS}`],

@@ -2,9 +2,10 @@
 // question. What could not even be sent, because every virtual user still waited, is counted in `dropped_iterations`; the
 // latencies of such a run are better than the truth.
 //
-//   VUS=      virtual users kept ready; by default enough for the rate while an answer takes half a second
-//   SEED=1    another crowd; the same seed is the same crowd
-//   ACKS=0    do not write down what was promised: it costs the generator a part of its CPU
+//   WARMUP=5s     the first rate before anything counts, as the scenario `warmup`, for coupons that do not sell out; 0s: none
+//   VUS=          virtual users kept ready; by default enough for the rate while an answer takes half a second
+//   SEED=1        another crowd; the same seed is the same crowd
+//   ACKS=0        do not write down what was promised: it costs the generator a part of its CPU
 //   DROPS=allow   requests that could not be sent (and coupons of fairness.js that did not sell out) do not fail the run
 //   STRATEGY BASE_URL OPS_URL ADMIN_TOKEN   as in rush.js
 import exec from 'k6/execution';
@@ -20,6 +21,7 @@ import { hash, random } from './random.js';
 import * as stock from './stock.js';
 
 export const SEED = knobs.word('SEED', '1');
+export const WARMUP = knobs.duration('WARMUP', '5s', { min: 0 });
 const ACKS = knobs.choice('ACKS', '1', ['0', '1']) === '1';
 export const DROPS_ALLOWED = knobs.choice('DROPS', 'forbid', ['forbid', 'allow']) === 'allow';
 
@@ -27,8 +29,8 @@ export const DROPS_ALLOWED = knobs.choice('DROPS', 'forbid', ['forbid', 'allow']
 const ANSWER_SECONDS = 0.5;
 const SPARE = 1.2;
 const VUS_MIN = 50;
-// A virtual user takes about 0.2 MB, so this bounds the generator to a gigabyte.
-const VUS_MAX = 5000;
+// A virtual user takes half a megabyte, and those of two scenarios are kept while the first one ends.
+const VUS_MAX = 2500;
 export const RATE_MAX = 50000;
 // The service answers within its deadline of 5 s, and nginx may ask a second replica.
 const GRACE = '12s';
@@ -50,6 +52,13 @@ function shared(rate, answerSeconds = ANSWER_SECONDS) {
   const vus = Math.min(Math.max(Math.ceil(rate * answerSeconds * SPARE), VUS_MIN), VUS_MAX);
   // No further users during the run: making them would disturb what is measured.
   return { timeUnit: '1s', preAllocatedVUs: knobs.count('VUS', vus, { max: VUS_MAX * 4 }), gracefulStop: GRACE };
+}
+
+// The scenarios after a warm-up at `rate`.
+export function warmed(rate, scenarios, more = {}) {
+  if (WARMUP === 0) return scenarios;
+  const later = ([name, scenario]) => [name, { ...scenario, startTime: `${parseFloat(scenario.startTime || '0') + WARMUP}s` }];
+  return { warmup: steady(rate, WARMUP, more), ...Object.fromEntries(Object.entries(scenarios).map(later)) };
 }
 
 // The options of a run whose numbers are those of the scenarios in `measured`.
