@@ -6,18 +6,24 @@
 import http from 'k6/http';
 
 import * as api from './api.js';
+import * as knobs from './knobs.js';
 
 export const OURS = /^[LF]-\d+$/;
 // As much as a coupon may have: it does not sell out.
-export const PLENTY = 1000000;
+const PLENTY = 1000000;
 const PAST = '2020-01-01T00:00:00Z';
-// Every change is answered after 1.1 s, so they are made side by side: this many, because each holds a connection of the
-// replica's pool while it waits for the others.
-const AT_ONCE = 32;
+// Every change is answered after 1.1 s, so they are made side by side; the replica makes them one after the other, and the
+// last of so many stays well within its deadline.
+const AT_ONCE = 128;
 const TRIES = 3;
 const KEEP_OPEN = __ENV.KEEP_OPEN === '1';
 
 export const BATCH = { batch: AT_ONCE, batchPerHost: AT_ONCE };
+
+// The coupons of a stream of requests, which do not sell out, as CODES= asks for.
+export function ofStream() {
+  return names('L', knobs.count('CODES', 1, { max: 64 }), 2).map((code) => ({ code, total: PLENTY }));
+}
 
 export function names(prefix, number, digits) {
   return Array.from({ length: number }, (_, i) => `${prefix}-${String(i + 1).padStart(digits, '0')}`);
