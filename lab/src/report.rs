@@ -5,7 +5,18 @@ use std::path::Path;
 
 use crate::sweep::folder::Folder;
 
+mod axis;
+mod data;
+mod findings;
+mod lines;
+mod page;
+mod pictures;
+mod rows;
+mod svg;
 mod table;
+mod usl;
+
+use data::Data;
 
 /// How far the sweep is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +36,10 @@ pub fn write(folder: &Folder) -> anyhow::Result<Summary> {
     folder.write("cells.json", &(serde_json::to_string_pretty(&done)? + "\n"))?;
     folder.write("cells.csv", &table::csv(&done, &plan.settings))?;
     let broken = done.iter().filter(|found| found.is_broken()).count();
-    Ok(Summary { done: done.len(), planned: plan.cells.len(), broken })
+    let summary = Summary { done: done.len(), planned: plan.cells.len(), broken };
+    let data = Data { plan, setting: folder.setting()?, found: done };
+    folder.write("report.html", &page::page(&data))?;
+    Ok(summary)
 }
 
 /// The same for a folder by its path, and says where the report is.
