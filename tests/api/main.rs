@@ -13,6 +13,7 @@
 mod support;
 
 mod answers;
+mod balanced;
 mod bounds;
 mod cancel;
 mod faults;
