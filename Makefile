@@ -81,7 +81,7 @@ test-page: install ## Drive the laboratory's page in a headless Chromium, and lo
 	@local/install chromium
 	@local/test-page
 
-check: install ## Judge all that can be judged without running: format, lints, docs, licences, configuration
+check: install ## Judge quickly: format, lints, docs, licences, configuration, round trips per issue
 	@local/install cargo-deny
 	@local/check
 

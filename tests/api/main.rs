@@ -16,6 +16,7 @@ mod answers;
 mod balanced;
 mod bounds;
 mod cancel;
+mod documents;
 mod faults;
 mod idempotency;
 mod lifecycle;
