@@ -101,7 +101,7 @@ test-influx: install ## Send the series of a small rush to a real InfluxDB, too,
 	@local/install influxdb
 	@local/test-influx
 
-check: install ## Judge all that can be judged without running: format, lints, docs, licences, configuration
+check: install ## Judge quickly: format, lints, docs, licences, configuration, round trips per issue
 	@local/install cargo-deny
 	@local/check
 
