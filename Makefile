@@ -11,7 +11,7 @@ COUPON_LAB_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/lab
 export CLUSTER_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install build up scale status logs reset doctor down clean rush smoke verify dashboards check test
+.PHONY: help demo install build up scale status logs reset doctor down clean rush smoke bench verify dashboards check test
 .PHONY: dashboards-check test-page
 MAKEFLAGS += --no-print-directory
 
@@ -22,6 +22,7 @@ help: ## Print this
 	@echo "  REDIS_NODES=1|3|5 VUS=1000 DURATION=60s USERS= SEED= ACCESS_LOG=on|off CLUSTER_DIR=.cluster PORT_OFFSET=0"
 	@echo "  NGINX_PORT=8000 REPLICA_PORT=8100 OPS_PORT=8200 REDIS_PORT=6390 MYSQL_PORT=3316 PROMETHEUS_PORT=9095"
 	@echo "  EXPORTERS=on|off EXPORTER_PORT=9110 (the exporters of the Servers dashboard; on where they are installed)"
+	@echo "  ROUNDS=5 ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000 (make bench)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= POOL_SIZE= REQUEST_DEADLINE_MS= DRAIN_MS= THREADS= LOG= (handed on to the replicas)"
 
 demo: install ## Install, build, start, send 6,000 users, prove the result, show the addresses
@@ -65,6 +66,9 @@ rush: ## Send a crowd and prove the result: make rush VUS=1000 DURATION=60s
 
 smoke: ## Try every call of the API once
 	@local/k6 smoke
+
+bench: install build ## Measure every budget on a cluster of its own, 20 minutes; QUICK=1: the main ones in two
+	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
 
 verify: ## Check the tables against every promise; ACKS=FILE compares them with what a run was told
 	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS))

@@ -8,14 +8,14 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Deserialize;
 
-use super::plan::Step;
+use super::plan::{CROSS_CHECK_RATE, Step};
 use super::sample::Sample;
 use super::stage::Stage;
 use crate::script;
 
 const USERS: u32 = 10_000;
-const ARRIVAL_RATE: u32 = 1_000;
-const ARRIVAL_TIME: Duration = Duration::from_secs(10);
+/// How long requests are sent at a rate, by either loader.
+pub const ARRIVAL_TIME: Duration = Duration::from_secs(10);
 
 /// The part of k6's summary that is read here: each metric with its numbers.
 #[derive(Deserialize)]
@@ -27,6 +27,17 @@ impl Summary {
     /// Zero when k6 had nothing to say about it.
     fn number(&self, metric: &str, field: &str) -> f64 {
         self.metrics.get(metric).and_then(|it| it.get(field)?.as_f64()).unwrap_or(0.0)
+    }
+
+    /// The thresholds that were crossed.
+    fn crossed(&self) -> Vec<String> {
+        let mut crossed = Vec::new();
+        for (metric, fields) in &self.metrics {
+            let Some(thresholds) = fields.get("thresholds").and_then(|it| it.as_object()) else { continue };
+            let failed = thresholds.iter().filter(|(_, failed)| **failed == serde_json::Value::Bool(true));
+            crossed.extend(failed.map(|(threshold, _)| format!("not {metric} {threshold}")));
+        }
+        crossed
     }
 }
 
@@ -51,7 +62,7 @@ pub async fn rush(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
 
 /// A thousand requests a second.
 pub async fn arrival(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
-    let knobs = [("RATE", ARRIVAL_RATE.to_string()), ("DURATION", format!("{}s", ARRIVAL_TIME.as_secs()))];
+    let knobs = [("RATE", CROSS_CHECK_RATE.to_string()), ("DURATION", format!("{}s", ARRIVAL_TIME.as_secs()))];
     let (summary, ended) = k6(stage, "arrival", &knobs).await?;
     let mut sample = sample(step, &summary);
     sample.broken = (!ended.is_empty()).then_some(ended);
@@ -82,7 +93,26 @@ async fn k6(stage: &Stage, name: &str, knobs: &[(&str, String)]) -> anyhow::Resu
     let done = script::run(root, &["local/k6", name, "--into", &folder], &environment, Some(interrupt)).await?;
     let path = into.join("summary.json");
     let text = fs::read_to_string(&path).with_context(|| format!("k6 wrote no summary:\n{}", done.output))?;
-    let summary = serde_json::from_str(&text).with_context(|| format!("{} is no summary of k6", path.display()))?;
+    let summary: Summary =
+        serde_json::from_str(&text).with_context(|| format!("{} is no summary of k6", path.display()))?;
     let last = done.output.lines().rev().find(|line| line.contains("verdict")).unwrap_or("k6 failed");
-    Ok((summary, if done.status.success() { String::new() } else { last.to_owned() }))
+    let why = format!("{last}; {}", summary.crossed().join(", "));
+    Ok((summary, if done.status.success() { String::new() } else { why }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_k6_counted_and_what_it_minded_are_read_from_its_summary() {
+        let text = r#"{"metrics":{"coupon_busy":{"count":3,"rate":0.1,"thresholds":{"count==0":true}},
+            "checks":{"passes":1,"fails":0,"value":1,"thresholds":{"rate==1":false}}}}"#;
+
+        let summary: Summary = serde_json::from_str(text).unwrap();
+
+        assert!((summary.number("coupon_busy", "count") - 3.0).abs() < f64::EPSILON);
+        assert!(summary.number("coupon_unexpected", "count").abs() < f64::EPSILON);
+        assert_eq!(summary.crossed(), ["not coupon_busy count==0"]);
+    }
 }
