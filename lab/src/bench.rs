@@ -20,6 +20,7 @@ mod plan;
 mod report;
 mod sample;
 
+use crate::cluster::private::users_own;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::progress::Progress;
@@ -59,10 +60,36 @@ struct Kept<'a> {
     database: String,
     rounds: u32,
     quick: bool,
+    settings: Settings,
     best_pool_size: &'a BTreeMap<Strategy, u32>,
     noise: &'a [String],
     budgets: &'a [Line],
     samples: &'a [Sample],
+}
+
+/// What all rounds have in common.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Settings {
+    replicas: u32,
+    rate_of_replicas: f64,
+    cross_check_rate: u32,
+    pool_size: u32,
+    pool_sizes_tried: [u32; POOL_SIZES.len()],
+    seconds: BTreeMap<&'static str, f64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            replicas: plan::REPLICAS,
+            rate_of_replicas: plan::RATE,
+            cross_check_rate: plan::CROSS_CHECK_RATE,
+            pool_size: POOL_SIZE,
+            pool_sizes_tried: POOL_SIZES,
+            seconds: measure::TIMES.map(|(name, time)| (name, time.as_secs_f64())).into(),
+        }
+    }
 }
 
 /// What a run found.
@@ -86,7 +113,8 @@ impl Command {
         let measured = interrupt.or(all(&mut stage, &steps)).await;
         stage.stop().await.context("cannot stop the cluster")?;
         let found = measured?;
-        let noise = noise::noise(&machine, &found.samples);
+        let mut noise = noise::noise(&machine, &found.samples);
+        noise.extend(users_own(root).map(|folder| format!("another cluster runs in {}", folder.display())));
         let planned = |name: &str| steps.iter().any(|step| step.scenario.to_string() == name);
         let lines = budgets::judge(&found.samples, planned);
         let text = report::text(&lines, &found.samples, &noise);
@@ -98,6 +126,7 @@ impl Command {
             database: found.database,
             rounds,
             quick: self.quick,
+            settings: Settings::default(),
             best_pool_size: &found.best_pool_size,
             noise: &noise,
             budgets: &lines,

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use super::plan::Step;
+use super::plan::{CROSS_CHECK_RATE, Step};
 use super::sample::Sample;
 use crate::k6::Summary;
 use crate::script;
 use crate::stage::Stage;
 
 const USERS: u32 = 10_000;
-const ARRIVAL_RATE: u32 = 1_000;
-const ARRIVAL_TIME: Duration = Duration::from_secs(10);
+/// How long requests are sent at a rate, by either loader.
+pub const ARRIVAL_TIME: Duration = Duration::from_secs(10);
 
 /// 10,000 users who all come at once, each with a connection of its own, to stock that most of them do not get.
 pub async fn rush(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
@@ -36,7 +36,7 @@ pub async fn rush(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
 
 /// A thousand requests a second.
 pub async fn arrival(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
-    let knobs = [("RATE", ARRIVAL_RATE.to_string()), ("DURATION", format!("{}s", ARRIVAL_TIME.as_secs()))];
+    let knobs = [("RATE", CROSS_CHECK_RATE.to_string()), ("DURATION", format!("{}s", ARRIVAL_TIME.as_secs()))];
     let (summary, ended) = k6(stage, "arrival", &knobs).await?;
     let mut sample = sample(step, &summary);
     sample.broken = (!ended.is_empty()).then_some(ended);
@@ -67,5 +67,6 @@ async fn k6(stage: &Stage, name: &str, knobs: &[(&str, String)]) -> anyhow::Resu
     let done = script::run(root, &["local/k6", name, "--into", &folder], &environment, Some(interrupt)).await?;
     let summary = Summary::read(&into).with_context(|| done.output.clone())?;
     let last = done.output.lines().rev().find(|line| line.contains("verdict")).unwrap_or("k6 failed");
-    Ok((summary, if done.status.success() { String::new() } else { last.to_owned() }))
+    let why = format!("{last}; {}", summary.broken_thresholds().join(", "));
+    Ok((summary, if done.status.success() { String::new() } else { why }))
 }

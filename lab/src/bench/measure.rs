@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::crowd;
-use super::plan::{RATE, Scenario, Step};
+use super::plan::{CROSS_CHECK_RATE, RATE, Scenario, Step};
 use super::sample::{Quiet, Sample};
 use crate::histogram::Histogram;
 use crate::jump::Jump;
@@ -36,6 +36,10 @@ const SHORT: Duration = Duration::from_secs(3);
 const LONG: Duration = Duration::from_secs(4);
 /// To find a strategy's best pool.
 const PROBE: Duration = Duration::from_millis(1_500);
+
+/// How long it takes, for the record.
+pub const TIMES: [(&str, Duration); 5] =
+    [("warmUp", WARM_UP), ("short", SHORT), ("long", LONG), ("probe", PROBE), ("arrival", crowd::ARRIVAL_TIME)];
 
 /// The coupons that a scenario asks for.
 pub fn coupons(scenario: Scenario) -> Vec<(String, u32)> {
@@ -108,6 +112,7 @@ fn ask(scenario: Scenario, peak: Option<f64>) -> anyhow::Result<Ask> {
             issue(MANY, Pace::Open(peak / f64::from(share)), LONG)
         }
         Scenario::Rate(_) => issue(CONNECTIONS, Pace::Open(RATE), LONG),
+        Scenario::CrossCheck => issue(CONNECTIONS, Pace::Open(CROSS_CHECK_RATE.into()), crowd::ARRIVAL_TIME),
         Scenario::SoldOut => Ask {
             requests: self::issue(vec![GONE.to_owned()], new("m")),
             expect: vec![410],
@@ -161,6 +166,8 @@ async fn run(stage: &mut Stage, step: Step, ask: &Ask) -> anyhow::Result<Sample>
     }
     if ask.given_away {
         acks.extend(load(give_away(&plan)).await?.acks()?);
+        // A replica remembers that all is gone once it had to say so.
+        load(strangers(&plan)).await?;
     }
     acks.extend(load(warm_up(&plan, step.scenario)).await?.acks()?);
     let load = Load::connect(plan).await?;
@@ -186,6 +193,11 @@ fn give_away(plan: &Plan) -> Plan {
     let users = Users::Fixed { prefix: "g".to_owned(), count: u64::from(GONE_PIECES) };
     let requests = Requests::Issue { codes: vec![GONE.to_owned()], users, key: "given".to_owned() };
     Plan { requests, until: Until::Sent(GONE_PIECES.into()), pace: Pace::Closed, ..plan.clone() }
+}
+
+/// Users who come too late.
+fn strangers(plan: &Plan) -> Plan {
+    Plan { requests: issue(vec![GONE.to_owned()], new("s")), until: Until::Elapsed(WARM_UP), ..plan.clone() }
 }
 
 /// The same load for a moment, by other users. What is fought for must stay for the measurement.

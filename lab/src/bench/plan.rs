@@ -10,6 +10,8 @@ use crate::strategy::Strategy;
 
 /// Replicas of the cluster that most is measured on.
 pub const REPLICAS: u32 = 3;
+/// The rate at which k6 and our loader are compared, per second.
+pub const CROSS_CHECK_RATE: u32 = 1_000;
 /// The rate at which replicas are compared, per second.
 pub const RATE: f64 = 3_000.0;
 /// `POOL_SIZE`s among which a strategy finds its best. `batched` has connections of its own and does not care.
@@ -57,8 +59,10 @@ pub enum Scenario {
     Best(Strategy),
     /// 10,000 users at once, by k6.
     Rush,
-    /// Open model at 1,000/s, by k6, and the same by our own loader.
+    /// Open model at 1,000/s, by k6.
     Arrival,
+    /// The same by our own loader, to compare.
+    CrossCheck,
 }
 
 /// One scenario in one round. What is measured once is in round 0.
@@ -90,8 +94,8 @@ impl Scenario {
     pub fn estimate(self) -> f64 {
         match self {
             Self::Version(_) | Self::Refused => 4.5,
-            Self::Issue(_) | Self::Codes | Self::Open(_) | Self::Rate(_) | Self::Jump => 8.0,
-            Self::SoldOut | Self::AlreadyIssued => 7.0,
+            Self::Issue(_) | Self::Codes | Self::Open(_) | Self::Rate(_) | Self::Jump | Self::CrossCheck => 8.0,
+            Self::SoldOut | Self::AlreadyIssued => 8.5,
             Self::Alone => 5.0,
             Self::Probe(..) => 6.0,
             Self::Best(_) => 9.0,
@@ -120,7 +124,8 @@ impl Display for Scenario {
             Self::Probe(strategy, pool) => write!(f, "{strategy}-pool-{pool}"),
             Self::Best(strategy) => f.write_str(strategy.name()),
             Self::Rush => f.write_str("rush"),
-            Self::Arrival => f.write_str("arrival-1000"),
+            Self::Arrival => f.write_str("arrival-1000-k6"),
+            Self::CrossCheck => f.write_str("arrival-1000"),
         }
     }
 }
@@ -146,7 +151,7 @@ const SCALES: [Scenario; 5] =
 /// keeps the scenarios whose name begins with one of its words, and what those are measured against.
 pub fn steps(rounds: u32, quick: bool, only: &[String]) -> Vec<Step> {
     let others = || Strategy::ALL.into_iter().filter(|strategy| *strategy != Strategy::Batched);
-    let mut once = vec![Scenario::Rush, Scenario::Arrival];
+    let mut once = vec![Scenario::Rush, Scenario::Arrival, Scenario::CrossCheck];
     once.extend(others().flat_map(|strategy| POOL_SIZES.map(|pool| Scenario::Probe(strategy, pool))));
     let mut each = QUICK.to_vec();
     if quick {

@@ -126,9 +126,9 @@ impl Sample {
         count(self.late) / count(self.answered.max(1))
     }
 
-    /// So many for each issued coupon.
-    pub fn per_coupon(&self, total: u64) -> f64 {
-        count(total) / count(self.issued.max(1))
+    /// So many for each issued coupon, or for each answer where nothing was issued.
+    pub fn each(&self, total: u64) -> f64 {
+        count(total) / count(if self.issued > 0 { self.issued } else { self.answered.max(1) })
     }
 }
 
