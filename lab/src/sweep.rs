@@ -36,9 +36,22 @@ const INTERRUPTED: u8 = 130;
 /// After so many failures in a row the next cell will fail, too.
 const FAILURES_MAX: usize = 3;
 
-/// Knobs of the cluster that are handed on to it as they are, and change what is measured.
-const HANDED_ON: [&str; 8] =
-    ["DB", "REDIS_NODES", "POOL_SIZE", "LOCK_TTL_MS", "ON_LOCK_LOSS", "REQUEST_DEADLINE_MS", "THREADS", "ACCESS_LOG"];
+/// Knobs of the cluster that are handed on to it as they are and change what is measured, with what they are when nobody sets
+/// them; `make` always sets the first two.
+const HANDED_ON: [(&str, &str); 8] = [
+    ("DB", "mysql"),
+    ("REDIS_NODES", "3"),
+    ("ACCESS_LOG", "off"),
+    ("POOL_SIZE", ""),
+    ("LOCK_TTL_MS", ""),
+    ("ON_LOCK_LOSS", ""),
+    ("REQUEST_DEADLINE_MS", ""),
+    ("THREADS", ""),
+];
+
+/// What the plan of a resumed sweep says already.
+const PLANNED: [&str; 11] =
+    ["quick", "replicas", "strategies", "shapes", "repeats", "rate", "seconds", "warm_up", "users", "rounds", "seed"];
 
 /// Measure every strategy at several numbers of replicas under several shapes of load, and report on it
 #[derive(Args)]
@@ -84,7 +97,7 @@ pub struct Command {
     #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
     into: Option<PathBuf>,
     /// Go on with the sweep in this folder, by its own plan
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["quick", "replicas", "strategies", "shapes"])]
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = PLANNED)]
     resume: Option<PathBuf>,
     /// Moves every port of the cluster, so that it fits beside others
     #[arg(long, env = "SWEEP_PORT_OFFSET", default_value_t = 11_000, value_parser = clap::value_parser!(u16).range(..=50_000))]
@@ -246,7 +259,10 @@ fn setting(root: &Path, started: OffsetDateTime) -> anyhow::Result<Setting> {
 }
 
 fn handed_on() -> BTreeMap<String, String> {
-    let given = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok().filter(|value| !value.is_empty())?));
+    let given = |(name, default): &(&str, &str)| {
+        let value = std::env::var(name).ok().filter(|value| !value.is_empty() && value != default)?;
+        Some(((*name).to_owned(), value))
+    };
     HANDED_ON.iter().filter_map(given).collect()
 }
 

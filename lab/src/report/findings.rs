@@ -83,7 +83,7 @@ pub fn law(data: &Data, shape: Shape, strategy: Strategy) -> Result<usl::Fit, St
     let mut replicas: Vec<f64> = observations.iter().map(|(n, _)| *n).collect();
     replicas.dedup();
     if replicas.len() < usl::REPLICAS_MIN {
-        return Err(format!("{} numbers of replicas, and it takes {}", replicas.len(), usl::REPLICAS_MIN));
+        return Err(format!("it takes {} numbers of replicas, here are {}", usl::REPLICAS_MIN, replicas.len()));
     }
     if let Some(n) = rate_bound_at(data, shape, strategy) {
         return Err(format!(
@@ -132,7 +132,7 @@ mod tests {
     fn three_numbers_of_replicas_are_no_law() {
         let data = data(Shape::Hot, &[Strategy::Redlock], &[1, 2, 4], |found| found.whole.issued = 300.0);
 
-        assert!(law(&data, Shape::Hot, Strategy::Redlock).unwrap_err().starts_with("3 numbers"));
+        assert!(law(&data, Shape::Hot, Strategy::Redlock).unwrap_err().ends_with("here are 3"));
     }
 
     #[test]

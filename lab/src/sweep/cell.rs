@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const CROWD: &str = "1";
 /// k6's status when a threshold was crossed: the run itself is complete.
 const THRESHOLD_CROSSED: i32 = 99;
+/// Knobs that a person may have set for other runs.
+const UNSET: [&str; 8] = ["K6_OUT", "RAMP_TO", "CODES", "USERS", "RESET", "STRICT", "ACKS", "VUS"];
 /// What k6 counts of the answers, by the words of the report.
 const OUTCOMES: [(&str, &str); 8] = [
     ("issued", "coupon_issued"),
@@ -74,8 +76,7 @@ pub async fn measure(mut site: Site<'_>, cell: Cell, commit: &str) -> anyhow::Re
     let (window, since) = load(&mut site, cell.shape).await?;
     let script = script_of(cell.shape);
     let summary = Summary::read(&site.folder.join(script))?;
-    let acks = verify::read_acks(&site.folder.join(script).join("acks.log"))?;
-    let verdict = Verdict::from(&site.stage.verify(&acks).await?);
+    let verdict = site.judge(script).await?;
     let drain = if cell.shape == Shape::Rush { Some(drain(&mut site).await?) } else { None };
     series::keep(site.stage.cluster(), since, site.folder).await?;
     let fairness = fairness::measure(&mut site).await?;
@@ -213,7 +214,7 @@ impl Site<'_> {
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder).with_context(|| format!("cannot write to {}", folder.display()))?;
         let (root, mut environment, _) = self.stage.script();
-        for unset in ["K6_OUT", "RAMP_TO", "USERS", "RESET", "STRICT", "ACKS", "VUS"] {
+        for unset in UNSET {
             environment.insert(unset.to_owned(), String::new());
         }
         environment.insert("SEED".to_owned(), CROWD.to_owned());
@@ -223,6 +224,16 @@ impl Site<'_> {
         let into = folder.display().to_string();
         let running = script::start(root, &["local/k6", name, "--no-verify", "--into", &into], &environment)?;
         Ok(Crowd { script: name, running })
+    }
+
+    /// Judges the tables, also by what a script was told. Evidence that nothing speaks against is megabytes of no use.
+    pub async fn judge(&mut self, script: &str) -> anyhow::Result<Verdict> {
+        let path = self.folder.join(script).join("acks.log");
+        let verdict = Verdict::from(&self.stage.verify(&verify::read_acks(&path)?).await?);
+        if verdict.clean {
+            fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
+        }
+        Ok(verdict)
     }
 
     /// Waits for its end.

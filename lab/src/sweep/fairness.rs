@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::cell::{Site, issues_by_replica};
-use super::found::{Fairness, Inversions, Jump, Times, Verdict};
+use super::found::{Fairness, Inversions, Jump, Times};
 use crate::histogram::Histogram;
 use crate::jump;
-use crate::verify;
 use crate::wallet::{self, Winner};
 
 /// The coupons of fairness.js.
@@ -32,8 +31,7 @@ pub async fn measure(site: &mut Site<'_>) -> anyhow::Result<Fairness> {
     let audited: Vec<_> = audit.coupons.iter().filter(|coupon| coupon.code.starts_with(CODES)).collect();
     let jump = jump::Jump::of(audited.iter().copied());
     let winners = wallet::winners(site.stage.database(), CODES).await?;
-    let acks = verify::read_acks(&site.folder.join("fairness").join("acks.log"))?;
-    let report = site.stage.verify(&acks).await?;
+    let verdict = site.judge("fairness").await?;
     Ok(Fairness {
         rounds: jump.map_or(0, |jump| jump.codes),
         played: audited.len(),
@@ -41,7 +39,7 @@ pub async fn measure(site: &mut Site<'_>) -> anyhow::Result<Fairness> {
         inversions: inversions(&winners),
         shares: shares(&issues_by_replica(&before, &after)),
         lock_wait: Times::of(&Histogram::between(&before, &after, "coupon_lock_wait_seconds", "result=\"granted\"")),
-        verdict: Verdict::from(&report),
+        verdict,
     })
 }
 

@@ -27,7 +27,7 @@ fn promises(data: &Data) -> String {
     let judged: Vec<_> = data.found.iter().filter(|it| it.cell.strategy.keeps_promises()).collect();
     let broken: Vec<String> = judged.iter().filter(|it| it.is_broken()).map(|it| named(it)).collect();
     if broken.is_empty() {
-        return format!("Every promise was kept in {} that mean to keep them.", of_cells(judged.len(), judged.len()));
+        return format!("Every promise was kept in all {} cells whose strategy means to keep them.", judged.len());
     }
     format!("A promise was BROKEN in {}: {}.", of_cells(broken.len(), judged.len()), broken.join("; "))
 }
@@ -265,7 +265,7 @@ mod tests {
         });
         let broken = data(Shape::Hot, &both, &[1], |found| found.verdict.clean = false);
 
-        assert_eq!(promises(&kept), "Every promise was kept in 1 of 1 cells that mean to keep them.");
+        assert_eq!(promises(&kept), "Every promise was kept in all 1 cells whose strategy means to keep them.");
         assert_eq!(
             lost_updates(&kept).unwrap(),
             "unlocked lost 7 updates in 1 of 1 cells: that is what it is here to show."
