@@ -89,8 +89,13 @@ impl SubAssign for Histogram {
 pub fn counter(page: &str, name: &str, labels: &[&str]) -> f64 {
     let mut sum = 0.0;
     for line in page.lines() {
-        let Some(rest) = line.strip_prefix(name).and_then(|rest| rest.strip_prefix('{')) else { continue };
-        let Some((has, value)) = rest.split_once("} ") else { continue };
+        let Some(rest) = line.strip_prefix(name) else { continue };
+        let (has, value) = match rest.strip_prefix('{').and_then(|rest| rest.split_once("} ")) {
+            Some(both) => both,
+            // A series without labels; a longer name is another one.
+            None if rest.starts_with(' ') => ("", rest.trim_start()),
+            None => continue,
+        };
         if labels.iter().all(|label| has.split(',').any(|it| it == *label)) {
             sum += value.split(' ').next().and_then(|value| value.parse().ok()).unwrap_or(0.0);
         }
@@ -120,11 +125,13 @@ mod tests {
     #[test]
     fn a_counter_is_the_sum_of_the_series_that_have_the_labels() {
         let page = "issue_total{code=\"A\",outcome=\"issued\"} 3\nissue_total{code=\"B\",outcome=\"issued\"} 4\n\
-                    issue_total{code=\"B\",outcome=\"sold-out\"} 50\nissue_totals{outcome=\"issued\"} 900\n";
+                    issue_total{code=\"B\",outcome=\"sold-out\"} 50\nissue_totals{outcome=\"issued\"} 900\n\
+                    size_count 3 1.5\nsize_counted 9\n";
 
         assert!((counter(page, "issue_total", &["outcome=\"issued\""]) - 7.0).abs() < f64::EPSILON);
         assert!((counter(page, "issue_total", &["outcome=\"issued\"", "code=\"B\""]) - 4.0).abs() < f64::EPSILON);
         assert!((counter(page, "issue_total", &[]) - 57.0).abs() < f64::EPSILON);
+        assert!((counter(page, "size_count", &[]) - 3.0).abs() < f64::EPSILON);
     }
 
     fn granted(counts: [u32; 4]) -> Histogram {
