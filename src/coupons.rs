@@ -164,7 +164,7 @@ pub struct Coupon {
 impl Coupon {
     /// The state at `now`.
     pub fn state(&self, now: Timestamp) -> State {
-        if self.effective.closes_at.is_some_and(|closes| now >= closes) {
+        if self.effective.is_over(now) {
             State::Closed
         } else if self.effective.opens_at.is_some_and(|opens| now < opens) {
             State::Scheduled
