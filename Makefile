@@ -11,7 +11,8 @@ COUPON_LAB_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/lab
 export CLUSTER_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install build up scale status logs reset doctor down clean rush arrival capacity spike fairness
+.PHONY: help demo install build up scale status logs reset doctor down clean rush arrival capacity spike fairness bench
+.PHONY: sweep report
 .PHONY: smoke verify dashboards dashboards-check test-page test-influx check test
 MAKEFLAGS += --no-print-directory
 
@@ -26,6 +27,9 @@ help: ## Print this
 	@echo "  arrival: RATE=1000 DURATION=30s RAMP_TO= CODES=1   capacity: FROM=500 TO=8000 GROWTH=25 STEP=10s P99_MS=100 CODES=1"
 	@echo "  spike: RATE=500 PEAK=3000 BEFORE=10s SPIKE=10s AFTER=20s BACK_MS=250 CODES=1   fairness: ROUNDS=200 PIECES=20 OVER=3 RATE=1000"
 	@echo "  these four: WARMUP=5s SEED=1 ACKS=1|0 DROPS=forbid|allow VUS= (k6/lib/stream.js says what they mean)"
+	@echo "  sweep: REPLICAS=1,2,4,8 STRATEGIES=redlock,batched SHAPES=hot,many,rush REPEATS=1 RATE=1000 WINDOW=12 SEED=1 INTO=FOLDER"
+	@echo "    RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
+	@echo "  ROUNDS=5 ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000 (make bench)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= POOL_SIZE= REQUEST_DEADLINE_MS= DRAIN_MS= THREADS= LOG= (handed on to the replicas)"
 
 demo: install ## Install, build, start, send 6,000 users, prove the result, show the addresses
@@ -81,6 +85,18 @@ fairness: ## Sell out 200 tiny coupons one after the other, to see whether first
 
 smoke: ## Try every call of the API once
 	@local/k6 smoke
+
+sweep: install build ## Measure lock wait and latency against replicas, 45 minutes; QUICK=1: nine cells in six; DRY_RUN=1: the plan
+	@$(COUPON_LAB_BIN) sweep $(if $(QUICK),--quick) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume $(RESUME)) \
+	  $(if $(filter command environment,$(firstword $(origin REPLICAS))),--replicas $(REPLICAS)) $(if $(STRATEGIES),--strategies $(STRATEGIES)) \
+	  $(if $(SHAPES),--shapes $(SHAPES)) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(RATE),--rate $(RATE)) \
+	  $(if $(WINDOW),--seconds $(WINDOW)) $(if $(SEED),--seed $(SEED)) $(if $(INTO),--into $(INTO))
+
+report: build ## Write the report of a sweep anew: make report FOLDER=results/20260101T000000Z
+	@$(COUPON_LAB_BIN) report $(or $(FOLDER),$(error FOLDER= names the folder of a sweep))
+
+bench: install build ## Measure every budget on a cluster of its own, 20 minutes; QUICK=1: the main ones in two
+	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
 
 verify: ## Check the tables against every promise; ACKS=FILE compares them with what a run was told
 	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS))
