@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -124,7 +125,6 @@ impl Command {
         let planned = |name: &str| steps.iter().any(|step| step.scenario.to_string() == name);
         let lines = budgets::judge(&found.samples, planned);
         let text = report::text(&lines, &found.samples, &noise);
-        println!("{text}");
         let kept = Kept {
             started: started.format(&Rfc3339)?,
             seconds: (OffsetDateTime::now_utc() - started).as_seconds_f64(),
@@ -139,7 +139,8 @@ impl Command {
             samples: &found.samples,
         };
         let folder = keep(&self.folder(root, started)?, &kept, &text)?;
-        println!("kept in {}", folder.display());
+        // Kept first: a reader that went away must not cost the figures.
+        let _ = writeln!(stdout(), "{text}\nkept in {}", folder.display());
         Ok(budgets::exit(&lines))
     }
 
