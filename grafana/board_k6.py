@@ -34,9 +34,9 @@ def generator():
                f"sum(k6_dropped_iterations_total{{{RUN}}}) or vector(0)", limit=1, decimals=0),
         lines("Users over time", "Virtual users at work, and the most that the run may use.", "short",
               (f"sum(k6_vus{{{RUN}}})", "at work"), (f"sum(k6_vus_max{{{RUN}}})", "at most"), steps=True),
-        lines("Iterations", "Iterations finished per second, and those dropped. In an open model the first should equal the rate that was asked for.", "ops",
-              (total("k6_iterations_total"), "finished"), (f"{total('k6_dropped_iterations_total')} or vector(0)", "dropped"),
-              colors={"finished": BLUE, "dropped": VERMILION}),
+        lines("Iterations", "Iterations finished per second by scenario, and those dropped. In an open model (arrival, capacity, spike) both together are the rate that was asked for.", "ops",
+              per("scenario", rate("k6_iterations_total", RUN)), (f"{total('k6_dropped_iterations_total')} or vector(0)", "dropped"),
+              colors={"dropped": VERMILION}, stacked=True),
     )
 
 
@@ -46,6 +46,8 @@ def users():
         "What its users saw",
         lines("Latency of issuing", "k6's own quantiles since the run began, for the slowest kind of answer. A quantile cannot be computed again over time: read the end.",
               "s", *latency, colors=QUANTILE_COLORS),
+        lines("p99 by scenario", "The same for each part of a run: the steps of capacity, before, in and after a spike. Its steps side by side are the curve of latency against rate.",
+              "s", (f"max by (scenario) (k6_http_req_duration_p99{{{ISSUE}}})", "{{scenario}}")),
         lines("Answers by status", "Issue requests per second by status. 0 is no answer at all.", "reqps",
               per("status", rate("k6_http_reqs_total", ISSUE)), stacked=True),
         lines("Outcomes", "How orders ended, counted by the script. It must agree with the service's own count.", "reqps",

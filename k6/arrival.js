@@ -3,48 +3,30 @@
 //
 //   RATE=1000 DURATION=30s   so many requests a second, for so long (the default)
 //   RAMP_TO=4000             rise to this rate over the duration
-//   WARMUP=5s                the same rate before, as a scenario of its own; 0s leaves it out
 //   CODES=1                  spread over so many coupons, `L-01` ... (1 to 64)
 //   and the knobs in lib/stream.js
 //
 // The numbers that count carry `{scenario:arrival}`, for example `http_req_duration{scenario:arrival}` in the summary.
-import exec from 'k6/execution';
-
-import { auditRun } from './lib/audit.js';
-import { requireCluster } from './lib/cluster.js';
 import * as knobs from './lib/knobs.js';
-import * as outcomes from './lib/outcomes.js';
-import { hash, random } from './lib/random.js';
 import * as stock from './lib/stock.js';
 import * as stream from './lib/stream.js';
 
 const RATE = knobs.count('RATE', 1000, { max: stream.RATE_MAX });
 const RAMP_TO = __ENV.RAMP_TO ? knobs.count('RAMP_TO', 1, { max: stream.RATE_MAX }) : 0;
 const SECONDS = knobs.duration('DURATION', '30s');
-const WARMUP = knobs.duration('WARMUP', '5s', { min: 0 });
-const CODES = stock.names('L', knobs.count('CODES', 1, { max: 64 }), 2);
+const COUPONS = stock.ofStream();
 
-const startTime = `${WARMUP}s`;
-const arrival = RAMP_TO
-  ? stream.changing(RATE, [{ target: RAMP_TO, seconds: SECONDS }], { startTime })
-  : stream.steady(RATE, SECONDS, { startTime });
-export const options = stream.optionsFor('arrival', {
-  ...(WARMUP > 0 ? { warmup: stream.steady(RATE, WARMUP) } : {}),
-  arrival,
-});
+const arrival = RAMP_TO ? stream.changing(RATE, [{ target: RAMP_TO, seconds: SECONDS }]) : stream.steady(RATE, SECONDS);
+export const options = stream.optionsFor(['arrival'], stream.warmed(RATE, { arrival }));
 
 export function setup() {
-  requireCluster();
-  outcomes.startAtZero();
-  stock.openOnly(CODES.map((code) => ({ code, total: stock.PLENTY })));
+  stream.begin(COUPONS);
 }
 
 export function teardown() {
-  auditRun({ fresh: true });
-  stock.closeAll();
+  stream.end();
 }
 
 export default function ask() {
-  const next = random(hash(`${stream.SEED}-${exec.scenario.iterationInTest}`));
-  stream.askOnce(CODES[Math.floor(next() * CODES.length)]);
+  return stream.askForOne(COUPONS);
 }

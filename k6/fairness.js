@@ -6,16 +6,12 @@
 //   PIECES=20    of each
 //   OVER=3       times as many users ask for each
 //   RATE=1000    requests a second
-//   WARMUP=2s    the same rate before, for a coupon of which there is plenty (`L-01`); 0s leaves it out
 //   and the knobs in lib/stream.js
 import { check } from 'k6';
 import exec from 'k6/execution';
 
 import * as api from './lib/api.js';
-import { auditRun } from './lib/audit.js';
-import { requireCluster } from './lib/cluster.js';
 import * as knobs from './lib/knobs.js';
-import * as outcomes from './lib/outcomes.js';
 import * as stock from './lib/stock.js';
 import * as stream from './lib/stream.js';
 
@@ -27,25 +23,19 @@ const ASKS = PIECES * knobs.count('OVER', 3, { min: 2, max: 100 });
 const SPARE_SECONDS = 2;
 const SECONDS = Math.ceil((CODES.length * ASKS) / RATE) + SPARE_SECONDS;
 
-const WARMUP = knobs.duration('WARMUP', '2s', { min: 0 });
-const WARMUP_CODE = 'L-01';
+// For the warm-up.
+const PLENTIFUL = stock.ofStream();
 
-export const options = stream.optionsFor('fairness', {
-  ...(WARMUP > 0 ? { warmup: stream.steady(RATE, WARMUP, { exec: 'warmUp' }) } : {}),
-  fairness: stream.steady(RATE, SECONDS, { startTime: `${WARMUP}s` }),
-});
+const fairness = stream.steady(RATE, SECONDS);
+export const options = stream.optionsFor(['fairness'], stream.warmed(RATE, { fairness }, { exec: 'warmUp' }));
 
 export function setup() {
-  requireCluster();
-  outcomes.startAtZero();
-  const plenty = WARMUP > 0 ? [{ code: WARMUP_CODE, total: stock.PLENTY }] : [];
-  stock.openOnly([...CODES.map((code) => ({ code, total: PIECES })), ...plenty]);
+  stream.begin([...CODES.map((code) => ({ code, total: PIECES })), ...PLENTIFUL]);
 }
 
 export function teardown() {
-  auditRun({ fresh: true });
   if (!stream.DROPS_ALLOWED) checkSoldOut();
-  stock.closeAll();
+  stream.end();
 }
 
 // A coupon that did not sell out says nothing about order.
@@ -56,10 +46,10 @@ function checkSoldOut() {
 }
 
 export function warmUp() {
-  stream.askOnce(WARMUP_CODE);
+  stream.askForOne(PLENTIFUL);
 }
 
 export default function ask() {
   const code = CODES[Math.floor(exec.scenario.iterationInTest / ASKS)];
-  if (code !== undefined) stream.askOnce(code);
+  if (code !== undefined) stream.askFor(code);
 }

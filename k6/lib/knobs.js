@@ -27,11 +27,11 @@ export function duration(name, fallback, { min = 1, max = 3600 } = {}) {
   return seconds;
 }
 
-// Part of the user ids, so the same seed is the same crowd.
-export function seed(fallback) {
-  const text = __ENV.SEED || fallback;
+// What becomes part of an id; SEED is part of the user ids, so the same seed is the same crowd.
+export function word(name, fallback) {
+  const text = __ENV[name] || fallback;
   if (!/^[A-Za-z0-9._:]{1,16}$/.test(text)) {
-    throw new Error(`SEED=${text} will not do: it is part of the user ids, give 1 to 16 letters or digits`);
+    throw new Error(`${name}=${text} will not do: it becomes part of ids, give 1 to 16 letters or digits`);
   }
   return text;
 }

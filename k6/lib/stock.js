@@ -1,20 +1,29 @@
 // The coupons of the experiments: `L-01` ... for streams of requests, `F-001` ... for the tiny rounds of the fairness run.
 // They are open while their run lasts. A coupon cannot be deleted, so afterwards its window lies in the past; a rush, which
 // asks for whatever is open, does not meet it then.
+//
+//   KEEP_OPEN=1   nothing is closed, before or after: a series of runs then need not open hundreds of coupons anew
 import http from 'k6/http';
 
 import * as api from './api.js';
+import * as knobs from './knobs.js';
 
-const OURS = /^[LF]-\d+$/;
+export const OURS = /^[LF]-\d+$/;
 // As much as a coupon may have: it does not sell out.
-export const PLENTY = 1000000;
+const PLENTY = 1000000;
 const PAST = '2020-01-01T00:00:00Z';
-// Every change is answered after 1.1 s, so they are made side by side: this many, because each holds a connection of the
-// replica's pool while it waits for the others.
-const AT_ONCE = 32;
+// Every change is answered after 1.1 s, so they are made side by side; the replica makes them one after the other, and the
+// last of so many stays well within its deadline.
+const AT_ONCE = 128;
 const TRIES = 3;
+const KEEP_OPEN = __ENV.KEEP_OPEN === '1';
 
 export const BATCH = { batch: AT_ONCE, batchPerHost: AT_ONCE };
+
+// The coupons of a stream of requests, which do not sell out, as CODES= asks for.
+export function ofStream() {
+  return names('L', knobs.count('CODES', 1, { max: 64 }), 2).map((code) => ({ code, total: PLENTY }));
+}
 
 export function names(prefix, number, digits) {
   return Array.from({ length: number }, (_, i) => `${prefix}-${String(i + 1).padStart(digits, '0')}`);
@@ -28,7 +37,7 @@ export function openOnly(wanted) {
   const known = new Map(all().map((coupon) => [coupon.code, coupon]));
   const codes = new Set(wanted.map(({ code }) => code));
   const opened = wanted.filter(({ code, total }) => !isOpen(known.get(code), total));
-  const closed = [...known.values()].filter((coupon) => !codes.has(coupon.code)).filter(isUnclosed).map(closing);
+  const closed = KEEP_OPEN ? [] : [...known.values()].filter((coupon) => !codes.has(coupon.code)).filter(isUnclosed).map(closing);
   try {
     put([...opened, ...closed]);
     requireOpen(codes);
@@ -41,6 +50,7 @@ export function openOnly(wanted) {
 
 // Takes every coupon of an experiment out of the event.
 export function closeAll() {
+  if (KEEP_OPEN) return;
   put(all().filter(isUnclosed).map(closing));
 }
 

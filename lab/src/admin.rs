@@ -158,10 +158,20 @@ impl Admin {
     pub async fn metrics(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let mut pages = BTreeMap::new();
         for (name, ops) in &self.replicas {
-            let page = async { self.http.get(format!("{ops}/metrics")).send().await?.error_for_status()?.text().await };
-            pages.insert(name.clone(), page.await.with_context(|| format!("cannot read the metrics of {name}"))?);
+            pages.insert(name.clone(), self.page(name, ops).await?);
         }
         Ok(pages)
+    }
+
+    /// The same of one replica.
+    pub async fn metrics_of(&self, name: &str) -> anyhow::Result<String> {
+        let ops = self.replicas.iter().find(|(replica, _)| replica == name).map(|(_, ops)| ops);
+        self.page(name, ops.with_context(|| format!("the cluster has no {name}"))?).await
+    }
+
+    async fn page(&self, name: &str, ops: &str) -> anyhow::Result<String> {
+        let page = async { self.http.get(format!("{ops}/metrics")).send().await?.error_for_status()?.text().await };
+        page.await.with_context(|| format!("cannot read the metrics of {name}"))
     }
 
     /// Changes are made at one replica; all of them learn of it from the database.

@@ -15,27 +15,21 @@ use time::macros::format_description;
 
 mod budgets;
 mod crowd;
-mod histogram;
-mod jump;
-mod machine;
 mod measure;
+mod noise;
 mod plan;
-mod processes;
-mod progress;
 mod report;
 mod sample;
-mod servers;
-mod stage;
 
 use crate::cluster::private::users_own;
 use crate::interrupt::Interrupt;
+use crate::machine::Machine;
+use crate::progress::Progress;
+use crate::stage::Stage;
 use crate::strategy::Strategy;
 use budgets::Line;
-use machine::Machine;
 use plan::{POOL_SIZE, POOL_SIZES, Scenario, Step};
-use progress::Progress;
 use sample::Sample;
-use stage::Stage;
 
 /// Measure every budget on a cluster of the laboratory's own
 #[derive(Args)]
@@ -116,11 +110,11 @@ impl Command {
         let steps = plan::steps(rounds, self.quick, &self.only);
         anyhow::ensure!(steps.len() > 1, "nothing is called {}; see --help", self.only.join(" or "));
         let machine = Machine::describe(root);
-        let mut stage = Stage::start(root, self.port_offset, interrupt.clone()).await?;
+        let mut stage = Stage::start(root, "bench", self.port_offset, plan::start(), interrupt.clone()).await?;
         let measured = interrupt.or(all(&mut stage, &steps)).await;
         stage.stop().await.context("cannot stop the cluster")?;
         let found = measured?;
-        let mut noise = machine::noise(&machine, &found.samples);
+        let mut noise = noise::noise(&machine, &found.samples);
         noise.extend(users_own(root).map(|folder| format!("another cluster runs in {}", folder.display())));
         let planned = |name: &str| steps.iter().any(|step| step.scenario.to_string() == name);
         let lines = budgets::judge(&found.samples, planned);
@@ -164,12 +158,12 @@ async fn all(stage: &mut Stage, steps: &[Step]) -> anyhow::Result<Found> {
     if let Some(mysql) = &stage.cluster().mysql {
         found.database = format!("{} {}", mysql.engine, mysql.version.as_deref().unwrap_or("?"));
     }
-    let mut progress = Progress::new(steps);
+    let mut progress = Progress::new(steps.len(), steps.iter().map(|step| step.scenario.estimate()).sum());
     for step in steps {
-        progress.begins(*step);
+        progress.begins(&format!("round {}: {}", step.round, step.scenario));
         let pool_size = pool_size(&found, step.scenario);
         let (strategy, replicas) = step.scenario.cluster();
-        stage.set(strategy, replicas, pool_size).await?;
+        stage.set(plan::knobs(strategy, replicas, pool_size)).await?;
         if !matches!(step.scenario, Scenario::Rush | Scenario::Arrival) {
             // All of them at once, so that the last round finds what the first one found. k6 brings its own.
             stage.offer(steps.iter().flat_map(|step| measure::coupons(step.scenario)).collect()).await?;
@@ -179,7 +173,8 @@ async fn all(stage: &mut Stage, steps: &[Step]) -> anyhow::Result<Found> {
         if step.scenario.is_strategy() {
             sample.pool_size = Some(pool_size);
         }
-        progress.ended(*step, &report::line(step.scenario, &sample));
+        let line = report::line(step.scenario, &sample);
+        progress.ended(step.scenario.estimate(), &format!("round {}: {line}", step.round));
         found.samples.push(sample);
         found.best_pool_size = best_pool_sizes(&found.samples);
     }

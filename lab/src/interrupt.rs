@@ -55,6 +55,11 @@ impl Interrupt {
         }
     }
 
+    /// Whether somebody asked already.
+    pub fn is_asked(&self) -> bool {
+        *self.asked.borrow()
+    }
+
     /// Runs `work` unless and until somebody asks; it is dropped where it stands then.
     pub async fn or<T>(&self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         tokio::select! {

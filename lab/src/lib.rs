@@ -4,11 +4,22 @@
 pub mod admin;
 pub mod bench;
 pub mod cluster;
+mod histogram;
 pub mod interrupt;
+mod jump;
+mod k6;
 pub mod load;
+mod machine;
+mod processes;
+mod progress;
 pub mod prometheus;
+pub mod report;
 pub mod script;
+mod servers;
+mod stage;
 pub mod strategy;
+pub mod sweep;
 pub mod verify;
+mod wallet;
 
 pub use verify::verify;

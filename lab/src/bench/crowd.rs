@@ -1,51 +1,25 @@
 //! What k6 measures: the crowd of 10,000, and the open model once more by another loader than ours.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use serde::Deserialize;
 
 use super::plan::{CROSS_CHECK_RATE, Step};
 use super::sample::Sample;
-use super::stage::Stage;
+use crate::k6::Summary;
 use crate::script;
+use crate::stage::Stage;
 
 const USERS: u32 = 10_000;
 /// How long requests are sent at a rate, by either loader.
 pub const ARRIVAL_TIME: Duration = Duration::from_secs(10);
 
-/// The part of k6's summary that is read here: each metric with its numbers.
-#[derive(Deserialize)]
-struct Summary {
-    metrics: BTreeMap<String, BTreeMap<String, serde_json::Value>>,
-}
-
-impl Summary {
-    /// Zero when k6 had nothing to say about it.
-    fn number(&self, metric: &str, field: &str) -> f64 {
-        self.metrics.get(metric).and_then(|it| it.get(field)?.as_f64()).unwrap_or(0.0)
-    }
-
-    /// The thresholds that were crossed.
-    fn crossed(&self) -> Vec<String> {
-        let mut crossed = Vec::new();
-        for (metric, fields) in &self.metrics {
-            let Some(thresholds) = fields.get("thresholds").and_then(|it| it.as_object()) else { continue };
-            let failed = thresholds.iter().filter(|(_, failed)| **failed == serde_json::Value::Bool(true));
-            crossed.extend(failed.map(|(threshold, _)| format!("not {metric} {threshold}")));
-        }
-        crossed
-    }
-}
-
 /// 10,000 users who all come at once, each with a connection of its own, to stock that most of them do not get.
 pub async fn rush(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
     let before = stage.before().await?;
     let (summary, ended) = k6(stage, "rush", &[("USERS", USERS.to_string()), ("VUS", USERS.to_string())]).await?;
-    let after = stage.after().await?;
+    let after = stage.look().await?;
     let mut sample = sample(step, &summary);
     let machine = after.machine.since(before.machine);
     (sample.quiet.all, sample.quiet.idle, sample.quiet.stolen) = (machine.all, machine.idle, machine.stolen);
@@ -72,7 +46,7 @@ pub async fn arrival(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of one run")]
 fn sample(step: Step, summary: &Summary) -> Sample {
     let scoped = "http_req_duration{scenario:arrival}";
-    let latency = if summary.metrics.contains_key(scoped) { scoped } else { "http_req_duration" };
+    let latency = if summary.has(scoped) { scoped } else { "http_req_duration" };
     let mut sample = Sample { scenario: step.scenario.to_string(), round: step.round, ..Sample::default() };
     sample.rate = summary.number("http_reqs", "rate");
     sample.answered = summary.number("http_reqs", "count") as u64;
@@ -91,28 +65,8 @@ async fn k6(stage: &Stage, name: &str, knobs: &[(&str, String)]) -> anyhow::Resu
     let into = Path::new(&environment["CLUSTER_DIR"]).join("runs").join(name);
     let folder = into.display().to_string();
     let done = script::run(root, &["local/k6", name, "--into", &folder], &environment, Some(interrupt)).await?;
-    let path = into.join("summary.json");
-    let text = fs::read_to_string(&path).with_context(|| format!("k6 wrote no summary:\n{}", done.output))?;
-    let summary: Summary =
-        serde_json::from_str(&text).with_context(|| format!("{} is no summary of k6", path.display()))?;
+    let summary = Summary::read(&into).with_context(|| done.output.clone())?;
     let last = done.output.lines().rev().find(|line| line.contains("verdict")).unwrap_or("k6 failed");
-    let why = format!("{last}; {}", summary.crossed().join(", "));
+    let why = format!("{last}; {}", summary.broken_thresholds().join(", "));
     Ok((summary, if done.status.success() { String::new() } else { why }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_k6_counted_and_what_it_minded_are_read_from_its_summary() {
-        let text = r#"{"metrics":{"coupon_busy":{"count":3,"rate":0.1,"thresholds":{"count==0":true}},
-            "checks":{"passes":1,"fails":0,"value":1,"thresholds":{"rate==1":false}}}}"#;
-
-        let summary: Summary = serde_json::from_str(text).unwrap();
-
-        assert!((summary.number("coupon_busy", "count") - 3.0).abs() < f64::EPSILON);
-        assert!(summary.number("coupon_unexpected", "count").abs() < f64::EPSILON);
-        assert_eq!(summary.crossed(), ["not coupon_busy count==0"]);
-    }
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::crowd;
-use super::histogram::Histogram;
-use super::jump::Jump;
 use super::plan::{CROSS_CHECK_RATE, RATE, Scenario, Step};
 use super::sample::{Quiet, Sample};
-use super::stage::{Moment, Stage};
+use crate::histogram::Histogram;
+use crate::jump::Jump;
 use crate::load::{Load, Outcome, Pace, Plan, Requests, Until, Users, load};
+use crate::stage::{Moment, Stage};
 use crate::verify::Ack;
 
 /// The hot coupon: more pieces than any measurement issues.
@@ -173,7 +173,7 @@ async fn run(stage: &mut Stage, step: Step, ask: &Ask) -> anyhow::Result<Sample>
     let load = Load::connect(plan).await?;
     let before = stage.before().await?;
     let outcome = load.run().await?;
-    let after = stage.after().await?;
+    let after = stage.look().await?;
     let mut sample = Sample::of(step.scenario.to_string(), step.round, &outcome);
     counters(&mut sample, stage, &before, &after, &outcome)?;
     sample.broken = doubt(step.scenario, ask, &outcome);
@@ -240,15 +240,7 @@ fn counters(
 
 /// How long requests waited for the exclusive right between two moments, at all replicas.
 fn lock_wait(before: &Moment, after: &Moment) -> Histogram {
-    let read = |page: &str| Histogram::read(page, "coupon_lock_wait_seconds", "result=\"granted\"");
-    let mut waited = Histogram::default();
-    for (replica, page) in &after.pages {
-        waited += read(page);
-        if let Some(page) = before.pages.get(replica) {
-            waited -= read(page);
-        }
-    }
-    waited
+    Histogram::between(&before.pages, &after.pages, "coupon_lock_wait_seconds", "result=\"granted\"")
 }
 
 /// Why a load has no figure; a fast refusal is no fast service.

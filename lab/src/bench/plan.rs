@@ -5,6 +5,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
+use crate::cluster::private::Knobs;
 use crate::strategy::Strategy;
 
 /// Replicas of the cluster that most is measured on.
@@ -17,6 +18,17 @@ pub const RATE: f64 = 3_000.0;
 pub const POOL_SIZES: [u32; 4] = [2, 4, 8, 16];
 /// What `batched` runs with: the service's default.
 pub const POOL_SIZE: u32 = 8;
+
+/// The cluster that a run begins with.
+pub fn start() -> Knobs {
+    knobs(Strategy::Batched, REPLICAS, POOL_SIZE)
+}
+
+/// The cluster as a measurement needs it.
+pub fn knobs(strategy: Strategy, replicas: u32, pool_size: u32) -> Knobs {
+    let others = [("POOL_SIZE", pool_size.to_string()), ("EXPORTERS", "off".to_owned())];
+    Knobs { strategy, replicas, others: others.map(|(name, value)| (name.to_owned(), value)).into() }
+}
 
 /// One kind of measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::processes::{Memory, Used};
 use crate::load::{Errors, Outcome};
+use crate::processes::{Memory, Used};
+use crate::servers::Statements;
 
 /// One measurement of one scenario in one round.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -77,17 +78,6 @@ pub struct Quiet {
     pub others: f64,
     /// Taken away by the host.
     pub stolen: f64,
-}
-
-/// Statements by kind.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Statements {
-    /// Everything a client sent.
-    pub questions: u64,
-    /// `CALL`.
-    pub calls: u64,
-    /// `COMMIT`.
-    pub commits: u64,
 }
 
 impl Sample {

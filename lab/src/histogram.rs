@@ -1,7 +1,11 @@
 //! A replica's histograms, as `/metrics` shows them: what was added between two looks, and which value a share of it did
 //! not exceed.
 
+use std::collections::BTreeMap;
 use std::ops::{AddAssign, SubAssign};
+
+/// A page of metrics by replica, as [`crate::admin::Admin::metrics`] reads them.
+pub type Pages = BTreeMap<String, String>;
 
 /// Counts of a histogram by the upper bounds of its buckets, each with all smaller ones in it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,6 +30,18 @@ impl Histogram {
             }
         }
         found
+    }
+
+    /// What was added to the histogram at all replicas between two looks at their pages.
+    pub fn between(before: &Pages, after: &Pages, name: &str, label: &str) -> Self {
+        let mut added = Self::default();
+        for (replica, page) in after {
+            added += Self::read(page, name, label);
+            if let Some(page) = before.get(replica) {
+                added -= Self::read(page, name, label);
+            }
+        }
+        added
     }
 
     /// How many values are in it.
@@ -69,6 +85,19 @@ impl SubAssign for Histogram {
     }
 }
 
+/// The sum of the series of a counter that have all of the `labels`, such as `outcome="issued"`.
+pub fn counter(page: &str, name: &str, labels: &[&str]) -> f64 {
+    let mut sum = 0.0;
+    for line in page.lines() {
+        let Some(rest) = line.strip_prefix(name).and_then(|rest| rest.strip_prefix('{')) else { continue };
+        let Some((has, value)) = rest.split_once("} ") else { continue };
+        if labels.iter().all(|label| has.split(',').any(|it| it == *label)) {
+            sum += value.split(' ').next().and_then(|value| value.parse().ok()).unwrap_or(0.0);
+        }
+    }
+    sum
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +115,16 @@ mod tests {
              wait_seconds_bucket{{le=\"+Inf\",result=\"expired\"}} 1000\n\
              await_seconds_bucket{{le=\"+Inf\",result=\"granted\"}} 1000\n# EOF\n"
         )
+    }
+
+    #[test]
+    fn a_counter_is_the_sum_of_the_series_that_have_the_labels() {
+        let page = "issue_total{code=\"A\",outcome=\"issued\"} 3\nissue_total{code=\"B\",outcome=\"issued\"} 4\n\
+                    issue_total{code=\"B\",outcome=\"sold-out\"} 50\nissue_totals{outcome=\"issued\"} 900\n";
+
+        assert!((counter(page, "issue_total", &["outcome=\"issued\""]) - 7.0).abs() < f64::EPSILON);
+        assert!((counter(page, "issue_total", &["outcome=\"issued\"", "code=\"B\""]) - 4.0).abs() < f64::EPSILON);
+        assert!((counter(page, "issue_total", &[]) - 57.0).abs() < f64::EPSILON);
     }
 
     fn granted(counts: [u32; 4]) -> Histogram {

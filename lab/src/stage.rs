@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use sqlx::MySqlConnection;
 use tokio::task::JoinSet;
 
-use super::plan::POOL_SIZE;
-use super::processes::{Machine, Parts, Used, own};
-use super::servers::{Asked, Servers};
 use crate::admin::{Admin, Coupon};
 use crate::cluster::Cluster;
 use crate::cluster::private::{Knobs, Private};
 use crate::interrupt::Interrupt;
-use crate::strategy::Strategy;
+use crate::processes::{Machine, Parts, Used, own};
+use crate::servers::{Asked, Servers};
 use crate::verify::{self, Ack, Report};
 
 /// So many coupons are put at once: each call takes a second, and the database is not to be flooded.
@@ -45,17 +44,17 @@ pub struct Moment {
     pub pages: BTreeMap<String, String>,
 }
 
-fn knobs(strategy: Strategy, replicas: u32, pool_size: u32) -> Knobs {
-    let others = [("POOL_SIZE", pool_size.to_string()), ("EXPORTERS", "off".to_owned())];
-    Knobs { strategy, replicas, others: others.map(|(name, value)| (name.to_owned(), value)).into() }
-}
-
 impl Stage {
-    /// Starts a cluster of our own, in a folder of its own and with ports of its own.
-    pub async fn start(root: &Path, port_offset: u16, interrupt: Interrupt) -> anyhow::Result<Self> {
-        let knobs = knobs(Strategy::Batched, super::plan::REPLICAS, POOL_SIZE);
-        let private = Private::start(root, "bench", port_offset, knobs, interrupt.clone()).await?;
-        match Self::look(&private).await {
+    /// Starts a cluster of our own; see [`Private::start`].
+    pub async fn start(
+        root: &Path,
+        name: &str,
+        port_offset: u16,
+        knobs: Knobs,
+        interrupt: Interrupt,
+    ) -> anyhow::Result<Self> {
+        let private = Private::start(root, name, port_offset, knobs, interrupt.clone()).await?;
+        match Self::meet(&private).await {
             Ok((cluster, admin, parts, servers)) => {
                 let (root, offered) = (root.to_owned(), BTreeSet::new());
                 Ok(Self { private, root, interrupt, cluster, admin, parts, servers, offered })
@@ -67,7 +66,7 @@ impl Stage {
         }
     }
 
-    async fn look(private: &Private) -> anyhow::Result<(Cluster, Admin, Parts, Servers)> {
+    async fn meet(private: &Private) -> anyhow::Result<(Cluster, Admin, Parts, Servers)> {
         let cluster = private.cluster()?;
         let servers = Servers::connect(&cluster).await?;
         Ok((cluster.clone(), Admin::new(&cluster)?, Parts::of(&cluster), servers))
@@ -78,9 +77,8 @@ impl Stage {
         self.private.stop().await
     }
 
-    /// Makes the cluster run with these.
-    pub async fn set(&mut self, strategy: Strategy, replicas: u32, pool_size: u32) -> anyhow::Result<()> {
-        let wanted = knobs(strategy, replicas, pool_size);
+    /// Makes the cluster be as `wanted`; only what differs is restarted.
+    pub async fn set(&mut self, wanted: Knobs) -> anyhow::Result<()> {
         if *self.private.knobs() == wanted {
             return Ok(());
         }
@@ -109,9 +107,19 @@ impl Stage {
 
     /// Empties the wallets and starts a new round, so that every measurement finds tables of the same size.
     pub async fn fresh_round(&mut self) -> anyhow::Result<()> {
-        let purge = sqlx::raw_sql("TRUNCATE TABLE wallet").execute(&mut self.servers.database).await;
-        purge.context("cannot empty the wallets")?;
+        self.empty_wallets().await?;
         self.admin.reset().await.map(drop)
+    }
+
+    /// Empties the wallets. A new round must follow: the counters of this one still say that coupons were issued.
+    pub async fn empty_wallets(&mut self) -> anyhow::Result<()> {
+        let purge = sqlx::raw_sql("TRUNCATE TABLE wallet").execute(&mut self.servers.database).await;
+        purge.map(drop).context("cannot empty the wallets")
+    }
+
+    /// For questions of a laboratory's own to the tables.
+    pub fn database(&mut self) -> &mut MySqlConnection {
+        &mut self.servers.database
     }
 
     /// Judges the tables, also against what clients were promised.
@@ -127,8 +135,8 @@ impl Stage {
         Ok(Moment { used: self.parts.used()?, own: own()?, machine: Machine::read()?, asked, pages })
     }
 
-    /// Reads every counter after a measurement; processors first.
-    pub async fn after(&mut self) -> anyhow::Result<Moment> {
+    /// Reads every counter; processors first, so that the reading is not in what was measured until now.
+    pub async fn look(&mut self) -> anyhow::Result<Moment> {
         let (machine, used, own) = (Machine::read()?, self.parts.used()?, own()?);
         Ok(Moment { used, own, machine, asked: self.servers.asked().await?, pages: self.admin.metrics().await? })
     }

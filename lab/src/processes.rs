@@ -138,6 +138,11 @@ impl Machine {
     }
 }
 
+/// Processor seconds of a process and all that it started, until now; zero once it is gone.
+pub fn of_tree(root: u32) -> anyhow::Result<f64> {
+    seconds(tree(&every_process()?, root))
+}
+
 /// Processor seconds of the laboratory itself, all its threads.
 pub fn own() -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/self/stat").context("this needs Linux's /proc")?;

@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::plan::Step;
-
 const TEMPLATE: &str = "{bar:30} {prefix} {wide_msg}";
 
 /// A bar on a terminal, a line a step elsewhere.
@@ -20,32 +18,33 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Nothing is done yet.
-    pub fn new(steps: &[Step]) -> Self {
-        let guessed = steps.iter().map(|step| step.scenario.estimate()).sum();
-        let bar = ProgressBar::new(steps.len() as u64);
+    /// Nothing is done yet of so many steps, which are guessed to take so many seconds together.
+    pub fn new(steps: usize, guessed: f64) -> Self {
+        let bar = ProgressBar::new(steps as u64);
         bar.set_style(ProgressStyle::with_template(TEMPLATE).expect("the template is valid"));
         Self { bar, is_terminal: stderr().is_terminal(), started: Instant::now(), guessed, done: 0.0 }
     }
 
-    /// A step begins.
-    pub fn begins(&mut self, step: Step) {
-        let left = left(self.started.elapsed(), self.done, self.guessed);
-        self.bar.set_prefix(format!("{} left", minutes(left)));
-        self.bar.set_message(format!("round {}: {}", step.round, step.scenario));
+    /// A step of this name begins.
+    pub fn begins(&mut self, step: &str) {
+        self.bar.set_prefix(format!("{} left", minutes(self.left())));
+        self.bar.set_message(step.to_owned());
     }
 
-    /// A step has ended like this.
-    pub fn ended(&mut self, step: Step, what: &str) {
-        self.done += step.scenario.estimate();
+    /// A step that was guessed to take so many seconds has ended like this.
+    pub fn ended(&mut self, guessed: f64, what: &str) {
+        self.done += guessed;
         self.bar.inc(1);
         if self.is_terminal {
             self.bar.println(what);
         } else {
             let (place, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            let left = minutes(left(self.started.elapsed(), self.done, self.guessed));
-            eprintln!("[{place}/{all}, {left} left] round {}: {what}", step.round);
+            eprintln!("[{place}/{all}, {} left] {what}", minutes(self.left()));
         }
+    }
+
+    fn left(&self) -> Duration {
+        left(self.started.elapsed(), self.done, self.guessed)
     }
 }
 
@@ -55,7 +54,8 @@ fn left(elapsed: Duration, done: f64, guessed: f64) -> Duration {
     Duration::from_secs_f64(((guessed - done) * slowness).max(0.0))
 }
 
-fn minutes(time: Duration) -> String {
+/// As in 2:05.
+pub fn minutes(time: Duration) -> String {
     let seconds = time.as_secs();
     format!("{}:{:02}", seconds / 60, seconds % 60)
 }

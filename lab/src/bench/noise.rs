@@ -1,72 +1,13 @@
-//! Which machine this is, and whether it was left alone while it was measured.
-
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-use std::thread::available_parallelism;
-
-use serde::Serialize;
+//! Whether the machine was left alone while it was measured.
 
 use super::sample::Sample;
+use crate::machine::Machine;
 
 /// A machine with more than this to do before anything is measured is not quiet.
 const LOAD_MAX: f64 = 0.5;
 /// Shares of the processors that others may use, and that the host may take away, during one measurement.
 const OTHERS_MAX: f64 = 0.05;
 const STOLEN_MAX: f64 = 0.01;
-
-/// What the figures depend on besides the service.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Machine {
-    /// Of the processors.
-    pub model: String,
-    /// How many there are for us.
-    pub processors: usize,
-    /// Bytes.
-    pub memory: u64,
-    /// Linux's version.
-    pub kernel: String,
-    /// What is measured; with `+` when the folder differs from it.
-    pub commit: String,
-    /// Processes that wanted to run in the minute before.
-    pub load_before: f64,
-}
-
-impl Machine {
-    /// This one, now. What cannot be found out is left empty; no figure depends on it.
-    pub fn describe(root: &Path) -> Self {
-        let field = |file: &str, name: &str| {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
-        };
-        let kib = field("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0);
-        Self {
-            model: field("/proc/cpuinfo", "model name"),
-            processors: available_parallelism().map_or(1, Into::into),
-            memory: kib * 1_024,
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-            commit: commit(root),
-            load_before: load(),
-        }
-    }
-}
-
-fn load() -> f64 {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|minute| minute.parse().ok()).unwrap_or(0.0)
-}
-
-fn commit(root: &Path) -> String {
-    let git = |words: &[&str]| {
-        let done = Command::new("git").args(words).current_dir(root).output().ok().filter(|done| done.status.success());
-        done.map(|done| String::from_utf8_lossy(&done.stdout).trim().to_owned())
-    };
-    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
-    let is_clean = git(&["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
-    if is_clean { commit } else { commit + "+" }
-}
 
 /// Everything that makes the figures doubtful, in words.
 pub fn noise(machine: &Machine, samples: &[Sample]) -> Vec<String> {
@@ -94,6 +35,8 @@ pub fn noise(machine: &Machine, samples: &[Sample]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn machine(load_before: f64) -> Machine {

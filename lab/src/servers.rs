@@ -2,9 +2,9 @@
 
 use anyhow::Context;
 use redis::aio::MultiplexedConnection;
+use serde::Serialize;
 use sqlx::{MySqlConnection, Row};
 
-use super::sample::Statements;
 use crate::cluster::Cluster;
 
 /// The counters of the servers behind the replicas.
@@ -19,6 +19,17 @@ pub struct Servers {
 pub struct Asked {
     redis: u64,
     mysql: Statements,
+}
+
+/// Statements by kind.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Statements {
+    /// Everything a client sent.
+    pub questions: u64,
+    /// `CALL`.
+    pub calls: u64,
+    /// `COMMIT`.
+    pub commits: u64,
 }
 
 impl Servers {
