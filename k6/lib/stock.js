@@ -1,12 +1,14 @@
 // The coupons of the experiments: `L-01` ... for streams of requests, `F-001` ... for the tiny rounds of the fairness run.
 // They are open while their run lasts. A coupon cannot be deleted, so afterwards its window lies in the past; a rush, which
 // asks for whatever is open, does not meet it then.
+//
+//   KEEP_OPEN=1   nothing is closed, before or after: a series of runs then need not open hundreds of coupons anew
 import http from 'k6/http';
 
 import * as api from './api.js';
 import * as knobs from './knobs.js';
 
-const OURS = /^[LF]-\d+$/;
+export const OURS = /^[LF]-\d+$/;
 // As much as a coupon may have: it does not sell out.
 const PLENTY = 1000000;
 const PAST = '2020-01-01T00:00:00Z';
@@ -14,6 +16,7 @@ const PAST = '2020-01-01T00:00:00Z';
 // last of so many stays well within its deadline.
 const AT_ONCE = 128;
 const TRIES = 3;
+const KEEP_OPEN = __ENV.KEEP_OPEN === '1';
 
 export const BATCH = { batch: AT_ONCE, batchPerHost: AT_ONCE };
 
@@ -34,7 +37,7 @@ export function openOnly(wanted) {
   const known = new Map(all().map((coupon) => [coupon.code, coupon]));
   const codes = new Set(wanted.map(({ code }) => code));
   const opened = wanted.filter(({ code, total }) => !isOpen(known.get(code), total));
-  const closed = [...known.values()].filter((coupon) => !codes.has(coupon.code)).filter(isUnclosed).map(closing);
+  const closed = KEEP_OPEN ? [] : [...known.values()].filter((coupon) => !codes.has(coupon.code)).filter(isUnclosed).map(closing);
   try {
     put([...opened, ...closed]);
     requireOpen(codes);
@@ -47,6 +50,7 @@ export function openOnly(wanted) {
 
 // Takes every coupon of an experiment out of the event.
 export function closeAll() {
+  if (KEEP_OPEN) return;
   put(all().filter(isUnclosed).map(closing));
 }
 
