@@ -28,17 +28,24 @@ COUPON_LAB_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/lab
 export CLUSTER_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install build up scale status logs reset doctor down clean record rush smoke verify dashboards check test
-.PHONY: dashboards-check test-page
+.PHONY: help demo install build up scale status logs reset doctor down clean record rush arrival capacity spike fairness
+.PHONY: sweep report bench smoke verify dashboards dashboards-check test-page test-influx check test
 MAKEFLAGS += --no-print-directory
 
 help: ## Print this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", substr($$1, 3), $$2 }'
 	@echo
 	@echo "Knobs: REPLICAS=3 STRATEGY=batched|redlock|pessimistic|optimistic|conditional|unlocked DB=mysql|mariadb"
-	@echo "  REDIS_NODES=1|3|5 VUS=1000 DURATION=60s USERS= SEED= ACCESS_LOG=on|off CLUSTER_DIR=.cluster PORT_OFFSET=0"
+	@echo "  REDIS_NODES=1|3|5 ACCESS_LOG=on|off CLUSTER_DIR=.cluster PORT_OFFSET=0"
 	@echo "  NGINX_PORT=8000 REPLICA_PORT=8100 OPS_PORT=8200 REDIS_PORT=6390 MYSQL_PORT=3316 PROMETHEUS_PORT=9095"
 	@echo "  EXPORTERS=on|off EXPORTER_PORT=9110 (the exporters of the Servers dashboard; on where they are installed)"
+	@echo "  rush: VUS=1000 DURATION=60s USERS= SEED= RESET=0 STRICT=1   all runs: K6_OUT=influxdb=http://127.0.0.1:8086/k6"
+	@echo "  arrival: RATE=1000 DURATION=30s RAMP_TO= CODES=1   capacity: FROM=500 TO=8000 GROWTH=25 STEP=10s P99_MS=100 CODES=1"
+	@echo "  spike: RATE=500 PEAK=3000 BEFORE=10s SPIKE=10s AFTER=20s BACK_MS=250 CODES=1   fairness: ROUNDS=200 PIECES=20 OVER=3 RATE=1000"
+	@echo "  these four: WARMUP=5s SEED=1 ACKS=1|0 DROPS=forbid|allow VUS= (k6/lib/stream.js says what they mean)"
+	@echo "  sweep: REPLICAS=1,2,4,8 STRATEGIES=redlock,batched SHAPES=hot,many,rush REPEATS=1 RATE=1000 WINDOW=12 SEED=1 INTO=FOLDER"
+	@echo "    RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
+	@echo "  ROUNDS=5 ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000 (make bench)"
 	@echo "  RUNTIME=local|docker GRAFANA_PORT=3000 (Grafana is Docker's alone)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= POOL_SIZE= REQUEST_DEADLINE_MS= DRAIN_MS= THREADS= LOG= (handed on to the replicas)"
 
@@ -84,8 +91,32 @@ clean: ## Stop everything and delete the data; ALL=1 deletes the downloaded tool
 rush: $(BEFORE_LOAD) ## Send a crowd and prove the result: make rush VUS=1000 DURATION=60s
 	@local/k6 rush
 
+arrival: $(BEFORE_LOAD) ## Ask at a fixed rate, whatever the answers, and see the latency: make arrival RATE=1000 DURATION=30s CODES=1
+	@local/k6 arrival
+
+capacity: $(BEFORE_LOAD) ## Raise the rate until something breaks, and name the highest that held: make capacity P99_MS=100
+	@local/k6 capacity
+
+spike: $(BEFORE_LOAD) ## Many times the rate all at once, and back: how long does it hurt? make spike RATE=500 PEAK=3000
+	@local/k6 spike
+
+fairness: $(BEFORE_LOAD) ## Sell out 200 tiny coupons one after the other, to see whether first come is first served
+	@local/k6 fairness
+
 smoke: $(BEFORE_LOAD) ## Try every call of the API once
 	@local/k6 smoke
+
+sweep: install build ## Measure lock wait and latency against replicas, 45 minutes; QUICK=1: nine cells in six; DRY_RUN=1: the plan
+	@$(COUPON_LAB_BIN) sweep $(if $(QUICK),--quick) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume $(RESUME)) \
+	  $(if $(filter command environment,$(firstword $(origin REPLICAS))),--replicas $(REPLICAS)) $(if $(STRATEGIES),--strategies $(STRATEGIES)) \
+	  $(if $(SHAPES),--shapes $(SHAPES)) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(RATE),--rate $(RATE)) \
+	  $(if $(WINDOW),--seconds $(WINDOW)) $(if $(SEED),--seed $(SEED)) $(if $(INTO),--into $(INTO))
+
+report: build ## Write the report of a sweep anew: make report FOLDER=results/20260101T000000Z
+	@$(COUPON_LAB_BIN) report $(or $(FOLDER),$(error FOLDER= names the folder of a sweep))
+
+bench: install build ## Measure every budget on a cluster of its own, 20 minutes; QUICK=1: the main ones in two
+	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
 
 verify: $(BEFORE_LOAD) ## Check the tables against every promise; ACKS=FILE compares them with what a run was told
 	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS))
@@ -102,7 +133,11 @@ test-page: install ## Drive the laboratory's page in a headless Chromium, and lo
 	@local/install chromium
 	@local/test-page
 
-check: install ## Judge all that can be judged without running: format, lints, docs, licences, configuration
+test-influx: install ## Send the series of a small rush to a real InfluxDB, too, and count them there
+	@local/install influxdb
+	@local/test-influx
+
+check: install ## Judge quickly: format, lints, docs, licences, configuration, round trips per issue
 	@local/install cargo-deny
 	@local/install docker-checks
 	@local/check

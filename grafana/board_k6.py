@@ -1,6 +1,6 @@
 """What the load generator saw: the same rush from outside. k6 writes these series itself, by remote write."""
 
-from panels import BLUE, GREEN, GREY, ORANGE, PURPLE, QUANTILE_COLORS, SKY, VERMILION, YELLOW, board, fill, lines, number, per, rate, variable
+from panels import BLUE, FULL, GREEN, GREY, ORANGE, PURPLE, QUANTILE_COLORS, SKY, VERMILION, YELLOW, board, fill, lines, nonzero, number, per, rate, variable
 
 RUN = 'testid=~"$testid"'
 ISSUE = f'{RUN}, name="issue"'
@@ -14,6 +14,11 @@ OUTCOMES = {
 
 def total(name):
     return f"sum({rate(name, RUN)})"
+
+
+def named(label, value, name):
+    """The rate of a counter, as the curve of one value of a label."""
+    return f'label_replace({total(name)}, "{label}", "{value}", "", "")'
 
 
 def build():
@@ -34,9 +39,9 @@ def generator():
                f"sum(k6_dropped_iterations_total{{{RUN}}}) or vector(0)", limit=1, decimals=0),
         lines("Users over time", "Virtual users at work, and the most that the run may use.", "short",
               (f"sum(k6_vus{{{RUN}}})", "at work"), (f"sum(k6_vus_max{{{RUN}}})", "at most"), steps=True),
-        lines("Iterations", "Iterations finished per second, and those dropped. In an open model the first should equal the rate that was asked for.", "ops",
-              (total("k6_iterations_total"), "finished"), (f"{total('k6_dropped_iterations_total')} or vector(0)", "dropped"),
-              colors={"finished": BLUE, "dropped": VERMILION}),
+        lines("Iterations", "Iterations finished per second by scenario, and those dropped. In an open model (arrival, capacity, spike) both together are the rate that was asked for.", "ops",
+              nonzero(f"sum by (scenario) ({rate('k6_iterations_total', RUN)}) or {named('scenario', 'dropped', 'k6_dropped_iterations_total')}", "{{scenario}}"),
+              colors={"dropped": VERMILION}, stacked=True),
     )
 
 
@@ -46,10 +51,13 @@ def users():
         "What its users saw",
         lines("Latency of issuing", "k6's own quantiles since the run began, for the slowest kind of answer. A quantile cannot be computed again over time: read the end.",
               "s", *latency, colors=QUANTILE_COLORS),
+        lines("p99 by scenario", "The same for each part of a run: the steps of capacity, before, in and after a spike. Its steps side by side are the curve of latency against rate.",
+              "s", (f"max by (scenario) (k6_http_req_duration_p99{{{ISSUE}}})", "{{scenario}}")),
         lines("Answers by status", "Issue requests per second by status. 0 is no answer at all.", "reqps",
               per("status", rate("k6_http_reqs_total", ISSUE)), stacked=True),
         lines("Outcomes", "How orders ended, counted by the script. It must agree with the service's own count.", "reqps",
-              *[(f"{total(metric)} or vector(0)", name) for name, (metric, _) in OUTCOMES.items()], colors={name: color for name, (_, color) in OUTCOMES.items()}, stacked=True),
+              nonzero(" or ".join(named("outcome", name, metric) for name, (metric, _) in OUTCOMES.items()), "{{outcome}}"),
+              colors={name: color for name, (_, color) in OUTCOMES.items()}, stacked=True),
         lines("Checks", "Share of the script's checks that hold. The line below one names a broken promise.", "percentunit",
-              (f"min(k6_checks_rate{{{RUN}}})", "lowest"), colors={"lowest": GREEN}),
+              (f"min(k6_checks_rate{{{RUN}}})", "lowest"), colors={"lowest": GREEN}, span=FULL),
     )

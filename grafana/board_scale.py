@@ -1,6 +1,6 @@
 """The board that answers the project's question: what happens to lock wait and latency as replicas are added?"""
 
-from panels import (BLUE, FULL, GREY, ISSUE, ORANGE, OUTCOME_COLORS, REPLICAS, SERVICE, SKY, board, fill, heat, lines, number, per, quantile,
+from panels import (BLUE, FULL, GREY, ISSUE, ORANGE, OUTCOME_COLORS, REPLICAS, SERVICE, SKY, STOCK, board, fill, heat, lines, number, per, quantile,
                     quantiles, rate, scale_events, service_variables)
 
 POST = f'{ISSUE}, method="POST"'
@@ -31,8 +31,8 @@ def at_a_glance():
                "s", quantile(0.99, WAIT), span=4, limit=0.06),
         number("Not now, per second", "Answers of 503: busy or unavailable. Anything but zero means that somebody has to come back.",
                "reqps", f"sum({NOT_NOW})", span=4, limit=0.001, decimals=0),
-        number("Stock left", "Pieces left of all coupons. Each replica has its own view of a code; the largest counts.",
-               "short", f"sum(max by (code) (coupon_remaining{{{SERVICE}}}))", span=4, decimals=0),
+        number("Stock left", "Pieces left of all coupons but the experiments' own. Each replica has its own view of a code; the largest counts.",
+               "short", f"sum({STOCK})", span=4, decimals=0),
     )
 
 
@@ -71,8 +71,8 @@ def answers():
         "What the crowd is told",
         lines("Outcomes", "All answers by kind, stacked. A rush is green until grey (sold out) takes over; orange and red mean \"come back later\".",
               "reqps", (f"sum by (outcome) ({rate('coupon_issue_total')}) > 0", "{{outcome}}"), stacked=True, colors=OUTCOME_COLORS),
-        lines("Stock left", "Pieces left of each coupon, the largest of the replicas' views. It may only fall within a round.",
-              "short", (f"max by (code) (coupon_remaining{{{SERVICE}}})", "{{code}}"), steps=True),
+        lines("Stock left", "Pieces left of each coupon but the experiments' own, the largest of the replicas' views. It may only fall within a round.",
+              "short", (STOCK, "{{code}}"), steps=True),
         lines("Orders waiting", "Orders in the queues, by replica. A queue that never empties means that the crowd is larger than the service.",
               "short", per("replica", f"coupon_queue_depth{{{SERVICE}}}"), span=FULL, stacked=True),
     )

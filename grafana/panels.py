@@ -13,6 +13,10 @@ ISSUE = f'{SERVICE}, route="/coupons/issue"'
 # Not `up`: with "All" as the job it would count every other target, too.
 REPLICAS = f"count(coupon_build_info{{{SERVICE}}})"
 
+# By code, the largest of the replicas' views; without the coupons of the experiments (k6/lib/stock.js), of which there are
+# hundreds, or a million pieces each.
+STOCK = f'max by (code) (coupon_remaining{{{SERVICE}, code!~"L-.*|F-.*"}})'
+
 # Okabe and Ito's palette: told apart with every kind of colour vision. One meaning each, on every board.
 BLUE, SKY, GREEN, YELLOW, ORANGE, VERMILION, PURPLE, GREY = (
     "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC3311", "#CC79A7", "#8C8C8C")
@@ -89,6 +93,11 @@ def rate(name, labels=SERVICE):
 def per(label, expression):
     """A curve for every value of a label."""
     return f"sum by ({label}) ({expression})", f"{{{{{label}}}}}"
+
+
+def nonzero(expression, legend):
+    """Curves to stack. Those at zero are left out, because they would be drawn over the topmost one."""
+    return f"({expression}) > 0", legend
 
 
 def thresholds(limit):

@@ -8,8 +8,9 @@ import { check, sleep } from 'k6';
 
 import * as api from './lib/api.js';
 import { requireCluster } from './lib/cluster.js';
+import * as knobs from './lib/knobs.js';
 
-const CODE = `SMOKE-${__ENV.ID || '1'}`;
+const CODE = `SMOKE-${knobs.word('ID', '1')}`;
 const LATER = `${CODE}-later`;
 const PAST = '2020-01-01T00:00:00Z';
 const FUTURE = '2100-01-01T00:00:00Z';

@@ -1,13 +1,15 @@
 -- Settles a whole batch for one code in one round trip and one transaction.
 --
--- p_orders is a JSON array of strings in the order in which serials are given. Each string is the request id (32 hex
--- digits), the arrival in milliseconds (13 digits, zeros when unknown) and the user id (the rest); p_count is its length.
+-- p_orders is a JSON array of strings in the order in which serials are given. Each string is the request id (22 characters
+-- of base64 without padding), the arrival in milliseconds after p_since (5 digits, 99999 when unknown) and the user id (the
+-- rest); p_count is its length. Short, because the whole call has to fit into one TLS record.
 --
 -- The first result set is one row: what the locked coupon row said and how many got a coupon. The second holds the
 -- wallet entries of the batch's users and comes only when some order did not get the coupon it asked for.
 CREATE PROCEDURE issue_batch(
   IN p_round INT UNSIGNED,
   IN p_code VARCHAR(36) CHARACTER SET ascii,
+  IN p_since BIGINT UNSIGNED,
   IN p_orders LONGTEXT CHARACTER SET ascii,
   IN p_count INT UNSIGNED
 )
@@ -37,22 +39,22 @@ BEGIN
       DECLARE EXIT HANDLER FOR 1062 SET v_repaired = TRUE;
       -- In user order, so that batches of two codes with common users meet their rows in the same order.
       INSERT INTO wallet (round, scope, user_id, coupon_id, serial, request_id, arrived_ms, issued_at)
-        SELECT v_round, v_scope, SUBSTRING(j.o, 46), v_id, v_serial + j.ord - 1,
-               UNHEX(LEFT(j.o, 32)), NULLIF(CAST(SUBSTRING(j.o, 33, 13) AS UNSIGNED), 0), v_now
+        SELECT v_round, v_scope, SUBSTRING(j.o, 28), v_id, v_serial + j.ord - 1,
+               FROM_BASE64(CONCAT(LEFT(j.o, 22), '==')), p_since + NULLIF(CAST(SUBSTRING(j.o, 23, 5) AS UNSIGNED), 99999), v_now
           FROM JSON_TABLE(p_orders, '$[*]' COLUMNS (
                  ord FOR ORDINALITY,
                  o VARCHAR(255) CHARACTER SET utf8mb4 PATH '$')) AS j
          WHERE j.ord <= v_issued
-         ORDER BY SUBSTRING(j.o, 46);
+         ORDER BY SUBSTRING(j.o, 28);
     END;
     IF v_repaired THEN
       -- Somebody holds a coupon already or asks twice in this batch: the first order of each user without one counts.
       INSERT INTO wallet (round, scope, user_id, coupon_id, serial, request_id, arrived_ms, issued_at)
         SELECT v_round, v_scope, f.u, v_id, v_serial + f.place - 1,
-               UNHEX(LEFT(f.o, 32)), NULLIF(CAST(SUBSTRING(f.o, 33, 13) AS UNSIGNED), 0), v_now
+               FROM_BASE64(CONCAT(LEFT(f.o, 22), '==')), p_since + NULLIF(CAST(SUBSTRING(f.o, 23, 5) AS UNSIGNED), 99999), v_now
           FROM (SELECT d.u, d.o, ROW_NUMBER() OVER (ORDER BY d.ord) AS place
-                  FROM (SELECT j.ord, j.o, SUBSTRING(j.o, 46) AS u,
-                               ROW_NUMBER() OVER (PARTITION BY SUBSTRING(j.o, 46) COLLATE utf8mb4_bin ORDER BY j.ord) AS nth
+                  FROM (SELECT j.ord, j.o, SUBSTRING(j.o, 28) AS u,
+                               ROW_NUMBER() OVER (PARTITION BY SUBSTRING(j.o, 28) COLLATE utf8mb4_bin ORDER BY j.ord) AS nth
                           FROM JSON_TABLE(p_orders, '$[*]' COLUMNS (
                                  ord FOR ORDINALITY,
                                  o VARCHAR(255) CHARACTER SET utf8mb4 PATH '$')) AS j) AS d
@@ -84,7 +86,7 @@ BEGIN
            TIMESTAMPDIFF(MICROSECOND, '1970-01-01', w.issued_at) AS issued_at, w.round
       FROM JSON_TABLE(p_orders, '$[*]' COLUMNS (o VARCHAR(255) CHARACTER SET utf8mb4 PATH '$')) AS j
       JOIN wallet AS w
-        ON w.round = v_round AND w.scope = v_scope AND w.user_id = CONVERT(SUBSTRING(j.o, 46) USING ascii) COLLATE ascii_bin
+        ON w.round = v_round AND w.scope = v_scope AND w.user_id = CONVERT(SUBSTRING(j.o, 28) USING ascii) COLLATE ascii_bin
       JOIN coupon AS held ON held.id = w.coupon_id;
   END IF;
 END

@@ -106,7 +106,9 @@ impl App {
                 draining.cancel();
             }
         };
-        let server = axum::serve(public, http::router(Arc::clone(&self))).with_graceful_shutdown(stop).into_future();
+        // A bare router would be copied, all of its routes, for every connection.
+        let router = http::router(Arc::clone(&self)).into_make_service();
+        let server = axum::serve(public, router).with_graceful_shutdown(stop).into_future();
         let mut server = tokio::spawn(server);
         tokio::select! {
             ended = &mut server => ended?.context("the public listener failed")?,

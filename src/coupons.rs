@@ -7,6 +7,7 @@ mod window;
 use std::fmt;
 use std::time::Duration;
 
+use arrayvec::ArrayString;
 use serde::{Serialize, Serializer};
 
 pub use settlement::Settlement;
@@ -27,12 +28,12 @@ macro_rules! id {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
         #[serde(transparent)]
-        pub struct $name(Box<str>);
+        pub struct $name(ArrayString<ID_LENGTH_MAX>);
 
         impl $name {
             /// `None` when `text` does not match `^[A-Za-z0-9._:-]{1,36}$`.
             pub fn parse(text: &str) -> Option<Self> {
-                is_id(text).then(|| Self(text.into()))
+                if is_id(text) { ArrayString::from(text).ok().map(Self) } else { None }
             }
 
             /// The text as the caller wrote it.
@@ -163,7 +164,7 @@ pub struct Coupon {
 impl Coupon {
     /// The state at `now`.
     pub fn state(&self, now: Timestamp) -> State {
-        if self.effective.closes_at.is_some_and(|closes| now >= closes) {
+        if self.effective.is_over(now) {
             State::Closed
         } else if self.effective.opens_at.is_some_and(|opens| now < opens) {
             State::Scheduled

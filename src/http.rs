@@ -13,7 +13,6 @@ mod version;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -54,17 +53,13 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
         .fallback(async || Problem::NOT_FOUND)
         .method_not_allowed_fallback(async || Problem::METHOD_NOT_ALLOWED)
-        .layer(DefaultBodyLimit::max(BODY_MAX))
-        .layer(CatchPanicLayer::custom(problem::after_panic))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
 }
 
 /// The ops listener: health, metrics and administration of this replica.
 pub fn operations(app: Arc<App>) -> Router {
-    let admin = admin::router()
-        .layer(from_fn_with_state(Arc::clone(&app), admin::authorize))
-        .layer(DefaultBodyLimit::max(BODY_MAX));
+    let admin = admin::router().layer(from_fn_with_state(Arc::clone(&app), admin::authorize));
     Router::new()
         .route("/livez", get(operations::livez))
         .route("/readyz", get(operations::readyz))

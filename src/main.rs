@@ -15,7 +15,8 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// glibc's allocator took a fifth of a busy replica's time.
+/// glibc's allocator took a fifth of a busy replica's time. Without huge pages (`no_thp`), which made a replica with 3,000 waiting
+/// orders 111 MB large instead of 66.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -187,7 +187,7 @@ impl Memory {
     pub async fn look(&self, lane: &mut Lane, metrics: &IssueMetrics) -> Result<(), StoreError> {
         let catalogue = lane.catalogue().await?;
         for (coupon, _) in &catalogue.coupons {
-            metrics.remaining(&coupon.code, coupon.remaining);
+            metrics.remaining(coupon, catalogue.now);
         }
         let last = self.snapshot.load_full();
         let holders = holders(&catalogue, last.as_deref(), lane).await;
@@ -235,8 +235,7 @@ fn exhausted(catalogue: &Catalogue) -> Vec<(u16, u64)> {
     for (coupon, scope) in &catalogue.coupons {
         let (issued, exhausted) = scopes.entry(*scope).or_insert((0, true));
         *issued += u64::from(coupon.total - coupon.remaining);
-        let over = coupon.effective.closes_at.is_some_and(|closes| catalogue.now >= closes);
-        *exhausted &= coupon.remaining == 0 || over;
+        *exhausted &= coupon.remaining == 0 || coupon.effective.is_over(catalogue.now);
     }
     let mut exhausted: Vec<_> = scopes
         .into_iter()

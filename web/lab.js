@@ -6,6 +6,7 @@ import { instant } from './prometheus.js';
 
 const RUSH_MS = 1000;
 const BOARD_MS = 4000;
+const COUPONS_MAX = 12;
 const BOARDS = ['scale-overview', 'service-and-lock', 'servers', 'k6-run'];
 
 const $ = (id) => document.getElementById(id);
@@ -31,7 +32,18 @@ async function showStock() {
     $('stock').replaceChildren(element('p', 'empty', 'There is no coupon yet.'));
     return;
   }
-  keyed($('stock'), coupons.slice(0, 12), ({ code }) => code, newCoupon, updateCoupon);
+  // What is over interests nobody as long as something is not; the experiments leave many such coupons behind.
+  const current = coupons.filter(({ state }) => state !== 'closed');
+  const shown = (current.length > 0 ? current : coupons).slice(0, COUPONS_MAX);
+  keyed($('stock'), shown, ({ code }) => code, newCoupon, updateCoupon);
+  showOthers(current.length - shown.length, coupons.length - current.length);
+}
+
+function showOthers(more, closed) {
+  const said = [more > 0 ? `${count(more)} more` : '', closed > 0 && more >= 0 ? `${count(closed)} closed` : ''].filter((part) => part);
+  const note = $('stock').querySelector('.others') || $('stock').appendChild(element('p', 'note others'));
+  note.textContent = said.length > 0 ? `Not shown: ${said.join(', ')}.` : '';
+  note.hidden = said.length === 0;
 }
 
 function newCoupon({ code, discountPercent }) {
@@ -236,6 +248,8 @@ async function openBoard(name) {
     const selected = tab.dataset.name === name;
     tab.setAttribute('aria-selected', selected);
     tab.tabIndex = selected ? 0 : -1;
+    // On a phone the tabs are wider than the screen. Not `scrollIntoView`: the page itself must stay where it is.
+    if (selected) $('tabs').scrollTo({ left: tab.offsetLeft - $('tabs').offsetLeft - ($('tabs').clientWidth - tab.clientWidth) / 2 });
   }
   board?.close();
   board = null;

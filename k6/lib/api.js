@@ -74,9 +74,16 @@ function admin(token = __ENV.ADMIN_TOKEN) {
   return { 'Content-Type': 'application/json', ...(token ? { Authorization: `Bearer ${token}` } : {}) };
 }
 
-export function putCoupon(code, { discountPercent = 100, total, opensAt = null, closesAt = null }) {
+// The request as `http.batch` takes it.
+export function putCouponRequest(code, { discountPercent = 100, total, opensAt = null, closesAt = null }) {
+  const url = `${OPS_URL}/admin/coupons/${encodeURIComponent(code)}`;
   const body = JSON.stringify({ discountPercent, total, opensAt, closesAt });
-  return http.put(`${OPS_URL}/admin/coupons/${encodeURIComponent(code)}`, body, params('admin-coupon', admin()));
+  return { method: 'PUT', url, body, params: params('admin-coupon', admin()) };
+}
+
+export function putCoupon(code, change) {
+  const { url, body, params: putParams } = putCouponRequest(code, change);
+  return http.put(url, body, putParams);
 }
 
 export function readEvent(token) {

@@ -1,5 +1,6 @@
 // What every script needs to know of the cluster before it starts, each lack named with its cure.
 import * as api from './api.js';
+import { OURS } from './stock.js';
 
 export function requireCluster() {
   if (!__ENV.ADMIN_TOKEN) throw new Error('ADMIN_TOKEN is not set; `make smoke` and `make rush` set it');
@@ -11,10 +12,11 @@ export function requireCluster() {
   if (event.status !== 200) throw new Error(`ADMIN_TOKEN is refused (${event.status}); \`make rush\` sets the right one`);
 }
 
-// What can be asked for now. Sold out counts: refusing is work too, and a run without a reset may find nothing else.
+// What can be asked for now; the coupons of the experiments are none of a rush's. Sold out counts: refusing is work too, and a
+// run without a reset may find nothing else.
 export function offeredCodes() {
   const offered = api.listCoupons().json().filter(({ state }) => state === 'open' || state === 'sold-out');
-  const codes = offered.map(({ code }) => code);
+  const codes = offered.map(({ code }) => code).filter((code) => !OURS.test(code));
   if (codes.length === 0) throw new Error('no coupon is open; `make reset` and the windows of event and coupons decide');
   return codes;
 }

@@ -1,4 +1,5 @@
-//! `cluster.json`, the machine-readable truth about a local cluster: who runs where. The laboratory only reads it.
+//! `cluster.json`, the machine-readable truth about a local cluster: who runs where. It is only read here; `private` has
+//! the script write one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,8 @@ use anyhow::{Context, anyhow};
 use serde::{Deserialize, Deserializer};
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, MySqlConnection};
+
+pub mod private;
 
 /// A local cluster, as `make up` wrote it down. A part that does not run is `None` or empty.
 #[derive(Clone, Debug, Deserialize)]

@@ -1,7 +1,25 @@
-//! The laboratory: what a cluster is, and what a rush left behind in it. Tests, demo and load runs share it; the
-//! service never links it.
+//! The laboratory: what a cluster is made of, how it behaves under load, and what a rush left behind in it. Tests, demo and
+//! load runs share it; the service never links it.
 
+pub mod admin;
+pub mod bench;
 pub mod cluster;
+mod histogram;
+pub mod interrupt;
+mod jump;
+mod k6;
+pub mod load;
+mod machine;
+mod processes;
+mod progress;
+pub mod prometheus;
+pub mod report;
+pub mod script;
+mod servers;
+mod stage;
+pub mod strategy;
+pub mod sweep;
 pub mod verify;
+mod wallet;
 
 pub use verify::verify;

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use coupon_lab::cluster::Cluster;
-use coupon_lab::verify::{self, Report};
+use coupon_lab::interrupt::Interrupt;
+use coupon_lab::verify::{Report as Verdict, read_acks, verify};
+use coupon_lab::{bench, load, report, sweep};
 
 /// Proves what a rush left behind in a local cluster
 #[derive(Parser)]
@@ -23,6 +25,20 @@ enum Command {
     /// Reads one snapshot and changes nothing, so it may run beside a rush. Exit status: 0 all promises hold, 1 one is
     /// broken, 2 it could not be found out.
     Verify(Verify),
+    /// Send one load and print rate, statuses, latencies and what the load itself cost
+    ///
+    /// Exit status: 0 every request got an answer that counts, 1 some did not, 2 the load could not be sent.
+    Load(load::Command),
+    /// Measure every budget on a cluster of the laboratory's own; prints one table and keeps it in bench.json
+    ///
+    /// Exit status: 0 all budgets are met, 1 one is missed or a promise was broken, 2 something could not be measured.
+    Bench(bench::Command),
+    /// Measure lock wait and latency against replicas, strategies and shapes of load; writes one folder with report.html
+    ///
+    /// Exit status: 0 all went well, 1 a promise was broken, 2 something could not be measured, 130 interrupted.
+    Sweep(Box<sweep::Command>),
+    /// Write the report of a sweep anew from what its folder holds
+    Report(Report),
 }
 
 #[derive(clap::Args)]
@@ -41,12 +57,23 @@ struct Verify {
     json: bool,
 }
 
+#[derive(clap::Args)]
+struct Report {
+    /// The folder of the sweep
+    folder: PathBuf,
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Command::Verify(arguments) = Arguments::parse().command;
-    match run(&arguments).await {
-        Ok(report) if report.is_clean() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::from(1),
+    let done = match Arguments::parse().command {
+        Command::Verify(arguments) => run(&arguments).await.map(|report| u8::from(!report.is_clean())),
+        Command::Load(load) => load.run().await.map(|fine| u8::from(!fine)),
+        Command::Bench(bench) => measure(&bench).await,
+        Command::Sweep(sweep) => walk(&sweep).await,
+        Command::Report(arguments) => report::again(&arguments.folder).map(|()| 0),
+    };
+    match done {
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("lab: {}", causes(&error));
             ExitCode::from(2)
@@ -54,11 +81,19 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: &Verify) -> anyhow::Result<Report> {
+async fn walk(sweep: &sweep::Command) -> anyhow::Result<u8> {
+    sweep.run(&std::env::current_dir()?, Interrupt::watch()?).await
+}
+
+async fn measure(bench: &bench::Command) -> anyhow::Result<u8> {
+    bench.run(&std::env::current_dir()?, Interrupt::watch()?).await
+}
+
+async fn run(arguments: &Verify) -> anyhow::Result<Verdict> {
     let mut connection = Cluster::read(&arguments.cluster)?.connect().await?;
     // Before the snapshot: what a client knows by now must be in it.
-    let acks = arguments.acks.as_deref().map(verify::read_acks).transpose()?;
-    let mut report = verify::verify(&mut connection, acks.as_deref()).await?;
+    let acks = arguments.acks.as_deref().map(read_acks).transpose()?;
+    let mut report = verify(&mut connection, acks.as_deref()).await?;
     if arguments.expect_sold_out {
         report.expect_sold_out();
     }

@@ -63,6 +63,11 @@ impl Window {
         self.opens_at.is_none_or(|opens| now >= opens) && self.closes_at.is_none_or(|closes| now < closes)
     }
 
+    /// Whether it will never be open again.
+    pub fn is_over(self, now: Timestamp) -> bool {
+        self.closes_at.is_some_and(|closes| now >= closes)
+    }
+
     /// What is inside both.
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {

@@ -1,16 +1,19 @@
 //! How requests are read: every malformed one becomes a problem with the right status before any work is queued.
 
+use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 
-use axum::extract::rejection::JsonRejection;
+use axum::body::to_bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use http_body_util::LengthLimitError;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::BODY_MAX;
 use super::problem::Problem;
 use crate::coupons::{Code, Timestamp, UserId, Window};
 
@@ -47,14 +50,32 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        match axum::Json::from_request(request, state).await {
-            Ok(axum::Json(Object(value))) => Ok(Self(value)),
-            Err(JsonRejection::JsonDataError(error)) => Err(Problem::invalid(error.body_text())),
-            Err(JsonRejection::MissingJsonContentType(_)) => Err(Problem::not_json()),
-            Err(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(Problem::too_large()),
-            Err(error) => Err(Problem::malformed(error.body_text())),
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        if !is_json(request.headers()) {
+            return Err(Problem::not_json());
         }
+        let body = to_bytes(request.into_body(), BODY_MAX).await.map_err(|error| unreadable(&error))?;
+        match serde_json::from_slice(&body) {
+            Ok(Object(value)) => Ok(Self(value)),
+            Err(error) if error.is_data() => Err(Problem::invalid(error.to_string())),
+            Err(error) => Err(Problem::malformed(error.to_string())),
+        }
+    }
+}
+
+/// Whether the body is declared as `application/json` or as another kind of JSON.
+fn is_json(headers: &HeaderMap) -> bool {
+    let declared = text(headers, "content-type").ok().flatten().unwrap_or_default();
+    let kind = declared.split_once(';').map_or(declared, |(kind, _)| kind).trim().to_ascii_lowercase();
+    kind.strip_prefix("application/").is_some_and(|kind| kind == "json" || kind.ends_with("+json"))
+}
+
+/// A body that is too long, or that did not come to its end.
+fn unreadable(error: &axum::Error) -> Problem {
+    if error.source().is_some_and(<dyn Error>::is::<LengthLimitError>) {
+        Problem::too_large()
+    } else {
+        Problem::malformed("the body broke off")
     }
 }
 

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json as Body;
-use axum::extract::State;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::extract::{ID_RULE, Json, text};
-use super::observe::REQUEST_ID;
+use super::observe::{REQUEST_ID, new_id};
 use super::problem::{Problem, ProblemBody};
 use crate::app::App;
 use crate::coupons::{Code, Entry, Order, Outcome, RequestId, UserId};
@@ -57,7 +57,8 @@ pub(super) struct WalletEntry {
 /// Issue one coupon to one user. Asking again with the same `Idempotency-Key` is safe and gets the same entry.
 #[utoipa::path(
     post, path = "/coupons/issue", request_body = IssueRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; the same key for the same user and code is the same request")),
+    params(("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~](?:[ -~]{0,253}[!-~])?$",
+        description = "1 to 255 visible ASCII characters; the same key for the same user and code is the same request")),
     responses(
         (status = 201, description = "issued", body = WalletEntry),
         (status = 200, description = "issued before to the same request", body = WalletEntry),
@@ -74,11 +75,10 @@ pub(super) struct WalletEntry {
 )]
 pub(super) async fn create(
     State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    Json(request): Json<IssueRequest>,
+    request: Request,
 ) -> Result<(StatusCode, Body<Entry>), Problem> {
     let entered = Instant::now();
-    let order = order(&headers, &request)?;
+    let order = order(request).await?;
     match app.issuer.issue(order, entered).await? {
         Outcome::Issued(entry) => Ok((StatusCode::CREATED, Body(entry))),
         Outcome::Replayed(entry) => Ok((StatusCode::OK, Body(entry))),
@@ -89,29 +89,40 @@ pub(super) async fn create(
     }
 }
 
-/// Reads an order; from here on every value is valid.
-fn order(headers: &HeaderMap, request: &IssueRequest) -> Result<Order, Problem> {
-    let code = Code::parse(&request.code).ok_or_else(|| Problem::invalid(format!("code {ID_RULE}")))?;
-    let user = UserId::parse(&request.user_id).ok_or_else(|| Problem::invalid(format!("userId {ID_RULE}")))?;
-    let request = request_id(headers, &code, &user)?;
-    Ok(Order { code, user, request, arrived_ms: arrival(headers) })
+/// Reads an order; from here on every value is valid. The request is gone before the order waits, for its headers keep the
+/// connection's buffer of 8 KiB from being used again.
+async fn order(request: Request) -> Result<Order, Problem> {
+    let headers = request.headers();
+    let (key, nginx, arrived_ms) = (key(headers), nginx_id(headers), arrival(headers));
+    let Json(IssueRequest { code, user_id }) = Json::from_request(request, &()).await?;
+    let code = Code::parse(&code).ok_or_else(|| Problem::invalid(format!("code {ID_RULE}")))?;
+    let user = UserId::parse(&user_id).ok_or_else(|| Problem::invalid(format!("userId {ID_RULE}")))?;
+    let request = match key? {
+        Some(key) => keyed(&user, &code, &key),
+        None => nginx.unwrap_or_else(new_id),
+    };
+    Ok(Order { code, user, request, arrived_ms })
 }
 
-/// The first 16 bytes of SHA-256 over user, code and key; without a key nginx's id, which stays the same over its own retries.
-fn request_id(headers: &HeaderMap, code: &Code, user: &UserId) -> Result<RequestId, Problem> {
-    let key = text(headers, "idempotency-key")
-        .and_then(|key| if key.is_some_and(|key| !is_key(key)) { Err(()) } else { Ok(key) })
-        .map_err(|()| {
-            Problem::invalid(format!("Idempotency-Key must be 1 to {KEY_LENGTH_MAX} visible ASCII characters"))
-        })?;
-    let Some(key) = key else {
-        let nginx = text(headers, REQUEST_ID).ok().flatten().and_then(RequestId::parse);
-        return Ok(nginx.unwrap_or_else(|| RequestId(fastrand::u128(..).to_be_bytes())));
-    };
-    // No id contains the separator, so no two different requests are the same text.
+/// The first 16 bytes of SHA-256 over user, code and key. No id contains the separator, so no two different requests are the
+/// same text.
+fn keyed(user: &UserId, code: &Code, key: &str) -> RequestId {
     let digest = Sha256::new().chain_update(user.as_str()).chain_update("\0").chain_update(code.as_str());
     let digest = digest.chain_update("\0").chain_update(key).finalize();
-    Ok(RequestId(std::array::from_fn(|byte| digest[byte])))
+    RequestId(std::array::from_fn(|byte| digest[byte]))
+}
+
+/// nginx's id of the request, which stays the same over its own retries.
+fn nginx_id(headers: &HeaderMap) -> Option<RequestId> {
+    text(headers, REQUEST_ID).ok().flatten().and_then(RequestId::parse)
+}
+
+/// The client's own name for the request.
+fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    match text(headers, "idempotency-key") {
+        Ok(key) if key.is_none_or(is_key) => Ok(key.map(str::to_owned)),
+        _ => Err(Problem::invalid(format!("Idempotency-Key must be 1 to {KEY_LENGTH_MAX} visible ASCII characters"))),
+    }
 }
 
 fn is_key(key: &str) -> bool {
@@ -146,10 +157,8 @@ mod tests {
 
     #[test]
     fn the_request_id_depends_on_user_code_and_key_alone() {
-        let id = |user: &str, code: &str, key: &'static str| {
-            let (code, user) = (Code::parse(code).unwrap(), UserId::parse(user).unwrap());
-            request_id(&headers("idempotency-key", key), &code, &user).unwrap()
-        };
+        let id =
+            |user: &str, code: &str, key: &str| keyed(&UserId::parse(user).unwrap(), &Code::parse(code).unwrap(), key);
         assert_eq!(id("u", "A", "k"), id("u", "A", "k"));
         for other in [id("v", "A", "k"), id("u", "B", "k"), id("u", "A", "l")] {
             assert_ne!(id("u", "A", "k"), other);
@@ -157,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_the_id_is_nginxs() {
-        let (code, user) = (Code::parse("A").unwrap(), UserId::parse("u").unwrap());
-        let hex = "00112233445566778899aabbccddeeff";
-        assert_eq!(request_id(&headers("x-request-id", hex), &code, &user).unwrap().to_string(), hex);
+    fn a_key_is_visible_ascii_and_may_be_missing() {
+        assert_eq!(key(&headers("idempotency-key", "k")).unwrap().as_deref(), Some("k"));
+        assert!(key(&HeaderMap::new()).unwrap().is_none());
+        assert!(key(&headers("idempotency-key", "")).is_err());
     }
 }

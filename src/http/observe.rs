@@ -1,5 +1,6 @@
 //! One middleware around every public request: its id, its deadline, its count, its duration, its line in the log.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,8 +8,9 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
 
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use crate::app::App;
 use crate::coupons::RequestId;
 use crate::metrics::HttpMetrics;
@@ -55,11 +57,16 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     let (method, route) = labels(request.method(), path);
     let id = identify(&mut request);
 
-    let answer = tokio::time::timeout(app.request_deadline + BACKSTOP, next.run(request)).await;
-    let mut response = answer.unwrap_or_else(|_| Problem::BUSY.into_response());
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let mut response = match tokio::time::timeout(app.request_deadline + BACKSTOP, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => problem::after_panic(panic),
+        Err(_) => Problem::BUSY.into_response(),
+    };
 
     let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, id.clone());
+    let id_text = id.to_string();
+    headers.insert(REQUEST_ID, HeaderValue::from_str(&id_text).expect("hex digits are visible ASCII"));
     if route == ISSUE
         && let Ok(replica) = HeaderValue::from_str(&app.replica)
     {
@@ -70,20 +77,25 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     }
     let (status, duration) = (response.status().as_u16(), started.elapsed());
     app.metrics.http.answered(method, route, status, duration);
-    tracing::info!(method, route, status, id = ?id, duration_ms = duration.as_secs_f64() * 1e3, "answered");
+    tracing::info!(method, route, status, id = id_text, duration_ms = duration.as_secs_f64() * 1e3, "answered");
     response
 }
 
-/// The request's id: nginx's, or a new one, which is put into the request's headers too.
-fn identify(request: &mut Request) -> HeaderValue {
-    let given = request.headers().get(REQUEST_ID);
-    if let Some(id) = given.filter(|id| id.to_str().is_ok_and(|id| RequestId::parse(id).is_some())) {
-        return id.clone();
-    }
-    let id = RequestId(fastrand::u128(..).to_be_bytes()).to_string();
-    let id = HeaderValue::from_str(&id).expect("hex digits are visible ASCII");
-    request.headers_mut().insert(REQUEST_ID, id.clone());
-    id
+/// The request's id: nginx's, or a new one, which is put into the request's headers too. It is a copy: a header's value would keep
+/// the connection's buffer in use as long as the request takes.
+fn identify(request: &mut Request) -> RequestId {
+    let given = request.headers().get(REQUEST_ID).and_then(|id| RequestId::parse(id.to_str().ok()?));
+    given.unwrap_or_else(|| {
+        let id = new_id();
+        let text = HeaderValue::from_str(&id.to_string()).expect("hex digits are visible ASCII");
+        request.headers_mut().insert(REQUEST_ID, text);
+        id
+    })
+}
+
+/// The id of a request that nobody has named.
+pub(super) fn new_id() -> RequestId {
+    RequestId(fastrand::u128(..).to_be_bytes())
 }
 
 /// Method and route of a call, or [`OTHER`] for both: a caller must not be able to make series by asking.

@@ -175,3 +175,24 @@ pub(super) fn after_panic(_: Box<dyn Any + Send + 'static>) -> Response<Body> {
     tracing::error!("a handler panicked");
     Problem::INTERNAL.into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nginxs_own_refusals_have_the_types_and_titles_of_the_services() {
+        let nginx = include_str!("../../nginx/nginx.conf");
+        let ours = [
+            Problem::NOT_FOUND,
+            Problem::METHOD_NOT_ALLOWED,
+            Problem::UNAVAILABLE,
+            Problem::TOO_LARGE,
+            Problem::MALFORMED,
+        ];
+        for Problem { status, kind, title, .. } in ours {
+            let same = format!(r#"return {0} '{{"type":"{kind}","title":"{title}","status":{0},"#, status.as_u16());
+            assert!(nginx.contains(&same), "{same}");
+        }
+    }
+}

@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::seconds;
-use crate::coupons::{Code, Outcome};
+use crate::coupons::{Code, Coupon, Outcome, Timestamp};
 
 /// Most codes that get a label of their own; the rest share `other`.
 const CODES_MAX: usize = 32;
@@ -138,17 +138,18 @@ impl IssueMetrics {
         }
     }
 
-    /// Records what is left of a coupon that exists; from now on its code is a label, if there is room.
-    pub fn remaining(&self, code: &Code, remaining: u32) {
+    /// Records what is left of a coupon that exists; from now on its code is a label, if there is room. One whose own time is
+    /// over leaves the room to others.
+    pub fn remaining(&self, Coupon { code, remaining, window, .. }: &Coupon, now: Timestamp) {
         if !self.has_label(code) {
             let mut codes = self.codes.write();
-            if codes.len() >= CODES_MAX {
+            if codes.len() >= CODES_MAX || window.is_over(now) {
                 return;
             }
             codes.insert(code.clone());
             self.expect(code.as_str());
         }
-        self.remaining.get_or_create(&CodeLabel { code: code.to_string() }).set(i64::from(remaining));
+        self.remaining.get_or_create(&CodeLabel { code: code.to_string() }).set(i64::from(*remaining));
     }
 
     fn has_label(&self, code: &Code) -> bool {
@@ -200,5 +201,33 @@ impl IssueMetrics {
     /// Records how old the memory is.
     pub fn generation_age(&self, age: Duration) {
         self.generation_age.set(age.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coupons::Window;
+
+    fn coupon(code: &str, closes_at: Option<Timestamp>) -> Coupon {
+        let window = Window { opens_at: None, closes_at };
+        let code = Code::parse(code).unwrap();
+        Coupon { code, discount_percent: 10, total: 10, remaining: 10, window, effective: window }
+    }
+
+    #[test]
+    fn coupons_that_are_over_leave_the_labels_to_others() {
+        let metrics = IssueMetrics::register(&mut Registry::default());
+        let [past, now] = [Timestamp(10), Timestamp(20)];
+        for number in 0..2 * CODES_MAX {
+            metrics.remaining(&coupon(&format!("F-{number}"), Some(past)), now);
+        }
+
+        metrics.remaining(&coupon("A", None), now);
+        assert!(metrics.has_label(&Code::parse("A").unwrap()));
+        assert!(!metrics.has_label(&Code::parse("F-1").unwrap()));
+
+        metrics.remaining(&coupon("A", Some(past)), now);
+        assert!(metrics.has_label(&Code::parse("A").unwrap()), "a counter must not vanish");
     }
 }

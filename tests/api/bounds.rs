@@ -224,21 +224,29 @@ async fn a_body_that_comes_a_byte_at_a_time_is_answered_within_the_deadline() {
     cluster.finish().await;
 }
 
-/// As many idle connections as this process may open, two thousand at most.
-fn idle_connections() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
-    let soft = files.split_whitespace().nth(3).unwrap().parse().unwrap_or(usize::MAX);
-    (soft / 3).min(2_000)
+/// Connections that stay idle. The limit of open files is raised by `local/test-rust`; half of it is for our own ends.
+const IDLE: usize = 10_000;
+
+/// Most memory that a replica may take for an idle connection, and for an order in its queue with the client behind it.
+const BYTES_PER_IDLE: usize = 4 * 1024;
+const BYTES_PER_ORDER: usize = 24 * 1024;
+
+async fn connect(address: &str, connections: usize) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    while open.len() < connections {
+        // In portions, so that no queue of connections overflows.
+        let portion = join_all((0..500).map(|_| TcpStream::connect(address))).await;
+        open.extend(portion.into_iter().map(|it| it.expect("`ulimit -n` allows 12,000 open files")));
+    }
+    open
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_connections_change_nothing_for_others() {
+async fn ten_thousand_idle_connections_change_nothing_for_others_and_cost_little_memory() {
     let cluster = Setup::new("batched").replicas(0).coupons([("A", 1_000)]).start().await;
     let replica = Process::replica(&cluster.arguments()).await;
-    let address = replica.url.strip_prefix("http://").unwrap().to_owned();
-    let idle = join_all((0..idle_connections()).map(|_| TcpStream::connect(&address)));
-    let idle: Vec<TcpStream> = idle.await.into_iter().map(Result::unwrap).collect();
+    let (before, _) = replica.memory();
+    let idle = connect(replica.url.strip_prefix("http://").unwrap(), IDLE).await;
     let body = |user: usize| json!({"code": "A", "userId": format!("u-{user}")});
     let url = format!("{}/coupons/issue", replica.url);
     for user in 0..200 {
@@ -246,6 +254,47 @@ async fn idle_connections_change_nothing_for_others() {
         assert_eq!(answer.status, 201, "{}", answer.text);
     }
     assert_eq!(sample(&cluster.client, &replica.ops_url, "coupon_in_flight").await, 0.0);
+    let (after, _) = replica.memory();
+    println!("{IDLE} idle connections: {before} -> {after} bytes");
+    assert!(after - before < IDLE * BYTES_PER_IDLE, "{before} -> {after} bytes");
     drop(idle);
+    cluster.finish().await;
+}
+
+/// Writes one order on a connection of its own.
+async fn send_order(mut connection: TcpStream, user: usize) -> TcpStream {
+    let body = json!({"code": "A", "userId": format!("u-{user}")}).to_string();
+    let head = format!(
+        "POST /coupons/issue HTTP/1.1\r\nhost: x\r\nidempotency-key: k\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    connection.write_all(head.as_bytes()).await.unwrap();
+    connection
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_takes_little_memory_and_everybody_in_it_is_served() {
+    const ORDERS: usize = 9_000;
+    let setup = Setup::new("batched").replicas(0).coupons([("A", 20_000)]).set("--request-deadline-ms", 60_000);
+    let cluster = setup.start().await;
+    let replica = Process::replica(&cluster.arguments()).await;
+    let (before, _) = replica.memory();
+    let lock = cluster.hold_lock("A").await;
+    let connections = connect(replica.url.strip_prefix("http://").unwrap(), ORDERS).await;
+    let asked = join_all(connections.into_iter().enumerate().map(|(user, it)| send_order(it, user))).await;
+    let all = async || sample(&cluster.client, &replica.ops_url, "coupon_queue_depth").await as usize >= ORDERS;
+    eventually("all of them wait", all).await;
+    lock.release().await;
+    let answers = join_all(asked.into_iter().map(|mut connection| async move {
+        let mut head = [0; 12];
+        connection.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 201");
+    }));
+    answers.await;
+    let (_, most) = replica.memory();
+    println!("{ORDERS} orders in the queue: {before} -> {most} bytes at most");
+    assert!(most - before < ORDERS * BYTES_PER_ORDER, "{before} -> {most} bytes");
+    assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await as usize, ORDERS);
     cluster.finish().await;
 }

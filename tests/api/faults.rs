@@ -91,6 +91,11 @@ async fn a_cut_at_any_statement_of_conditional_costs_nobody_a_coupon_and_gives_n
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_at_any_statement_of_optimistic_costs_nobody_a_coupon_and_gives_nobody_two() {
+    cut_at_every_statement("optimistic", 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_at_any_statement_of_pessimistic_costs_nobody_a_coupon_and_gives_nobody_two() {
     cut_at_every_statement("pessimistic", 5).await;
     cut_at_every_turn_of_a_new_connection("pessimistic").await;

@@ -93,6 +93,29 @@ async fn a_stop_under_load_loses_no_acknowledged_coupon_and_issues_none_unheard(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_whose_time_runs_out_ends_the_process_and_costs_nobody_a_coupon() {
+    let cluster = Setup::new("batched").replicas(1).start().await;
+    let mut arguments = cluster.arguments();
+    arguments.push(("--drain-ms".to_owned(), "300".to_owned()));
+    let mut stopping = Process::replica(&arguments).await;
+    let row = cluster.hold("A").await;
+    let ask = issue(&cluster.client, &stopping, "A", "u-1");
+    let stop = async {
+        eventually("the call waits for the row", async || cluster.waiting_for_rows().await == 1).await;
+        stopping.signal("TERM");
+    };
+    let (cut_off, ()) = tokio::join!(ask, stop);
+    // The row is still held: the process can only have ended because its time was over.
+    assert_eq!(cut_off.status, 0, "{}", cut_off.text);
+    assert!(stopping.ended().await, "the exit code is not 0");
+    row.release().await;
+    let again = cluster.decided(0, "A", "u-1").await;
+    assert!(matches!(again.status, 200 | 201), "{}", again.text);
+    assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, 1);
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_holder_costs_the_others_its_lease_on_that_code_and_nothing_on_others() {
     let cluster = Setup::new("batched")
         .replicas(1)

@@ -13,8 +13,10 @@
 mod support;
 
 mod answers;
+mod balanced;
 mod bounds;
 mod cancel;
+mod documents;
 mod faults;
 mod idempotency;
 mod lifecycle;

@@ -1,6 +1,7 @@
 //! What every test needs: a database of its own, replicas over it, and a client.
 #![expect(clippy::disallowed_methods, reason = "tests look at the tables themselves")]
 
+mod balancer;
 mod client;
 mod counts;
 mod fault_proxy;
@@ -19,6 +20,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 
+pub use balancer::Balancer;
 pub use client::{Answer, Client};
 pub use counts::{PrivateRedis, added};
 pub use fault_proxy::{Fault, FaultProxy};

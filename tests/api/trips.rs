@@ -14,6 +14,18 @@ const STRATEGIES: [(&str, &[&str]); 6] = [
     ("batched", &["CALL"]),
 ];
 
+/// Where each strategy says what it costs.
+const SOURCES: [(&str, &str); 6] = [
+    ("unlocked", include_str!("../../src/issuance/unlocked.rs")),
+    ("conditional", include_str!("../../src/issuance/conditional.rs")),
+    ("optimistic", include_str!("../../src/issuance/optimistic.rs")),
+    ("pessimistic", include_str!("../../src/issuance/pessimistic.rs")),
+    ("redlock", include_str!("../../src/issuance/redlock.rs")),
+    ("batched", include_str!("../../src/issuance/batched.rs")),
+];
+
+const README: &str = include_str!("../../README.md");
+
 /// Lock and unlock on one node; the script that unlocks compares before it deletes.
 const LOCK: [&str; 4] = ["set", "evalsha", "get", "del"];
 
@@ -35,6 +47,21 @@ fn commands(strategy: &str) -> Vec<BTreeMap<String, u64>> {
 
 fn total(nodes: &[BTreeMap<String, u64>]) -> u64 {
     nodes.iter().flat_map(BTreeMap::values).sum()
+}
+
+/// The numbers counted below, as the strategies' docs and the README's table write them.
+#[test]
+fn the_documents_name_the_round_trips_that_are_counted() {
+    for ((strategy, statements), (of, source)) in STRATEGIES.into_iter().zip(SOURCES) {
+        assert_eq!(strategy, of);
+        let trips = statements.len();
+        let to_redis = if commands(strategy)[0].is_empty() { 0 } else { 2 };
+        let said = source.split_once("Round trips: ").unwrap().1;
+        assert!(said.starts_with(&format!("{trips} ")), "{strategy}: {trips}, but its doc says {said:.60}");
+        assert_eq!(said.contains("2 to Redis"), to_redis == 2, "{strategy}: its doc on Redis");
+        let row = README.lines().find(|line| line.starts_with(&format!("| `{strategy}`"))).unwrap();
+        assert!(row.contains(&format!("| {trips} + {to_redis}")), "{strategy}: {trips} + {to_redis}, but: {row}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

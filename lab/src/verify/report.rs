@@ -215,17 +215,26 @@ impl Report {
     }
 }
 
+impl CouponReport {
+    /// Whether nobody can have it and nobody has; what is wrong with it is in the findings all the same.
+    fn is_idle(&self) -> bool {
+        !self.open && self.rows == 0 && self.lost_updates == 0
+    }
+}
+
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let rule = if self.exclusive { "one coupon per user" } else { "one coupon per user and code" };
         writeln!(f, "round {}, {rule}", self.round)?;
-        let width = self.coupons.iter().map(|coupon| coupon.code.len()).max().unwrap_or(0).max("code".len());
+        // The experiments' coupons cannot be deleted: closed and untouched, hundreds of them would hide the rest.
+        let (idle, shown): (Vec<_>, Vec<_>) = self.coupons.iter().partition(|coupon| coupon.is_idle());
+        let width = shown.iter().map(|coupon| coupon.code.len()).max().unwrap_or(0).max("code".len());
         writeln!(
             f,
             "{:<width$} {:>9} {:>9} {:>9} {:>9} {:>15} {:>7}",
             "code", "total", "remaining", "rows", "users", "serials", "lost"
         )?;
-        for coupon in &self.coupons {
+        for coupon in shown {
             let CouponReport { code, total, remaining, rows, users, lost_updates, .. } = coupon;
             let serials = match (coupon.lowest_serial, coupon.highest_serial) {
                 (Some(lowest), Some(highest)) => format!("{lowest}..{highest}"),
@@ -235,6 +244,9 @@ impl Display for Report {
                 f,
                 "{code:<width$} {total:>9} {remaining:>9} {rows:>9} {users:>9} {serials:>15} {lost_updates:>7}"
             )?;
+        }
+        if !idle.is_empty() {
+            writeln!(f, "closed and untouched: {}", idle.len())?;
         }
         if let Some(Acknowledged { answers, coupons, unacknowledged }) = self.acknowledged {
             writeln!(f, "{answers} answers name {coupons} coupons; {unacknowledged} coupons are known to no client")?;

@@ -523,4 +523,26 @@ mod tests {
         assert_eq!(open.verdict(), "BROKEN: P4 B not-sold-out (2)");
         assert!(closed.is_clean());
     }
+
+    #[test]
+    fn a_coupon_that_is_closed_and_untouched_is_counted_but_not_listed() {
+        let mut tables = clean();
+        let closed = |id, code: &str, remaining| Coupon {
+            id,
+            code: code.to_owned(),
+            total: 3,
+            remaining,
+            next_serial: 1,
+            round: 5,
+            scope: 0,
+            open: false,
+        };
+        tables.coupons.extend([closed(3, "F-1", 3), closed(4, "F-2", 2)]);
+
+        let text = judge(&tables, None).to_string();
+
+        assert!(!text.contains("\nF-1 "), "{text}");
+        assert!(text.contains("\nF-2 "), "{text}");
+        assert!(text.contains("\nclosed and untouched: 1\n"), "{text}");
+    }
 }

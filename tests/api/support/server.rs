@@ -80,6 +80,17 @@ impl Process {
         assert!(sent.success());
     }
 
+    /// Its memory in bytes: resident now, and the most it ever was.
+    pub fn memory(&self) -> (usize, usize) {
+        let pid = self.child.id().expect("the process runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let bytes = |name: &str| -> usize {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
+        };
+        (bytes("VmRSS:"), bytes("VmHWM:"))
+    }
+
     /// Waits for its end and returns whether it was a success.
     pub async fn ended(&mut self) -> bool {
         self.child.wait().await.unwrap().success()

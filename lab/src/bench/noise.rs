@@ -1,0 +1,66 @@
+//! Whether the machine was left alone while it was measured.
+
+use super::sample::Sample;
+use crate::machine::Machine;
+
+/// A machine with more than this to do before anything is measured is not quiet.
+const LOAD_MAX: f64 = 0.5;
+/// Shares of the processors that others may use, and that the host may take away, during one measurement.
+const OTHERS_MAX: f64 = 0.05;
+const STOLEN_MAX: f64 = 0.01;
+
+/// Everything that makes the figures doubtful, in words.
+pub fn noise(machine: &Machine, samples: &[Sample]) -> Vec<String> {
+    let mut found = Vec::new();
+    if machine.load_before > LOAD_MAX {
+        found.push(format!("the load average was {:.1} before the run began", machine.load_before));
+    }
+    let share = |part: fn(&Sample) -> f64| move |sample: &Sample| part(sample) / sample.quiet.all.max(f64::EPSILON);
+    let mut look = |what: &str, most: f64, share: &dyn Fn(&Sample) -> f64| {
+        let loud: Vec<_> = samples.iter().filter(|sample| share(sample) > most).collect();
+        if let Some(worst) = loud.iter().max_by(|a, b| share(a).total_cmp(&share(b))) {
+            let (percent, loud, all) = (share(worst) * 100.0, loud.len(), samples.len());
+            let Sample { scenario, round, .. } = worst;
+            found.push(format!(
+                "{what} up to {percent:.0} % of the processors ({scenario}, round {round}); \
+                 more than {:.0} % in {loud} of {all} measurements",
+                most * 100.0
+            ));
+        }
+    };
+    look("other processes used", OTHERS_MAX, &share(|sample| sample.quiet.others));
+    look("the host took away", STOLEN_MAX, &share(|sample| sample.quiet.stolen));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn machine(load_before: f64) -> Machine {
+        Machine { load_before, ..Machine::describe(Path::new(".")) }
+    }
+
+    fn sample(others: f64, stolen: f64) -> Sample {
+        let mut sample = Sample { scenario: "issue-200".to_owned(), round: 2, ..Sample::default() };
+        (sample.quiet.all, sample.quiet.others, sample.quiet.stolen) = (8.0, others, stolen);
+        sample
+    }
+
+    #[test]
+    fn a_quiet_machine_is_not_complained_about() {
+        assert_eq!(noise(&machine(0.2), &[sample(0.1, 0.0), Sample::default()]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_kind_of_noise_is_named_with_its_worst_measurement() {
+        let found = noise(&machine(3.0), &[sample(0.1, 0.0), sample(4.0, 0.4)]);
+
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(found[0].contains("3.0"), "{found:?}");
+        assert!(found[1].contains("up to 50 %") && found[1].contains("in 1 of 2 measurements"), "{found:?}");
+        assert!(found[2].contains("took away up to 5 %"), "{found:?}");
+    }
+}

@@ -1,0 +1,271 @@
+//! A load generator for HTTP/1.1 that leaves the machine to those it measures: one thread, raw bytes, no client library.
+//! It knows how to ask and how to count; what the figures mean is the caller's business.
+//!
+//! Two ways to ask. *Closed*: every connection asks again as soon as it was answered. *Open*: requests are due at a
+//! constant rate whether or not earlier ones were answered, and a latency counts from the moment its request was due,
+//! so that a slow server cannot hide behind the questions it kept from being asked.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+use tokio::time::{Instant, timeout_at};
+
+mod answer;
+mod command;
+mod connection;
+mod outcome;
+mod requests;
+mod turns;
+
+pub use command::Command;
+use connection::Connection;
+pub use outcome::{Errors, Outcome};
+pub use requests::{Requests, Users};
+use turns::Turns;
+
+/// How long the last answers may take after the end of a run. Twice the service's own deadline: whoever was not answered
+/// by then was forgotten.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Open files that are no connection of a load.
+const FILES_BESIDE: u64 = 64;
+
+/// One load on one address.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// `http://host:port`; nothing else is spoken.
+    pub url: String,
+    /// Connections, opened before the clock starts and kept.
+    pub connections: usize,
+    /// How requests follow each other.
+    pub pace: Pace,
+    /// When no more requests are sent.
+    pub until: Until,
+    /// What is asked.
+    pub requests: Requests,
+    /// The statuses that a figure may be made of. Any other is counted, and is in neither the rate nor the latencies.
+    pub expect: Vec<u16>,
+    /// Keep the bodies of 200 and 201: see [`Outcome::acks`].
+    pub keep_acks: bool,
+}
+
+/// How requests follow each other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// Each connection asks again as soon as it was answered.
+    Closed,
+    /// So many requests are due each second, at equal distances.
+    Open(f64),
+}
+
+/// When no more requests are sent. Those that are under way are still awaited.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// After this time.
+    Elapsed(Duration),
+    /// After so many requests.
+    Sent(u64),
+}
+
+/// A load that is connected and has not begun, so that its caller can read the counters of others at the right moment.
+pub struct Load {
+    go: oneshot::Sender<()>,
+    outcome: oneshot::Receiver<Outcome>,
+}
+
+impl Load {
+    /// Opens all connections. The error says which address refused.
+    pub async fn connect(plan: Plan) -> anyhow::Result<Self> {
+        let address = address(&plan.url)?;
+        let (connected, is_connected) = oneshot::channel();
+        let (go, may_go) = oneshot::channel();
+        let (tell, outcome) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        // Made on the thread it runs on: what the connections share needs no locks then.
+        let work = move || {
+            LocalSet::new().block_on(&runtime, async {
+                let connections = match open(address, plan.connections).await {
+                    Ok(connections) => connections,
+                    Err(error) => return drop(connected.send(Err(error))),
+                };
+                if connected.send(Ok(())).is_ok() && may_go.await.is_ok() {
+                    run(&plan, connections, tell).await;
+                }
+            });
+        };
+        thread::Builder::new().name("load".to_owned()).spawn(work)?;
+        is_connected.await.map_err(|_| anyhow!("the load's thread ended early"))??;
+        Ok(Self { go, outcome })
+    }
+
+    /// Sends everything and awaits the answers. A caller that drops the future ends the load.
+    pub async fn run(self) -> anyhow::Result<Outcome> {
+        self.go.send(()).map_err(|()| anyhow!("the load's thread ended early"))?;
+        self.outcome.await.context("the load's thread ended early")
+    }
+}
+
+/// Connects, warms nothing up, runs.
+pub async fn load(plan: Plan) -> anyhow::Result<Outcome> {
+    Load::connect(plan).await?.run().await
+}
+
+fn address(url: &str) -> anyhow::Result<SocketAddr> {
+    let host = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
+    let host = host.with_context(|| format!("{url} is no http:// address"))?;
+    let found = host.to_socket_addrs().with_context(|| format!("{url}: give http://host:port"))?.next();
+    found.with_context(|| format!("{host} has no address"))
+}
+
+/// A connection is an open file; many systems allow a thousand until they are asked.
+fn allow_files(connections: usize) -> anyhow::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = connections as u64 + FILES_BESIDE;
+    anyhow::ensure!(
+        wanted <= hard,
+        "{connections} connections need {wanted} open files, {hard} are allowed: see ulimit -Hn"
+    );
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    }
+    Ok(())
+}
+
+async fn open(address: SocketAddr, wanted: usize) -> anyhow::Result<Vec<Connection>> {
+    allow_files(wanted)?;
+    let mut connections = Vec::with_capacity(wanted);
+    for _ in 0..wanted {
+        let connection = Connection::open(address).await;
+        connections.push(connection.with_context(|| format!("cannot open {wanted} connections to {address}"))?);
+    }
+    Ok(connections)
+}
+
+/// Runs on a thread of its own, so that its processor time is the load's and nobody else's.
+async fn run(plan: &Plan, connections: Vec<Connection>, mut tell: oneshot::Sender<Outcome>) {
+    let cpu_before = cpu_seconds();
+    let turns = Rc::new(Turns::new(plan.pace, plan.until));
+    let run = Rc::new(connection::Run::new(plan, Rc::clone(&turns)));
+    let mut clients = tokio::task::JoinSet::new();
+    for connection in connections {
+        clients.spawn_local(connection::work(Rc::clone(&run), connection));
+    }
+    let answered = async {
+        let all = async { while clients.join_next().await.is_some() {} };
+        match plan.until {
+            Until::Elapsed(time) => drop(timeout_at(turns.start() + time + PATIENCE, all).await),
+            Until::Sent(_) => patient(&run, all).await,
+        }
+    };
+    tokio::select! {
+        () = async { tokio::join!(turns.keep_time(), answered); } => {}
+        () = tell.closed() => return,
+    }
+    let outcome = run.finish(cpu_seconds() - cpu_before);
+    drop(clients);
+    // Nobody waits for it any more: then nobody misses it.
+    let _ = tell.send(outcome);
+}
+
+/// Awaits `all` for as long as answers still come.
+async fn patient(run: &connection::Run, all: impl Future<Output = ()>) {
+    let mut all = std::pin::pin!(all);
+    let mut answered = run.answered();
+    while timeout_at(Instant::now() + PATIENCE, &mut all).await.is_err() {
+        if run.answered() == answered {
+            return;
+        }
+        answered = run.answered();
+    }
+}
+
+/// Processor time of the calling thread.
+fn cpu_seconds() -> f64 {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0.0, |time| Duration::from(time).as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    const REFUSAL: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n";
+
+    fn plan(url: String, pace: Pace, until: Until) -> Plan {
+        let requests = Requests::Get { path: "/".to_owned() };
+        Plan { url, connections: 1, pace, until, requests, expect: vec![200], keep_acks: false }
+    }
+
+    /// A server for one connection at a time; `answer` is told the number of each request.
+    async fn server(mut answer: impl AsyncFnMut(u64, &mut TcpStream) -> bool + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::task::spawn_local(async move {
+            let mut number = 0;
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1_024];
+                // The load asks once and waits, so a read is a request.
+                while matches!(stream.read(&mut request).await, Ok(length) if length > 0) {
+                    number += 1;
+                    if !answer(number, &mut stream).await {
+                        break;
+                    }
+                }
+            }
+        });
+        url
+    }
+
+    async fn ask(answer: impl AsyncFnMut(u64, &mut TcpStream) -> bool + 'static, pace: Pace, until: Until) -> Outcome {
+        let asked = async { load(plan(server(answer).await, pace, until)).await.unwrap() };
+        LocalSet::new().run_until(asked).await
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_is_an_error_and_is_opened_again() {
+        let answer = async |number, stream: &mut TcpStream| number != 3 && stream.write_all(ANSWER).await.is_ok();
+        let outcome = ask(answer, Pace::Closed, Until::Sent(10)).await;
+
+        assert_eq!(outcome.with_status(200), 9);
+        assert_eq!(outcome.errors, Errors { closed: 1, ..Errors::default() });
+    }
+
+    #[tokio::test]
+    async fn what_was_not_expected_is_in_no_figure() {
+        let answer = async |number, stream: &mut TcpStream| {
+            stream.write_all(if number % 2 == 0 { ANSWER } else { REFUSAL }).await.is_ok()
+        };
+        let outcome = ask(answer, Pace::Closed, Until::Sent(10)).await;
+
+        assert_eq!(outcome.by_status, [(200, 5), (502, 5)]);
+        assert_eq!((outcome.answers, outcome.latency.len()), (5, 5));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stalls_shows_it_in_all_that_was_due_meanwhile() {
+        let answer = async |number, stream: &mut TcpStream| {
+            if number == 20 {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            stream.write_all(ANSWER).await.is_ok()
+        };
+        let outcome = ask(answer, Pace::Open(500.0), Until::Elapsed(Duration::from_millis(400))).await;
+
+        // A closed loop would have met the stall once. Half of it is 100 ms, in which 50 requests were due.
+        assert_eq!(outcome.with_status(200), 200);
+        let waited = outcome.latency.count_between(100_000, u64::MAX);
+        assert!(waited >= 50, "{waited} requests waited 100 ms");
+        assert!(outcome.late >= 50, "{} were late", outcome.late);
+    }
+}

@@ -1,0 +1,141 @@
+//! Reads answers from the bytes of one connection, however the network cut them into pieces.
+
+/// More fields than the service and nginx together send.
+const FIELDS_MAX: usize = 32;
+/// What one read may bring. An answer is under a kilobyte; longer ones just take more reads.
+const READ_SIZE: usize = 4_096;
+
+/// The bytes that have arrived and were not used yet.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    bytes: Vec<u8>,
+    /// How many of them belong to answers that were already given out.
+    used: usize,
+}
+
+/// One whole answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer<'a> {
+    pub(super) status: u16,
+    pub(super) body: &'a [u8],
+    /// The server said that it closes the connection after this.
+    pub(super) closes: bool,
+}
+
+/// These bytes are no answer that this reader understands.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+struct Head {
+    status: u16,
+    closes: bool,
+    /// Bytes before the body, and in it.
+    before: usize,
+    body: usize,
+}
+
+impl Inbox {
+    /// Where the next read may put its bytes.
+    pub(super) fn space(&mut self) -> &mut Vec<u8> {
+        if self.used == self.bytes.len() {
+            self.bytes.clear();
+        } else {
+            self.bytes.drain(..self.used);
+        }
+        self.used = 0;
+        self.bytes.reserve(READ_SIZE);
+        &mut self.bytes
+    }
+
+    /// The next answer, once all of it is there.
+    pub(super) fn next(&mut self) -> Result<Option<Answer<'_>>, Malformed> {
+        let unused = &self.bytes[self.used..];
+        let Some(Head { status, closes, before, body }) = read_head(unused)? else { return Ok(None) };
+        if unused.len() < before + body {
+            return Ok(None);
+        }
+        let start = self.used + before;
+        self.used = start + body;
+        Ok(Some(Answer { status, closes, body: &self.bytes[start..self.used] }))
+    }
+}
+
+fn read_head(bytes: &[u8]) -> Result<Option<Head>, Malformed> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut fields);
+    let before = match response.parse(bytes).map_err(|_| Malformed)? {
+        httparse::Status::Complete(length) => length,
+        httparse::Status::Partial => return Ok(None),
+    };
+    let status = response.code.ok_or(Malformed)?;
+    let (mut closes, mut body) = (response.version == Some(0), None);
+    for field in &*response.headers {
+        if field.name.eq_ignore_ascii_case("content-length") {
+            body = std::str::from_utf8(field.value).ok().and_then(|text| text.parse().ok());
+        } else if field.name.eq_ignore_ascii_case("connection") {
+            closes = field.value.eq_ignore_ascii_case(b"close");
+        }
+    }
+    // Without a length only these have an end: nginx and the service give one with everything else.
+    let body = body.or(matches!(status, 204 | 304).then_some(0)).ok_or(Malformed)?;
+    Ok(Some(Head { status, closes, before, body }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CREATED: &[u8] = b"HTTP/1.1 201 Created\r\nServer: nginx\r\ncontent-LENGTH: 5\r\n\r\n{\"a\"}";
+    const CLOSING: &[u8] = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: Close\r\n\r\n";
+
+    /// Reads whatever is whole after each piece.
+    fn read(pieces: &[&[u8]]) -> Vec<(u16, Vec<u8>, bool)> {
+        let mut inbox = Inbox::default();
+        let mut answers = Vec::new();
+        for piece in pieces {
+            inbox.space().extend_from_slice(piece);
+            while let Some(answer) = inbox.next().unwrap() {
+                answers.push((answer.status, answer.body.to_vec(), answer.closes));
+            }
+        }
+        answers
+    }
+
+    fn created() -> (u16, Vec<u8>, bool) {
+        (201, b"{\"a\"}".to_vec(), false)
+    }
+
+    #[test]
+    fn an_answer_is_the_same_in_one_piece_in_two_and_byte_by_byte() {
+        assert_eq!(read(&[CREATED]), [created()]);
+        for cut in 1..CREATED.len() {
+            assert_eq!(read(&[&CREATED[..cut], &CREATED[cut..]]), [created()], "cut at {cut}");
+        }
+        assert_eq!(read(&CREATED.chunks(1).collect::<Vec<_>>()), [created()]);
+    }
+
+    #[test]
+    fn answers_that_arrive_together_are_told_apart() {
+        let both = [CREATED, CLOSING, CREATED].concat();
+        let expected = [created(), (503, Vec::new(), true), created()];
+
+        assert_eq!(read(&[&both]), expected);
+        for cut in 1..both.len() {
+            assert_eq!(read(&[&both[..cut], &both[cut..]]), expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn half_an_answer_is_none() {
+        assert_eq!(read(&[&CREATED[..CREATED.len() - 1]]), []);
+    }
+
+    #[test]
+    fn an_end_that_cannot_be_known_is_an_error() {
+        for bad in ["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "SSH-2.0-OpenSSH\r\n\r\n"] {
+            let mut inbox = Inbox::default();
+            inbox.space().extend_from_slice(bad.as_bytes());
+            assert_eq!(inbox.next(), Err(Malformed), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Which machine this is: what figures depend on besides the service.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread::available_parallelism;
+
+use serde::{Deserialize, Serialize};
+
+/// What the figures depend on besides the service.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Machine {
+    /// Of the processors.
+    pub model: String,
+    /// How many there are for us.
+    pub processors: usize,
+    /// Bytes.
+    pub memory: u64,
+    /// Linux's version.
+    pub kernel: String,
+    /// What is measured; with `+` when the folder differs from it.
+    pub commit: String,
+    /// Processes that wanted to run in the minute before.
+    pub load_before: f64,
+}
+
+impl Machine {
+    /// This one, now. What cannot be found out is left empty; no figure depends on it.
+    pub fn describe(root: &Path) -> Self {
+        let field = |file: &str, name: &str| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+            line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+        };
+        let kib = field("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0);
+        Self {
+            model: field("/proc/cpuinfo", "model name"),
+            processors: available_parallelism().map_or(1, Into::into),
+            memory: kib * 1_024,
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            commit: commit(root),
+            load_before: load(),
+        }
+    }
+}
+
+fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|minute| minute.parse().ok()).unwrap_or(0.0)
+}
+
+fn commit(root: &Path) -> String {
+    let git = |words: &[&str]| {
+        let done = Command::new("git").args(words).current_dir(root).output().ok().filter(|done| done.status.success());
+        done.map(|done| String::from_utf8_lossy(&done.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
+    let is_clean = git(&["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
+    if is_clean { commit } else { commit + "+" }
+}

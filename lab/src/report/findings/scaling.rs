@@ -1,0 +1,284 @@
+//! What more replicas, another strategy and the lock were worth.
+
+use super::{
+    Data, Point, Shape, Strategy, highest, law, milliseconds, named, of_cells, per_second, percent, rate_bound_at,
+    short, spread, under,
+};
+use crate::sweep::found::Part;
+
+/// The sentences.
+pub fn find(data: &Data) -> Vec<String> {
+    let mut found = vec![promises(data)];
+    found.extend(lost_updates(data));
+    for shape in data.shapes() {
+        for strategy in data.strategies(shape) {
+            found.extend(lock_wait(data, shape, strategy));
+            found.extend(throughput(data, shape, strategy));
+            found.extend(fitted(data, shape, strategy));
+        }
+        found.extend(worth_of_the_lock(data, shape));
+        found.extend(worth_of_batches(data, shape));
+        found.extend(fairness(data, shape));
+    }
+    found
+}
+
+fn promises(data: &Data) -> String {
+    let judged: Vec<_> = data.found.iter().filter(|it| it.cell.strategy.keeps_promises()).collect();
+    let broken: Vec<String> = judged.iter().filter(|it| it.is_broken()).map(|it| named(it)).collect();
+    if broken.is_empty() {
+        return format!("Every promise was kept in all {} cells whose strategy means to keep them.", judged.len());
+    }
+    format!("A promise was BROKEN in {}: {}.", of_cells(broken.len(), judged.len()), broken.join("; "))
+}
+
+fn lost_updates(data: &Data) -> Option<String> {
+    let lost = |it: &crate::sweep::found::Found| it.verdict.lost_updates + it.fairness.verdict.lost_updates;
+    let unlocked: Vec<_> = data.found.iter().filter(|it| it.cell.strategy == Strategy::Unlocked).collect();
+    let sum: i64 = unlocked.iter().map(|it| lost(it)).sum();
+    let with = unlocked.iter().filter(|it| lost(it) > 0).count();
+    (!unlocked.is_empty()).then(|| {
+        format!("unlocked lost {sum} updates in {}: that is what it is here to show.", of_cells(with, unlocked.len()))
+    })
+}
+
+/// The ends of the grid: the fewest and the most replicas with their points.
+fn ends(data: &Data, shape: Shape, point: impl Fn(u32) -> Option<Point>) -> Option<((u32, Point), (u32, Point))> {
+    let replicas = data.replicas(shape);
+    let mut points = replicas.into_iter().filter_map(|n| Some((n, point(n)?)));
+    let first = points.next()?;
+    points.last().map(|last| (first, last))
+}
+
+fn lock_wait(data: &Data, shape: Shape, strategy: Strategy) -> Option<String> {
+    let p99 = |part: &Part| part.lock_wait.map(|wait| wait.p99);
+    let ((few, before), (many, after)) = ends(data, shape, |n| data.point(shape, strategy, n, p99))?;
+    let (from, to) = (spread(before, milliseconds), spread(after, milliseconds));
+    let what = if after.is_above(&before) {
+        format!("rose from {from} with {few} to {to} with {many} replicas, {} times", short(after.value / before.value))
+    } else if before.is_above(&after) {
+        format!("fell from {from} with {few} to {to} with {many} replicas")
+    } else {
+        format!("did not change beyond its spread: {from} with {few}, {to} with {many} replicas")
+    };
+    Some(format!("{}, {strategy}: lock wait p99 {what}.", under(shape)))
+}
+
+fn throughput(data: &Data, shape: Shape, strategy: Strategy) -> Option<String> {
+    if rate_bound_at(data, shape, strategy).is_some() {
+        return None;
+    }
+    let ((few, before), (many, after)) = ends(data, shape, |n| data.throughput(shape, strategy, n))?;
+    let (from, to) = (spread(before, per_second), spread(after, per_second));
+    let speed_up = short(after.value / before.value);
+    let ideal = short(f64::from(many) / f64::from(few));
+    let has_spread = before.low < before.high || after.low < after.high;
+    let what = if !has_spread {
+        format!(
+            "{from} with {few}, {to} with {many} replicas, each seen once: whether that is a difference cannot be told"
+        )
+    } else if after.is_above(&before) {
+        format!(
+            "rose from {from} with {few} to {to} with {many} replicas: {speed_up} times, where {ideal} would be ideal"
+        )
+    } else if before.is_above(&after) {
+        format!("fell from {from} with {few} to {to} with {many} replicas")
+    } else {
+        format!("did not change beyond its spread: {from} with {few}, {to} with {many} replicas")
+    };
+    Some(format!("{}, {strategy}: throughput {what}.", under(shape)))
+}
+
+fn fitted(data: &Data, shape: Shape, strategy: Strategy) -> Option<String> {
+    let fit = law(data, shape, strategy).ok()?;
+    let most = f64::from(*data.replicas(shape).last()?);
+    let peak = fit.law.peak().filter(|peak| *peak <= most);
+    let peak = peak
+        .map_or(String::new(), |peak| format!(" Throughput is highest at about {} replicas.", short(peak.max(1.0))));
+    Some(format!(
+        "{}, {strategy}: the Universal Scalability Law fits with a contention σ of {} (90 %: {} to {}) and a coherence κ of {} ({} to \
+         {}), {} off on average.{peak} The replicas share the processors with each other and with k6, so both hold that, too.",
+        under(shape),
+        short(fit.law.sigma),
+        short(fit.low.sigma),
+        short(fit.high.sigma),
+        short(fit.law.kappa),
+        short(fit.low.kappa),
+        short(fit.high.kappa),
+        percent(fit.error)
+    ))
+}
+
+/// Where a lock per request costs more than it gives: against one `WHERE` without any lock.
+fn worth_of_the_lock(data: &Data, shape: Shape) -> Option<String> {
+    compare(
+        data,
+        shape,
+        Strategy::Conditional,
+        Strategy::Redlock,
+        "one WHERE without any lock",
+        "a Redlock per request",
+    )
+}
+
+fn worth_of_batches(data: &Data, shape: Shape) -> Option<String> {
+    compare(data, shape, Strategy::Batched, Strategy::Redlock, "a Redlock per batch", "a Redlock per request")
+}
+
+/// At how many numbers of replicas one issues more than the other, or as much with a lower p99.
+fn compare(data: &Data, shape: Shape, one: Strategy, other: Strategy, is: &str, than: &str) -> Option<String> {
+    let p99 = |part: &Part| part.latency.map(|latency| latency.p99);
+    let mut lines = Vec::new();
+    for n in data.replicas(shape) {
+        let (Some(a), Some(b)) = (data.throughput(shape, one, n), data.throughput(shape, other, n)) else { continue };
+        let pair = |a: Point, b: Point, unit: fn(f64) -> String| {
+            format!("\u{d7}{n}: {} against {}", unit(a.value), unit(b.value))
+        };
+        if a.is_above(&b) || b.is_above(&a) {
+            lines.push(pair(a, b, per_second));
+        } else if let (Some(a), Some(b)) = (data.point(shape, one, n, p99), data.point(shape, other, n, p99))
+            && (a.is_above(&b) || b.is_above(&a))
+        {
+            lines.push(pair(a, b, milliseconds) + " at p99");
+        }
+    }
+    (!lines.is_empty())
+        .then(|| format!("{}, {one} ({is}) against {other} ({than}): {}.", under(shape), lines.join("; ")))
+}
+
+fn fairness(data: &Data, shape: Shape) -> Option<String> {
+    let most = *data.replicas(shape).last()?;
+    let mut lines = Vec::new();
+    for strategy in data.strategies(shape) {
+        let Some(worst) = highest(data.at(shape, strategy, most), |it| it.fairness.jump.map_or(-1.0, |jump| jump.p95))
+        else {
+            continue;
+        };
+        let Some(jump) = worst.fairness.jump else { continue };
+        let pairs = worst
+            .fairness
+            .inversions
+            .map_or(String::new(), |it| format!(", {} of pairs out of order", percent(it.share())));
+        let wait = worst.fairness.lock_wait.filter(|wait| wait.p99 > 0.0);
+        let wait =
+            wait.map_or(String::new(), |wait| format!(", {} times the lock wait p99", short(jump.p95 / wait.p99)));
+        let few = worst.fairness.rounds < worst.fairness.played;
+        let few = if few {
+            format!(", in the {} of {} rounds that sold out", worst.fairness.rounds, worst.fairness.played)
+        } else {
+            String::new()
+        };
+        lines.push(format!("{strategy} {}{wait}{pairs}{few}", milliseconds(jump.p95)));
+    }
+    (!lines.is_empty())
+        .then(|| format!("{}, fairness with {most} replicas, queue-jump p95: {}.", under(shape), lines.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::data::tests::data;
+    use super::*;
+    use crate::sweep::found::Found;
+
+    fn waits(ms: f64) -> impl Fn(&mut Found) {
+        move |found| {
+            let grown = ms * f64::from(found.cell.replicas);
+            let set = |part: &mut Part, by: f64| {
+                part.lock_wait.as_mut().unwrap().p99 = grown * by;
+            };
+            set(&mut found.whole, 1.0);
+            found.parts.iter_mut().zip([0.9, 1.0, 1.0, 1.1]).for_each(|(part, by)| set(part, by));
+        }
+    }
+
+    #[test]
+    fn a_rise_beyond_the_spread_is_said_with_both() {
+        let text =
+            lock_wait(&data(Shape::Hot, &[Strategy::Redlock], &[1, 4], waits(10.0)), Shape::Hot, Strategy::Redlock)
+                .unwrap();
+
+        assert_eq!(
+            text,
+            "One hot coupon, redlock: lock wait p99 rose from 10 ms (9 ms to 11 ms) with 1 to 40 ms (36 ms to 44 ms) with 4 replicas, \
+             4 times."
+        );
+    }
+
+    #[test]
+    fn a_change_within_the_spread_is_none() {
+        let data = data(Shape::Hot, &[Strategy::Redlock], &[1, 4], |found| {
+            found.parts[0].lock_wait.as_mut().unwrap().p99 = if found.cell.replicas == 1 { 30.0 } else { 1.0 };
+        });
+
+        assert!(lock_wait(&data, Shape::Hot, Strategy::Redlock).unwrap().contains("did not change beyond its spread"));
+    }
+
+    #[test]
+    fn who_issues_nothing_under_a_lock_has_no_lock_wait() {
+        let data = data(Shape::Hot, &[Strategy::Unlocked], &[1, 4], |found| {
+            found.whole.lock_wait = None;
+            found.parts.iter_mut().for_each(|part| part.lock_wait = None);
+        });
+
+        assert_eq!(lock_wait(&data, Shape::Hot, Strategy::Unlocked), None);
+    }
+
+    #[test]
+    fn a_rate_that_was_reached_says_nothing_about_throughput() {
+        let data = data(Shape::Hot, &[Strategy::Batched], &[1, 4], |_| ());
+
+        assert_eq!(throughput(&data, Shape::Hot, Strategy::Batched), None);
+    }
+
+    #[test]
+    fn runs_seen_once_are_not_compared() {
+        let data = data(Shape::Rush, &[Strategy::Batched], &[1, 4], |found| {
+            found.parts.clear();
+            found.whole.issued = f64::from(found.cell.replicas) * 100.0;
+        });
+
+        assert!(throughput(&data, Shape::Rush, Strategy::Batched).unwrap().contains("cannot be told"));
+    }
+
+    #[test]
+    fn the_lock_is_compared_with_none_where_they_differ() {
+        let data = data(Shape::Hot, &[Strategy::Conditional, Strategy::Redlock], &[1, 2], |found| {
+            if found.cell.strategy == Strategy::Redlock && found.cell.replicas == 2 {
+                found.whole.issued = 200.0;
+                found.parts.iter_mut().for_each(|part| part.issued = 200.0);
+            }
+        });
+
+        let text = worth_of_the_lock(&data, Shape::Hot).unwrap();
+
+        assert!(text.contains("\u{d7}2: 1000/s against 200/s") && !text.contains("\u{d7}1"), "{text}");
+    }
+
+    #[test]
+    fn a_broken_promise_is_shouted_and_unlocked_s_are_expected() {
+        let both = [Strategy::Unlocked, Strategy::Redlock];
+        let kept = data(Shape::Hot, &both, &[1], |found| {
+            if found.cell.strategy == Strategy::Unlocked {
+                found.verdict.clean = false;
+                found.verdict.lost_updates = 7;
+            }
+        });
+        let broken = data(Shape::Hot, &both, &[1], |found| found.verdict.clean = false);
+
+        assert_eq!(promises(&kept), "Every promise was kept in all 1 cells whose strategy means to keep them.");
+        assert_eq!(
+            lost_updates(&kept).unwrap(),
+            "unlocked lost 7 updates in 1 of 1 cells: that is what it is here to show."
+        );
+        assert_eq!(promises(&broken), "A promise was BROKEN in 1 of 1 cells: redlock \u{d7}1, hot.");
+    }
+
+    #[test]
+    fn fairness_names_the_rounds_it_could_use() {
+        let data = data(Shape::Hot, &[Strategy::Redlock], &[1, 4], |found| found.fairness.rounds = 150);
+
+        let text = fairness(&data, Shape::Hot).unwrap();
+
+        assert!(text.contains("with 4 replicas") && text.contains("in the 150 of 200 rounds that sold out"), "{text}");
+    }
+}

@@ -1,0 +1,58 @@
+//! The strategies by name, as the service's `STRATEGY` takes them. What they do is the service's business.
+
+use std::fmt::{self, Display, Formatter};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// How the replicas make an issue exclusive; the order is that of every table and legend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Strategy {
+    /// Reads, decides, writes; loses updates on purpose.
+    Unlocked,
+    /// One conditional write, no lock.
+    Conditional,
+    /// A version check, and again when it fails.
+    Optimistic,
+    /// A row lock.
+    Pessimistic,
+    /// A Redlock per request.
+    Redlock,
+    /// A Redlock and one call for all that wait.
+    Batched,
+}
+
+impl Strategy {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Unlocked, Self::Conditional, Self::Optimistic, Self::Pessimistic, Self::Redlock, Self::Batched];
+
+    /// The value of `STRATEGY`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unlocked => "unlocked",
+            Self::Conditional => "conditional",
+            Self::Optimistic => "optimistic",
+            Self::Pessimistic => "pessimistic",
+            Self::Redlock => "redlock",
+            Self::Batched => "batched",
+        }
+    }
+
+    /// Whether the service measures how long its requests wait for the exclusive right.
+    pub fn has_lock_wait(self) -> bool {
+        !matches!(self, Self::Unlocked | Self::Optimistic)
+    }
+
+    /// Whether its promises are meant to hold; `unlocked` breaks them to show how.
+    pub fn keeps_promises(self) -> bool {
+        self != Self::Unlocked
+    }
+}
+
+impl Display for Strategy {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}

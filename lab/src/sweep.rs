@@ -1,0 +1,292 @@
+//! `lab sweep`: what lock wait and latency become as replicas are added, for every strategy and shape of load, measured on a
+//! cluster of the laboratory's own and kept in one folder. What is measured is in `plan`, how in `cell`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+
+pub(crate) mod cell;
+pub(crate) mod fairness;
+pub(crate) mod folder;
+pub(crate) mod found;
+pub(crate) mod plan;
+mod series;
+mod versions;
+
+use crate::cluster::private::{Knobs, users_own};
+use crate::interrupt::{Interrupt, Interrupted};
+use crate::machine::Machine;
+use crate::progress::{Progress, minutes};
+use crate::report;
+use crate::stage::Stage;
+use crate::strategy::Strategy;
+use cell::Site;
+use folder::{Folder, Setting};
+use plan::{Cell, Grid, Plan, Settings, Shape};
+
+/// What the exit status of an interrupted program is.
+const INTERRUPTED: u8 = 130;
+
+/// After so many failures in a row the next cell will fail, too.
+const FAILURES_MAX: usize = 3;
+
+/// Knobs of the cluster that are handed on to it as they are and change what is measured, with what they are when nobody sets
+/// them; `make` always sets the first two.
+const HANDED_ON: [(&str, &str); 8] = [
+    ("DB", "mysql"),
+    ("REDIS_NODES", "3"),
+    ("ACCESS_LOG", "off"),
+    ("POOL_SIZE", ""),
+    ("LOCK_TTL_MS", ""),
+    ("ON_LOCK_LOSS", ""),
+    ("REQUEST_DEADLINE_MS", ""),
+    ("THREADS", ""),
+];
+
+/// What the plan of a resumed sweep says already.
+const PLANNED: [&str; 11] =
+    ["quick", "replicas", "strategies", "shapes", "repeats", "rate", "seconds", "warm_up", "users", "rounds", "seed"];
+
+/// Measure every strategy at several numbers of replicas under several shapes of load, and report on it
+#[derive(Args)]
+pub struct Command {
+    /// Nine cells in under ten minutes: one hot coupon, three strategies, 1, 2 and 4 replicas
+    #[arg(long)]
+    quick: bool,
+    /// Print the plan and how long it takes, and start nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How many replicas there are, in turn [default: 1,2,4,8, with --quick 1,2,4]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=20))]
+    replicas: Vec<u32>,
+    /// How they issue [default: all, with --quick pessimistic,redlock,batched]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    strategies: Vec<Strategy>,
+    /// What the crowd does: one coupon or 32 at a fixed rate, or the seed's crowd in a closed loop [default: all, with
+    /// --quick hot]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
+    shapes: Vec<Shape>,
+    /// How often everything is measured; with 1 the spread is only that within a run
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+    repeats: u32,
+    /// Requests a second in the open model, and in the fairness rounds
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=20_000))]
+    rate: u32,
+    /// Measured seconds of a cell
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(4..=600))]
+    seconds: u32,
+    /// Seconds of the same load before, in the open model
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
+    warm_up: u32,
+    /// Users of the closed model
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
+    users: u32,
+    /// Tiny rounds for fairness in each cell
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=999))]
+    rounds: u32,
+    /// The order of the cells; the same seed is the same order
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Keep everything in this folder [default: results/ and the time]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "resume")]
+    into: Option<PathBuf>,
+    /// Go on with the sweep in this folder, by its own plan
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = PLANNED)]
+    resume: Option<PathBuf>,
+    /// Moves every port of the cluster, so that it fits beside others
+    #[arg(long, env = "SWEEP_PORT_OFFSET", default_value_t = 11_000, value_parser = clap::value_parser!(u16).range(..=50_000))]
+    port_offset: u16,
+}
+
+impl Command {
+    /// Measures what is left of the plan and writes the report. The exit status: 0 all went well, 1 a promise was broken that
+    /// the strategy means to keep, 2 a cell could not be measured, 130 interrupted; what was measured is kept in any case.
+    pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
+        let resumed = self.resume.as_deref().map(Folder::open).transpose()?;
+        let plan = resumed.as_ref().map_or_else(|| self.plan(), |(_, plan)| plan.clone());
+        let left = match &resumed {
+            Some((folder, plan)) => folder.done_and_left(plan)?.1,
+            None => plan.cells.clone(),
+        };
+        if self.dry_run {
+            print_plan(&plan, &left);
+            return Ok(0);
+        }
+        self.refuse_other_knobs(&plan)?;
+        if let Some(running) = users_own(root) {
+            eprintln!("warning: a cluster runs in {} and takes its share of the processors", running.display());
+        }
+        let started = OffsetDateTime::now_utc();
+        let folder = match resumed {
+            Some((folder, _)) => folder,
+            None => Folder::create(&self.folder(root, started)?, &plan, &setting(root, started)?)?,
+        };
+        let measured = self.measure(root, &folder, &plan, &left, interrupt).await;
+        conclude(root, &folder, measured)
+    }
+
+    fn plan(&self) -> Plan {
+        let or = |given: &[u32], default: &[u32]| if given.is_empty() { default.to_vec() } else { given.to_vec() };
+        let quick = [Strategy::Pessimistic, Strategy::Redlock, Strategy::Batched];
+        let strategies: &[Strategy] = if self.quick { &quick } else { &Strategy::ALL };
+        let shapes: &[Shape] = if self.quick { &[Shape::Hot] } else { &Shape::ALL };
+        let mut grid = Grid {
+            replicas: or(&self.replicas, if self.quick { &[1, 2, 4] } else { &[1, 2, 4, 8] }),
+            strategies: if self.strategies.is_empty() { strategies.to_vec() } else { self.strategies.clone() },
+            shapes: if self.shapes.is_empty() { shapes.to_vec() } else { self.shapes.clone() },
+            repeats: self.repeats,
+        };
+        grid.in_order();
+        Plan::new(&grid, self.settings())
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            rate: self.rate,
+            warm_up: self.warm_up,
+            seconds: self.seconds,
+            users: self.users,
+            fairness_rounds: self.rounds,
+            fairness_pieces: 20,
+            fairness_over: 2,
+            seed: self.seed,
+            knobs: handed_on(),
+        }
+    }
+
+    /// Cells that were measured with other knobs do not belong into one report.
+    fn refuse_other_knobs(&self, plan: &Plan) -> anyhow::Result<()> {
+        let (now, then) = (handed_on(), &plan.settings.knobs);
+        ensure!(
+            self.resume.is_none() || now == *then,
+            "the sweep began with {then:?}, now it is {now:?}: set the same variables, or begin a new sweep"
+        );
+        Ok(())
+    }
+
+    fn folder(&self, root: &Path, started: OffsetDateTime) -> anyhow::Result<PathBuf> {
+        let name = started.format(format_description!("[year][month][day]T[hour][minute][second]Z"))?;
+        Ok(self.into.clone().unwrap_or_else(|| root.join("results").join(name)))
+    }
+
+    async fn measure(
+        &self,
+        root: &Path,
+        folder: &Folder,
+        plan: &Plan,
+        left: &[Cell],
+        interrupt: Interrupt,
+    ) -> anyhow::Result<Vec<Cell>> {
+        let Some(first) = left.first() else { return Ok(Vec::new()) };
+        eprintln!(
+            "{} cells, about {}; kept in {}",
+            left.len(),
+            time_of(plan.estimate_all(left)),
+            shown(folder.path(), root)
+        );
+        // The first cell changes what differs.
+        let knobs = Knobs { strategy: first.strategy, replicas: first.replicas, others: cell::others() };
+        let mut stage = Stage::start(root, "sweep", self.port_offset, knobs, interrupt.clone()).await?;
+        let measured = interrupt.or(all(&mut stage, root, folder, plan, left)).await;
+        stage.stop().await.context("cannot stop the cluster")?;
+        measured
+    }
+}
+
+/// Writes the report, whatever the sweep came to.
+fn conclude(root: &Path, folder: &Folder, measured: anyhow::Result<Vec<Cell>>) -> anyhow::Result<u8> {
+    let report = report::write(folder)?;
+    let (place, go_on) = (shown(&folder.path().join("report.html"), root), shown(folder.path(), root));
+    let status = match measured {
+        Ok(failed) if failed.is_empty() => u8::from(report.broken > 0),
+        Ok(failed) => {
+            eprintln!("{} cells could not be measured; try them again by make sweep RESUME={go_on}", failed.len());
+            2
+        }
+        Err(error) if error.is::<Interrupted>() => {
+            eprintln!("interrupted; go on by make sweep RESUME={go_on}");
+            INTERRUPTED
+        }
+        Err(error) => return Err(error.context(format!("what was measured is in {go_on}"))),
+    };
+    println!("{} of {} cells measured, {} with a broken promise: {place}", report.done, report.planned, report.broken);
+    Ok(status)
+}
+
+/// Measures cell by cell and keeps each when it is complete. Returns those that failed.
+async fn all(stage: &mut Stage, root: &Path, folder: &Folder, plan: &Plan, left: &[Cell]) -> anyhow::Result<Vec<Cell>> {
+    let mut setting = folder.setting()?;
+    if setting.versions.is_empty() {
+        setting.versions = versions::read(root, stage.cluster());
+        folder.write("setting.json", &(serde_json::to_string_pretty(&setting)? + "\n"))?;
+    }
+    let commit = Machine::describe(root).commit;
+    let (mut failed, mut in_a_row) = (Vec::new(), 0);
+    let mut progress = Progress::new(left.len(), plan.estimate_all(left));
+    for &cell in left {
+        progress.begins(&cell.to_string());
+        let into = folder.begin(cell)?;
+        let site = Site { stage: &mut *stage, settings: &plan.settings, folder: &into };
+        match cell::measure(site, cell, &commit).await {
+            Ok(found) => {
+                folder.keep(&found)?;
+                progress.ended(plan.estimate(cell), &found.line());
+                in_a_row = 0;
+            }
+            Err(error) if error.is::<Interrupted>() => return Err(error),
+            Err(error) => {
+                fs::write(into.join("error.txt"), format!("{error:#}\n"))?;
+                progress.ended(plan.estimate(cell), &format!("{cell:<24} FAILED: {error:#}"));
+                failed.push(cell);
+                in_a_row += 1;
+                if in_a_row == FAILURES_MAX {
+                    bail!("{FAILURES_MAX} cells in a row failed, the last one with: {error:#}");
+                }
+            }
+        }
+    }
+    Ok(failed)
+}
+
+fn setting(root: &Path, started: OffsetDateTime) -> anyhow::Result<Setting> {
+    Ok(Setting { started: started.format(&Rfc3339)?, machine: Machine::describe(root), versions: Vec::new() })
+}
+
+fn handed_on() -> BTreeMap<String, String> {
+    let given = |(name, default): &(&str, &str)| {
+        let value = std::env::var(name).ok().filter(|value| !value.is_empty() && value != default)?;
+        Some(((*name).to_owned(), value))
+    };
+    HANDED_ON.iter().filter_map(given).collect()
+}
+
+fn print_plan(plan: &Plan, left: &[Cell]) {
+    let mut passed = 0.0;
+    for (place, cell) in (1..).zip(left) {
+        println!("{place:>4}  {:>6}  {cell}", time_of(passed));
+        passed += plan.estimate(*cell);
+    }
+    let Settings { rate, warm_up, seconds, users, fairness_rounds, seed, .. } = &plan.settings;
+    println!(
+        "{} cells, about {} minutes: {warm_up} s warm-up and {seconds} s measured, {rate}/s in the open model, {users} users in \
+         the closed one, {fairness_rounds} fairness rounds each; order by seed {seed}",
+        left.len(),
+        time_of(passed)
+    );
+}
+
+fn time_of(seconds: f64) -> String {
+    minutes(std::time::Duration::from_secs_f64(seconds))
+}
+
+/// As a person in the project's folder would type it.
+fn shown(path: &Path, root: &Path) -> String {
+    let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    path.strip_prefix(root).unwrap_or(path).display().to_string()
+}

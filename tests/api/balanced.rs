@@ -1,0 +1,134 @@
+//! What clients see behind nginx, with the project's own configuration, while replicas die, stop and are replaced.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::{Answer, Balancer, Client, Cluster, Process, Setup, eventually, sample};
+
+/// Clients that ask at the same time.
+const CLIENTS: usize = 16;
+
+async fn ask(client: &Client, url: &str, user: &str, key: Option<&str>) -> Answer {
+    let headers: Vec<_> = key.map(|key| ("idempotency-key", key)).into_iter().collect();
+    client.send("POST", &format!("{url}/coupons/issue"), &headers, Some(&json!({"code": "A", "userId": user}))).await
+}
+
+/// Clients that ask without a pause, each time as a new user, until `stop` has done its work. Returns how many were served;
+/// every one of them must be.
+async fn load(balancer: &Balancer, stop: impl AsyncFnOnce(&AtomicUsize)) -> usize {
+    let (served, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let clients = (0..CLIENTS).map(|number| {
+        let (served, over) = (&served, &over);
+        async move {
+            let client = Client::new();
+            for round in 0.. {
+                if over.load(Ordering::Relaxed) > 0 {
+                    return;
+                }
+                let answer = ask(&client, &balancer.url, &format!("u-{number}-{round}"), Some("k")).await;
+                assert!(matches!(answer.status, 200 | 201), "{}: {}", answer.status, answer.text);
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    });
+    let end = async {
+        stop(&served).await;
+        over.store(1, Ordering::Relaxed);
+    };
+    tokio::join!(join_all(clients), end);
+    served.into_inner()
+}
+
+/// Waits until so many more were served.
+async fn more(served: &AtomicUsize, answers: usize) {
+    let goal = served.load(Ordering::Relaxed) + answers;
+    eventually("the load goes on", async || served.load(Ordering::Relaxed) >= goal).await;
+}
+
+async fn rows(cluster: &Cluster) -> usize {
+    usize::try_from(cluster.number("SELECT COUNT(*) FROM wallet").await).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_killed_with_requests_in_hand_costs_none_of_their_clients_a_coupon() {
+    let cluster = Setup::new("batched").replicas(0).coupons([("A", 100)]).start().await;
+    let (one, other) = (Process::replica(&cluster.arguments()).await, Process::replica(&cluster.arguments()).await);
+    let balancer = Balancer::start(&cluster, &[&one.url, &other.url]).await;
+    let row = cluster.hold("A").await;
+    let users: Vec<_> = (0..10).map(|user| format!("u-{user}")).collect();
+    // Without a key nginx's id names the request; it stays the same over nginx's own retry.
+    let asks = users.iter().enumerate().map(|(place, user)| {
+        let key = (place % 2 == 0).then_some("k");
+        ask(&cluster.client, &balancer.url, user, key)
+    });
+    let kill = async {
+        let in_hand = async || {
+            let one = sample(&cluster.client, &one.ops_url, "coupon_in_flight").await;
+            let other = sample(&cluster.client, &other.ops_url, "coupon_in_flight").await;
+            (one, other) == (5.0, 5.0)
+        };
+        eventually("each replica has half of them in hand", in_hand).await;
+        eventually("one of them waits for the row", async || cluster.waiting_for_rows().await == 1).await;
+        one.signal("KILL");
+        row.release().await;
+    };
+    let (answers, ()) = tokio::join!(join_all(asks), kill);
+    for answer in &answers {
+        assert!(matches!(answer.status, 200 | 201), "{}: {}", answer.status, answer.text);
+        assert!(answer.header("x-request-id").len() == 32, "{:?}", answer.headers);
+    }
+    assert_eq!(rows(&cluster).await, users.len());
+    balancer.stop().await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_stops_under_load_fails_nobodys_request() {
+    let cluster = Setup::new("batched").replicas(0).coupons([("A", 100_000)]).start().await;
+    let mut stopping = Process::replica(&cluster.arguments()).await;
+    let staying = Process::replica(&cluster.arguments()).await;
+    let balancer = Balancer::start(&cluster, &[&stopping.url, &staying.url]).await;
+    let served = load(&balancer, async |served| {
+        more(served, 300).await;
+        stopping.signal("TERM");
+        assert!(stopping.ended().await, "the exit code is not 0");
+        more(served, 300).await;
+    })
+    .await;
+    assert_eq!(rows(&cluster).await, served);
+    assert_eq!(cluster.held_locks().await, Vec::<String>::new());
+    balancer.stop().await;
+    cluster.finish().await;
+}
+
+/// A later version may add columns with defaults and procedures of other names (docs/OPERATIONS.md, "Rolling upgrade"); it
+/// may also issue in another way. Here the second replica is this version with another strategy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_versions_serve_side_by_side_while_the_later_ones_schema_arrives() {
+    let cluster = Setup::new("batched").replicas(0).coupons([("A", 100_000)]).start().await;
+    let mut earlier = Process::replica(&cluster.arguments()).await;
+    let mut arguments = cluster.arguments();
+    arguments.iter_mut().find(|(flag, _)| flag == "--strategy").unwrap().1 = "redlock".to_owned();
+    let later = Process::replica(&arguments).await;
+    let balancer = Balancer::start(&cluster, &[&earlier.url, &later.url]).await;
+    let served = load(&balancer, async |served| {
+        more(served, 100).await;
+        cluster.run("ALTER TABLE coupon ADD COLUMN artwork VARCHAR(200) NULL").await;
+        cluster.run("ALTER TABLE wallet ADD COLUMN channel VARCHAR(20) NOT NULL DEFAULT 'web'").await;
+        cluster.run("CREATE PROCEDURE issue_batch_2() BEGIN END").await;
+        more(served, 100).await;
+        for replica in [&earlier, &later] {
+            let issued = sample(&cluster.client, &replica.ops_url, r#"coupon_issue_total{code="A",outcome="issued"}"#);
+            assert!(issued.await > 0.0, "both versions issue");
+        }
+        earlier.signal("TERM");
+        assert!(earlier.ended().await, "the exit code is not 0");
+        more(served, 100).await;
+    })
+    .await;
+    assert_eq!(rows(&cluster).await, served);
+    balancer.stop().await;
+    cluster.finish().await;
+}
