@@ -6,14 +6,30 @@ DB ?= mysql
 REDIS_NODES ?= 3
 export REPLICAS STRATEGY DB REDIS_NODES
 
+# Two ways to run, with the same verbs. Docker builds its own image, so that nothing comes before its `up`.
+RUNTIME ?= local
+ifeq ($(RUNTIME),docker)
+CLUSTER := local/docker
+CLUSTER_DIR ?= .cluster/docker
+INSTALL := local/install docker
+BEFORE_UP :=
+# Whatever sends load or looks at the tables comes after this: containers change their addresses.
+BEFORE_LOAD := record
+else ifeq ($(RUNTIME),local)
+CLUSTER := local/cluster
 CLUSTER_DIR ?= .cluster
+INSTALL := local/install
+BEFORE_UP := build
+BEFORE_LOAD :=
+else
+$(error RUNTIME=$(RUNTIME) will not do: give local or docker)
+endif
 COUPON_LAB_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/lab
 export CLUSTER_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install build up scale status logs reset doctor down clean rush arrival capacity spike fairness bench
-.PHONY: sweep report
-.PHONY: smoke verify dashboards dashboards-check test-page test-influx check test
+.PHONY: help demo install build up scale status logs reset doctor down clean record rush arrival capacity spike fairness
+.PHONY: sweep report bench smoke verify dashboards dashboards-check test-page test-influx check test
 MAKEFLAGS += --no-print-directory
 
 help: ## Print this
@@ -30,60 +46,64 @@ help: ## Print this
 	@echo "  sweep: REPLICAS=1,2,4,8 STRATEGIES=redlock,batched SHAPES=hot,many,rush REPEATS=1 RATE=1000 WINDOW=12 SEED=1 INTO=FOLDER"
 	@echo "    RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
 	@echo "  ROUNDS=5 ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000 (make bench)"
+	@echo "  RUNTIME=local|docker GRAFANA_PORT=3000 (Grafana is Docker's alone)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= POOL_SIZE= REQUEST_DEADLINE_MS= DRAIN_MS= THREADS= LOG= (handed on to the replicas)"
 
 demo: install ## Install, build, start, send 6,000 users, prove the result, show the addresses
-	@local/cluster doctor
+	@$(CLUSTER) doctor
 	@$(MAKE) build
-	@local/cluster up
-	@USERS=6000 local/k6 rush --expect-sold-out; verdict=$$?; local/cluster status; exit $$verdict
+	@$(CLUSTER) up
+	@USERS=6000 local/k6 rush --expect-sold-out; verdict=$$?; $(CLUSTER) status; exit $$verdict
 
 install: ## Install what this machine lacks; running services are left alone
-	@local/install
+	@$(INSTALL)
 
 build: ## Build the service and the laboratory, optimised
 	@cargo build --release --locked --workspace --bins
 
-up: build ## Start the cluster, or change a running one to these knobs
-	@local/cluster up
+up: $(BEFORE_UP) ## Start the cluster, or change a running one to these knobs
+	@$(CLUSTER) up
 
 scale: ## Change the number of replicas under load: make scale REPLICAS=5
-	@local/cluster scale
+	@$(CLUSTER) scale
 
 status: ## Show every part: process, address, ready or not
-	@local/cluster status
+	@$(CLUSTER) status
 
 logs: ## Show the last log lines of all parts, or of one: make logs S=replica-2 FOLLOW=1
-	@local/cluster logs
+	@$(CLUSTER) logs
+
+record:
+	@$(CLUSTER) record
 
 reset: ## Begin a new round: full stock, empty wallets
-	@local/cluster reset
+	@$(CLUSTER) reset
 
 doctor: ## Name what keeps this machine from running the cluster, with the cure
-	@local/cluster doctor
+	@$(CLUSTER) doctor
 
 down: ## Stop everything; the data stays
-	@local/cluster down
+	@$(CLUSTER) down
 
 clean: ## Stop everything and delete the data; ALL=1 deletes the downloaded tools, too
-	@local/cluster clean
+	@$(CLUSTER) clean
 
-rush: ## Send a crowd and prove the result: make rush VUS=1000 DURATION=60s
+rush: $(BEFORE_LOAD) ## Send a crowd and prove the result: make rush VUS=1000 DURATION=60s
 	@local/k6 rush
 
-arrival: ## Ask at a fixed rate, whatever the answers, and see the latency: make arrival RATE=1000 DURATION=30s CODES=1
+arrival: $(BEFORE_LOAD) ## Ask at a fixed rate, whatever the answers, and see the latency: make arrival RATE=1000 DURATION=30s CODES=1
 	@local/k6 arrival
 
-capacity: ## Raise the rate until something breaks, and name the highest that held: make capacity P99_MS=100
+capacity: $(BEFORE_LOAD) ## Raise the rate until something breaks, and name the highest that held: make capacity P99_MS=100
 	@local/k6 capacity
 
-spike: ## Many times the rate all at once, and back: how long does it hurt? make spike RATE=500 PEAK=3000
+spike: $(BEFORE_LOAD) ## Many times the rate all at once, and back: how long does it hurt? make spike RATE=500 PEAK=3000
 	@local/k6 spike
 
-fairness: ## Sell out 200 tiny coupons one after the other, to see whether first come is first served
+fairness: $(BEFORE_LOAD) ## Sell out 200 tiny coupons one after the other, to see whether first come is first served
 	@local/k6 fairness
 
-smoke: ## Try every call of the API once
+smoke: $(BEFORE_LOAD) ## Try every call of the API once
 	@local/k6 smoke
 
 sweep: install build ## Measure lock wait and latency against replicas, 45 minutes; QUICK=1: nine cells in six; DRY_RUN=1: the plan
@@ -98,7 +118,7 @@ report: build ## Write the report of a sweep anew: make report FOLDER=results/20
 bench: install build ## Measure every budget on a cluster of its own, 20 minutes; QUICK=1: the main ones in two
 	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
 
-verify: ## Check the tables against every promise; ACKS=FILE compares them with what a run was told
+verify: $(BEFORE_LOAD) ## Check the tables against every promise; ACKS=FILE compares them with what a run was told
 	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS))
 
 dashboards: install ## Write grafana/dashboards/ anew from grafana/*.py
@@ -119,6 +139,7 @@ test-influx: install ## Send the series of a small rush to a real InfluxDB, too,
 
 check: install ## Judge quickly: format, lints, docs, licences, configuration, round trips per issue
 	@local/install cargo-deny
+	@local/install docker-checks
 	@local/check
 
 test: install build ## Test on real servers beside a running cluster: the service, then the cluster itself

@@ -1,6 +1,6 @@
 """What the load generator saw: the same rush from outside. k6 writes these series itself, by remote write."""
 
-from panels import BLUE, GREEN, GREY, ORANGE, PURPLE, QUANTILE_COLORS, SKY, VERMILION, YELLOW, board, fill, lines, number, per, rate, variable
+from panels import BLUE, FULL, GREEN, GREY, ORANGE, PURPLE, QUANTILE_COLORS, SKY, VERMILION, YELLOW, board, fill, lines, nonzero, number, per, rate, variable
 
 RUN = 'testid=~"$testid"'
 ISSUE = f'{RUN}, name="issue"'
@@ -14,6 +14,11 @@ OUTCOMES = {
 
 def total(name):
     return f"sum({rate(name, RUN)})"
+
+
+def named(label, value, name):
+    """The rate of a counter, as the curve of one value of a label."""
+    return f'label_replace({total(name)}, "{label}", "{value}", "", "")'
 
 
 def build():
@@ -35,7 +40,7 @@ def generator():
         lines("Users over time", "Virtual users at work, and the most that the run may use.", "short",
               (f"sum(k6_vus{{{RUN}}})", "at work"), (f"sum(k6_vus_max{{{RUN}}})", "at most"), steps=True),
         lines("Iterations", "Iterations finished per second by scenario, and those dropped. In an open model (arrival, capacity, spike) both together are the rate that was asked for.", "ops",
-              per("scenario", rate("k6_iterations_total", RUN)), (f"{total('k6_dropped_iterations_total')} or vector(0)", "dropped"),
+              nonzero(f"sum by (scenario) ({rate('k6_iterations_total', RUN)}) or {named('scenario', 'dropped', 'k6_dropped_iterations_total')}", "{{scenario}}"),
               colors={"dropped": VERMILION}, stacked=True),
     )
 
@@ -51,7 +56,8 @@ def users():
         lines("Answers by status", "Issue requests per second by status. 0 is no answer at all.", "reqps",
               per("status", rate("k6_http_reqs_total", ISSUE)), stacked=True),
         lines("Outcomes", "How orders ended, counted by the script. It must agree with the service's own count.", "reqps",
-              *[(f"{total(metric)} or vector(0)", name) for name, (metric, _) in OUTCOMES.items()], colors={name: color for name, (_, color) in OUTCOMES.items()}, stacked=True),
+              nonzero(" or ".join(named("outcome", name, metric) for name, (metric, _) in OUTCOMES.items()), "{{outcome}}"),
+              colors={name: color for name, (_, color) in OUTCOMES.items()}, stacked=True),
         lines("Checks", "Share of the script's checks that hold. The line below one names a broken promise.", "percentunit",
-              (f"min(k6_checks_rate{{{RUN}}})", "lowest"), colors={"lowest": GREEN}),
+              (f"min(k6_checks_rate{{{RUN}}})", "lowest"), colors={"lowest": GREEN}, span=FULL),
     )

@@ -95,6 +95,11 @@ def per(label, expression):
     return f"sum by ({label}) ({expression})", f"{{{{{label}}}}}"
 
 
+def nonzero(expression, legend):
+    """Curves to stack. Those at zero are left out, because they would be drawn over the topmost one."""
+    return f"({expression}) > 0", legend
+
+
 def thresholds(limit):
     steps = [models.Threshold(value=None, color=BLUE)]
     if limit is not None:

@@ -15,28 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from settings import Problem, Settings, program, run_to_end, tools, which, write
+from settings import ROOT, Problem, Settings, program, run_to_end, tools, which, write
 from supervisor import Program
-
-# Every commit is on disk before it is acknowledged (promise P3); the rest keeps one server small and its log talkative.
-COMMON = """\
-bind-address=127.0.0.1
-skip-name-resolve=ON
-max-connections=400
-character-set-server=utf8mb4
-default-time-zone=+00:00
-transaction-isolation=READ-COMMITTED
-innodb-flush-log-at-trx-commit=1
-innodb-buffer-pool-size=256M
-innodb-print-all-deadlocks=ON
-innodb-rollback-on-timeout=ON
-sync-binlog=1
-binlog-expire-logs-seconds=3600
-"""
-OWN = {
-    "mysql": "mysqlx=OFF\nsecure-file-priv=NULL\n",
-    "mariadb": "log-bin=binlog\nbinlog-format=ROW\n",
-}
 
 
 @dataclass(frozen=True)
@@ -100,8 +80,9 @@ def server(settings: Settings, engine: Engine) -> Program:
 def options(settings: Settings, engine: Engine, data: Path) -> str:
     # A relative socket lies in the data folder: no path is too long for it, and nobody else can reach it.
     user = pwd.getpwuid(os.getuid()).pw_name
-    own = f"user={user}\nport={settings.mysql_port}\ndatadir={data}\nsocket=server.sock\npid-file=server.pid\n"
-    return "[mysqld]\n" + own + engine.options + COMMON + OWN[engine.name]
+    own = f"user={user}\nbind-address=127.0.0.1\nport={settings.mysql_port}\ndatadir={data}\nsocket=server.sock\npid-file=server.pid\n"
+    shared = [(ROOT / "mysql" / f"{name}.cnf").read_text() for name in ("common", engine.name)]
+    return "[mysqld]\n" + own + engine.options + "".join(shared)
 
 
 def accounts(settings: Settings) -> str:

@@ -49,6 +49,7 @@ class Settings:
     # These have defaults, so that a cluster which an older version started can still be looked at and stopped.
     exporters: bool = False
     exporter_port: int = 9110
+    grafana_port: int = 3000  # Docker's alone.
 
     @property
     def run(self) -> Path:
@@ -121,6 +122,7 @@ def from_environment() -> Settings:
         passed_through={name: os.environ[name] for name in PASSED_THROUGH if os.environ.get(name)},
         exporters=choice("EXPORTERS", "on" if all(which(name) for name in EXPORTERS.values()) else "off", ("on", "off")) == "on",
         exporter_port=offset + number("EXPORTER_PORT", 9110, 1, 65_500),
+        grafana_port=offset + number("GRAFANA_PORT", 3000, 1, 65_535),
     )
 
 

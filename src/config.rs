@@ -16,6 +16,9 @@ const ADMIN_TOKEN_LENGTH_MIN: usize = 32;
 /// Shortest time-to-live of a lock: a hung Redis node may cost half a second, and the row lock is waited for one second.
 const LOCK_TTL_MS_MIN: u64 = 1_100;
 
+/// Where the operations listener is when nobody says otherwise.
+const OPS_LISTEN: &str = "127.0.0.1:8201";
+
 /// First come, first served coupons that stay exact and fast while a crowd hits them.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -38,6 +41,8 @@ pub enum Command {
     Migrate(Migrate),
     /// Start a new round: full stock, empty wallets.
     Reset(Database),
+    /// Ask the replica on this host whether it is ready; the exit status tells. For containers, which bring no other client.
+    Healthcheck(Healthcheck),
 }
 
 /// Where the database is.
@@ -76,6 +81,14 @@ impl Migrate {
     }
 }
 
+/// Settings of `healthcheck`.
+#[derive(Args, Debug)]
+pub struct Healthcheck {
+    /// Address of the replica's operations listener, as `serve` has it.
+    #[arg(long, env = "OPS_LISTEN", default_value = OPS_LISTEN)]
+    pub ops_listen: SocketAddr,
+}
+
 /// Settings of `serve`.
 #[derive(Args, Debug)]
 pub struct Serve {
@@ -88,11 +101,11 @@ pub struct Serve {
     pub listen: SocketAddr,
 
     /// Address for health, metrics and administration; never proxied.
-    #[arg(long, env = "OPS_LISTEN", default_value = "127.0.0.1:8201")]
+    #[arg(long, env = "OPS_LISTEN", default_value = OPS_LISTEN)]
     pub ops_listen: SocketAddr,
 
-    /// Name of this replica in `x-replica`.
-    #[arg(long, env = "REPLICA", default_value = "replica-1")]
+    /// Name of this replica in `x-replica`; by default the host's name, which in a container is the container's own.
+    #[arg(long, env = "REPLICA", default_value_t = host_name(), hide_default_value = true)]
     pub replica: String,
 
     /// How an issue is made exclusive.
@@ -187,6 +200,12 @@ impl Serve {
     pub fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
     }
+}
+
+/// What the kernel calls this host or container.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    if name.trim().is_empty() { "replica-1".to_owned() } else { name.trim().to_owned() }
 }
 
 /// The content of `file`, else of the environment variable `name`.

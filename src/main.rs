@@ -1,9 +1,11 @@
 //! The command line: reads the configuration and calls the parts. Nothing else happens here.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Parser;
 use coupon_rush::app::App;
 use coupon_rush::config::{Cli, Command, Serve};
@@ -20,6 +22,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4_096;
+
+/// Longest wait for each step of a health check; whoever is slower than this is not well.
+const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -44,6 +49,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Reset(database) => runtime(1)?.block_on(reset(&database.url()?)),
+        Command::Healthcheck(settings) => healthcheck(settings.ops_listen),
     }
 }
 
@@ -85,5 +91,19 @@ async fn reset(url: &str) -> anyhow::Result<()> {
     let round = store.reset().await?;
     tokio::time::sleep(memory::CHANGE_SEEN_BY_ALL).await;
     println!("round {round}");
+    Ok(())
+}
+
+/// Asks `/readyz`. One request and a status line need no HTTP client; an unspecified address reaches this host.
+fn healthcheck(ops: SocketAddr) -> anyhow::Result<()> {
+    let mut answer = String::new();
+    let mut ask = || {
+        let mut connection = TcpStream::connect_timeout(&ops, HEALTHCHECK_PATIENCE)?;
+        connection.set_read_timeout(Some(HEALTHCHECK_PATIENCE))?;
+        connection.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
+        connection.read_to_string(&mut answer)
+    };
+    ask().with_context(|| format!("no replica answers on {ops}"))?;
+    ensure!(answer.split(' ').nth(1) == Some("200"), "not ready: {}", answer.lines().last().unwrap_or_default());
     Ok(())
 }

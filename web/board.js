@@ -41,6 +41,7 @@ export class Board {
     const card = element('article', `card panel ${panel.type}`);
     card.style.setProperty('--w', panel.gridPos.w);
     card.dataset.title = panel.title;
+    card.dataset.width = panel.gridPos.w;
     const head = element('div', 'panel-head');
     const about = element('details');
     const mark = element('summary', '', '?');

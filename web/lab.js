@@ -248,6 +248,8 @@ async function openBoard(name) {
     const selected = tab.dataset.name === name;
     tab.setAttribute('aria-selected', selected);
     tab.tabIndex = selected ? 0 : -1;
+    // On a phone the tabs are wider than the screen. Not `scrollIntoView`: the page itself must stay where it is.
+    if (selected) $('tabs').scrollTo({ left: tab.offsetLeft - $('tabs').offsetLeft - ($('tabs').clientWidth - tab.clientWidth) / 2 });
   }
   board?.close();
   board = null;

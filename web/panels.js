@@ -7,6 +7,8 @@ const FRESH_SECONDS = 20;
 // Bytes are marked at round numbers of KiB, MiB and GiB.
 const BINARY_UNITS = new Set(['bytes', 'Bps']);
 const POWERS_OF_TWO = Array.from({ length: 50 }, (_, power) => 2 ** power);
+// uPlot's own have nothing between a minute and five, which leaves one mark on a phone.
+const TIME_STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600];
 const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", sans-serif';
 // Viridis, dark to bright: equal steps look equal, also without colour.
 const VIRIDIS = [[68, 1, 84], [72, 40, 120], [62, 74, 137], [49, 104, 142], [38, 130, 142], [31, 158, 137], [53, 183, 121], [110, 206, 88], [181, 222, 43], [253, 231, 37]];
@@ -21,7 +23,9 @@ export function drawCurves(panel, sync) {
   const times = grid(window);
   const stacked = model.fieldConfig.defaults.custom?.stacking?.mode === 'normal';
   const values = series.map(({ points }) => onGrid(points, window, times.length));
-  const heights = stacked ? stack(values) : values;
+  // From the top of a stack down: where one curve adds nothing, the one that it lies on is drawn over it.
+  const heights = stacked ? stack(values).reverse() : values;
+  const drawn = stacked ? [...series].reverse() : series;
   const key = JSON.stringify([series.map(({ name, color }) => [name, color]), dark()]);
   panel.state = { series, values };
   if (panel.drawn?.key === key) {
@@ -36,12 +40,12 @@ export function drawCurves(panel, sync) {
   const steps = custom.lineInterpolation === 'stepAfter' ? globalThis.uPlot.paths.stepped({ align: 1 }) : undefined;
   const options = {
     ...frame(panel, sync),
-    series: [{}, ...series.map(({ color }) => ({
+    series: [{}, ...drawn.map(({ color }) => ({
       stroke: color, width: custom.lineWidth || 1, paths: steps,
       points: { show: true, filter: alone, size: 5, fill: color, stroke: color },
       fill: stacked ? color + '66' : series.length === 1 ? color + '22' : undefined,
     }))],
-    bands: stacked ? series.slice(1).map((_, place) => ({ series: [place + 2, place + 1] })) : [],
+    bands: stacked ? series.slice(1).map((_, place) => ({ series: [place + 1, place + 2] })) : [],
     hooks: { drawClear: [(plot) => drawEvents(plot, panel)], draw: [(plot) => drawLimit(plot, panel)], setCursor: [(plot) => showLegend(panel, plot.cursor.idx)] },
   };
   mount(panel, options, [times, ...heights], key);
@@ -61,7 +65,7 @@ function frame(panel, sync) {
       y: { range: (_, low, high) => span(minimum === undefined ? low : Math.min(minimum, low), high, limit) },
     },
     axes: [
-      { ...axis, size: 28, space: 56, values: (_, splits) => splits.map((time) => clock(time)) },
+      { ...axis, size: 28, space: 56, incrs: TIME_STEPS, values: (_, splits) => splits.map((time) => clock(time)) },
       { ...axis, incrs: BINARY_UNITS.has(unit) ? POWERS_OF_TWO : undefined, size: (plot, labels) => Math.max(44, ...(labels || []).map((label) => label.length * 7 + 14)), values: (_, splits) => splits.map((value) => (value === null ? '' : format(value))) },
     ],
   };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -102,7 +103,7 @@ struct Found {
 
 impl Command {
     /// Measures, prints and keeps everything. The exit status: 0 all budgets are met, 1 one is missed, 2 one could not be
-    /// measured. The error is for a run that could not go on; what was measured until then is lost.
+    /// measured. A run that could not go on is an error, too, but what it measured until then is printed and kept.
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
         let started = OffsetDateTime::now_utc();
         let rounds = self.rounds.unwrap_or(if self.quick { 3 } else { 5 });
@@ -110,20 +111,22 @@ impl Command {
         anyhow::ensure!(steps.len() > 1, "nothing is called {}; see --help", self.only.join(" or "));
         let machine = Machine::describe(root);
         let mut stage = Stage::start(root, "bench", self.port_offset, plan::start(), interrupt.clone()).await?;
-        let measured = interrupt.or(all(&mut stage, &steps)).await;
+        let mut found = Found::default();
+        let measured = interrupt.or(all(&mut stage, &steps, &mut found)).await;
         stage.stop().await.context("cannot stop the cluster")?;
-        let found = measured?;
+        if let (true, Err(error)) = (found.samples.is_empty(), &measured) {
+            anyhow::bail!("nothing was measured: {error:#}");
+        }
         let mut noise = noise::noise(&machine, &found.samples);
         noise.extend(users_own(root).map(|folder| format!("another cluster runs in {}", folder.display())));
         let planned = |name: &str| steps.iter().any(|step| step.scenario.to_string() == name);
         let lines = budgets::judge(&found.samples, planned);
         let text = report::text(&lines, &found.samples, &noise);
-        println!("{text}");
         let kept = Kept {
             started: started.format(&Rfc3339)?,
             seconds: (OffsetDateTime::now_utc() - started).as_seconds_f64(),
             machine: &machine,
-            database: found.database,
+            database: found.database.clone(),
             rounds,
             quick: self.quick,
             settings: Settings::default(),
@@ -133,8 +136,9 @@ impl Command {
             samples: &found.samples,
         };
         let folder = keep(&self.folder(root, started)?, &kept, &text)?;
-        println!("kept in {}", folder.display());
-        Ok(budgets::exit(&lines))
+        // Kept first: a reader that went away must not cost the figures.
+        let _ = writeln!(stdout(), "{text}\nkept in {}", folder.display());
+        measured.map(|()| budgets::exit(&lines))
     }
 
     fn folder(&self, root: &Path, started: OffsetDateTime) -> anyhow::Result<PathBuf> {
@@ -152,22 +156,21 @@ fn keep(folder: &Path, kept: &Kept, text: &str) -> anyhow::Result<PathBuf> {
 
 /// Measures all steps. A step that fails is a measurement without a figure; only an interrupt, or a cluster that cannot be
 /// changed, ends the run.
-async fn all(stage: &mut Stage, steps: &[Step]) -> anyhow::Result<Found> {
-    let mut found = Found::default();
+async fn all(stage: &mut Stage, steps: &[Step], found: &mut Found) -> anyhow::Result<()> {
     if let Some(mysql) = &stage.cluster().mysql {
         found.database = format!("{} {}", mysql.engine, mysql.version.as_deref().unwrap_or("?"));
     }
     let mut progress = Progress::new(steps.len(), steps.iter().map(|step| step.scenario.estimate()).sum());
     for step in steps {
         progress.begins(&format!("round {}: {}", step.round, step.scenario));
-        let pool_size = pool_size(&found, step.scenario);
+        let pool_size = pool_size(found, step.scenario);
         let (strategy, replicas) = step.scenario.cluster();
         stage.set(plan::knobs(strategy, replicas, pool_size)).await?;
         if !matches!(step.scenario, Scenario::Rush | Scenario::Arrival) {
             // All of them at once, so that the last round finds what the first one found. k6 brings its own.
             stage.offer(steps.iter().flat_map(|step| measure::coupons(step.scenario)).collect()).await?;
         }
-        let sample = measure::measure(stage, *step, peak(&found, step.round)).await;
+        let sample = measure::measure(stage, *step, peak(found, step.round)).await;
         let mut sample = sample.unwrap_or_else(|error| failed(*step, &error));
         if step.scenario.is_strategy() {
             sample.pool_size = Some(pool_size);
@@ -177,7 +180,7 @@ async fn all(stage: &mut Stage, steps: &[Step]) -> anyhow::Result<Found> {
         found.samples.push(sample);
         found.best_pool_size = best_pool_sizes(&found.samples);
     }
-    Ok(found)
+    Ok(())
 }
 
 fn failed(step: Step, error: &anyhow::Error) -> Sample {

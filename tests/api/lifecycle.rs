@@ -330,3 +330,46 @@ async fn the_reset_subcommand_starts_a_new_round_that_every_replica_knows_when_i
     assert_eq!(cluster.decided(0, "A", "u-1").await.status, 410);
     cluster.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_healthcheck_subcommand_fails_without_a_replica_and_while_one_is_not_ready() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    let replica = Process::replica(&cluster.arguments()).await;
+    let address = replica.ops_url.strip_prefix("http://").unwrap();
+    let output = run("healthcheck", &[("OPS_LISTEN", address)]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let row = cluster.hold("A").await;
+    let ask = issue(&cluster.client, &replica, "A", "u-1");
+    let stop = async {
+        let in_hand = async || sample(&cluster.client, &replica.ops_url, "coupon_in_flight").await as usize == 1;
+        eventually("the order is accepted", in_hand).await;
+        replica.signal("TERM");
+        let drains = async || cluster.client.get(&format!("{}/readyz", replica.ops_url)).await.status == 503;
+        eventually("the replica drains", drains).await;
+        let output = run("healthcheck", &[("OPS_LISTEN", address)]).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("\"draining\":true"), "{said}");
+        row.release().await;
+    };
+    tokio::join!(ask, stop);
+
+    let gone = async || !run("healthcheck", &[("OPS_LISTEN", address)]).await.status.success();
+    eventually("nobody answers", gone).await;
+    let output = run("healthcheck", &[("OPS_LISTEN", address)]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("no replica answers"), "{said}");
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_without_a_name_takes_the_hosts() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    let mut arguments = cluster.arguments();
+    arguments.retain(|(flag, _)| flag != "--replica");
+    let replica = Process::replica(&arguments).await;
+    let answer = issue(&cluster.client, &replica, "A", "u-1").await;
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(answer.header("x-replica"), host.trim());
+    cluster.finish().await;
+}

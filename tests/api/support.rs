@@ -130,6 +130,7 @@ impl Cluster {
         let mut arguments = vec![
             ("--listen".to_owned(), "127.0.0.1:0".to_owned()),
             ("--ops-listen".to_owned(), "127.0.0.1:0".to_owned()),
+            ("--replica".to_owned(), "replica-1".to_owned()),
             ("--strategy".to_owned(), self.setup.strategy.clone()),
             ("--redis-urls".to_owned(), redis.join(",")),
             ("--lock-prefix".to_owned(), format!("{}:", self.name)),

@@ -12,8 +12,10 @@ use crate::interrupt::Interrupt;
 use crate::script;
 use crate::strategy::Strategy;
 
-/// The script that starts and stops everything.
-const SCRIPT: &str = "local/cluster";
+/// The script that starts and stops everything: that of the way to run which `RUNTIME` names, as for make.
+fn script_name() -> &'static str {
+    if std::env::var("RUNTIME").is_ok_and(|runtime| runtime == "docker") { "local/docker" } else { "local/cluster" }
+}
 
 /// What a person's own cluster is described in, unless `CLUSTER_DIR` says otherwise.
 const USERS_OWN: &str = ".cluster";
@@ -54,7 +56,7 @@ impl Private {
         knobs: Knobs,
         interrupt: Interrupt,
     ) -> anyhow::Result<Self> {
-        let script = root.join(SCRIPT);
+        let script = root.join(script_name());
         ensure!(script.exists(), "{} is missing: run the laboratory in the project's folder", script.display());
         let folder = root.join(".cluster").join(name);
         let alone = lock(&folder)?;
@@ -120,8 +122,9 @@ impl Private {
 
     async fn script(&self, verb: &str, knobs: &Knobs, interrupt: Option<&Interrupt>) -> anyhow::Result<()> {
         let environment = self.environment_for(knobs);
-        let done = script::run(&self.root, &[SCRIPT, verb], &environment, interrupt).await?;
-        done.must(&format!("{SCRIPT} {verb}")).map(drop)
+        let name = script_name();
+        let done = script::run(&self.root, &[name, verb], &environment, interrupt).await?;
+        done.must(&format!("{name} {verb}")).map(drop)
     }
 
     fn environment_for(&self, knobs: &Knobs) -> BTreeMap<String, String> {
@@ -140,7 +143,7 @@ impl Drop for Private {
             return;
         }
         // Nobody is left who could be told of an error; the next start clears away what stays.
-        let _ = std::process::Command::new(self.root.join(SCRIPT))
+        let _ = std::process::Command::new(self.root.join(script_name()))
             .arg("clean")
             .envs(self.environment())
             .current_dir(&self.root)

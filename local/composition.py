@@ -1,0 +1,68 @@
+"""What docker-compose.scale.yml needs from outside: secrets in files, who may read them, and the knobs."""
+
+import os
+
+import database
+from settings import ROOT, Settings, write
+
+FILE = ROOT / "docker-compose.scale.yml"
+NOTE = ROOT / ".env"
+MARK = "# Written by local/docker: who owns the secrets, and so who reads them inside the containers.\n"
+# Who runs what reads a secret when the caller is root, so that nothing in a container is; the image's own user.
+NOBODY = 65_532
+
+
+def prepare(settings: Settings, rootless: bool) -> dict:
+    """Makes the secrets; returns what the file has to be told about them."""
+    owner, group = reader(rootless)
+    password = database.secret(settings, "admin-password")
+    exporter = database.secret(settings, "exporter-password")
+    database.secret(settings, "admin-token")
+    texts = {
+        "database-url": f"mysql://coupon:{database.secret(settings, 'coupon-password')}@mysql:3306/coupon_rush",
+        "admin-database-url": f"mysql://root:{password}@mysql:3306/coupon_rush",
+        "exporter.cnf": f"[client]\nuser=exporter\npassword={exporter}\nhost=mysql\nport=3306\n",
+        # The exporter reads the server's counters and no row.
+        "exporter.sql": f"CREATE USER 'exporter'@'%' IDENTIFIED BY '{exporter}' WITH MAX_USER_CONNECTIONS 3;\n"
+                        "GRANT PROCESS, REPLICATION CLIENT ON *.* TO 'exporter'@'%';\n",
+    }
+    for name, text in texts.items():
+        write(settings.secrets / name, text, 0o600)
+    if os.getuid() == 0 and not rootless:
+        for path in settings.secrets.iterdir():
+            os.chown(path, owner, group)
+    # Docker would make a missing folder itself, as root's.
+    (ROOT / ".cluster" / "tools" / "uplot").mkdir(parents=True, exist_ok=True)
+    return {"COUPON_UID": str(owner), "COUPON_GID": str(group), "COUPON_SECRETS": str(settings.secrets)}
+
+
+def knobs(settings: Settings) -> dict:
+    """What the file takes from the environment beside that."""
+    return {
+        "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
+        "PROMETHEUS_PORT": str(settings.prometheus_port), "GRAFANA_PORT": str(settings.grafana_port), **settings.passed_through,
+    }
+
+
+def reader(rootless: bool) -> tuple:
+    """Who a container must be to read the secrets. To a rootless engine the caller is who containers take for root."""
+    if rootless:
+        return 0, 0
+    return (NOBODY, NOBODY) if os.getuid() == 0 else (os.getuid(), os.getgid())
+
+
+def note(values: dict) -> bool:
+    """Writes .env, which Compose reads by itself; somebody else's stays as it is, and False says so."""
+    if NOTE.exists() and not is_ours():
+        return False
+    write(NOTE, MARK + "".join(f"{name}={value}\n" for name, value in values.items()))
+    return True
+
+
+def forget() -> None:
+    if is_ours():
+        NOTE.unlink()
+
+
+def is_ours() -> bool:
+    return NOTE.exists() and NOTE.read_text().startswith(MARK)

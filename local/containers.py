@@ -1,0 +1,94 @@
+"""What Docker says of the cluster's containers: as a table for people, and as cluster.json for programs."""
+
+import json
+import socket
+import subprocess
+from contextlib import suppress
+
+import record
+from settings import Problem, Settings
+
+# The image's ports, as the Dockerfile sets them.
+REPLICA_PORT, OPS_PORT = 8080, 8081
+
+
+def inspect(ids: list) -> list:
+    """Every container in full, in the order of services and numbers."""
+    if not ids:
+        return []
+    done = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Problem(f"docker inspect failed: {done.stderr.strip()}")
+    return sorted(json.loads(done.stdout), key=lambda one: (service(one), int(label(one, "container-number"))))
+
+
+def label(one: dict, name: str) -> str:
+    return one["Config"]["Labels"][f"com.docker.compose.{name}"]
+
+
+def service(one: dict) -> str:
+    return label(one, "service")
+
+
+def address(one: dict) -> str:
+    """A container's address in one of its networks. On Linux this host reaches it; elsewhere the engine hides in a machine."""
+    networks = one["NetworkSettings"]["Networks"] or {}
+    return next((network["IPAddress"] for _, network in sorted(networks.items()) if network["IPAddress"]), "")
+
+
+def row(one: dict) -> tuple:
+    """A line of `status`; its last word is whether the container is as it should be."""
+    return one["Name"].lstrip("/"), one["Config"]["Hostname"][:12] or "-", address(one) or "-", *state(one)
+
+
+def state(one: dict) -> tuple:
+    """The state, and whether it is right: running, and healthy where it tells; the migration is to have ended well."""
+    status = one["State"]["Status"]
+    if service(one) == "migrate":
+        return status, "yes" if status == "exited" and one["State"]["ExitCode"] == 0 else "no"
+    health = (one["State"].get("Health") or {}).get("Status", "healthy")
+    return status, "yes" if status == "running" and health == "healthy" else "no"
+
+
+def describe(settings: Settings, every: list) -> dict:
+    """cluster.json; what Docker publishes has its published address, the rest that of its container."""
+    running = [one for one in every if one["State"]["Running"]]
+    single = {service(one): one for one in running}
+    made = dict(record.EMPTY)
+    for name, port in (("nginx", settings.nginx_port), ("prometheus", settings.prometheus_port)):
+        if name in single:
+            made[name] = {"url": record.url(port), "pid": pid(single[name])}
+    made["replicas"] = [replica(one) for one in running if service(one) == "app"]
+    made["redis"] = [
+        {"url": f"redis://{address(one)}:6379", "pid": pid(one)} for name, one in sorted(single.items()) if name.startswith("redis-")
+    ]
+    if "mysql" in single:
+        made["mysql"] = mysql(settings, single["mysql"])
+    if made["replicas"]:
+        made["strategy"] = settings.strategy
+        made["admin_token_file"] = str(settings.secrets / "admin-token")
+    return made
+
+
+def pid(one: dict) -> int:
+    return one["State"]["Pid"]
+
+
+def replica(one: dict) -> dict:
+    """Its name is what it calls itself in `x-replica`."""
+    urls = {"url": f"http://{address(one)}:{REPLICA_PORT}", "ops_url": f"http://{address(one)}:{OPS_PORT}"}
+    return {"name": one["Config"]["Hostname"], **urls, "pid": pid(one)}
+
+
+def mysql(settings: Settings, one: dict) -> dict:
+    version = one["Config"]["Image"].rpartition(":")[2]
+    files = {"url": "database-url", "admin_url": "admin-database-url"}
+    urls = {key: (settings.secrets / name).read_text().replace("@mysql:", f"@{address(one)}:") for key, name in files.items()}
+    return {"engine": "mysql", "version": version, **urls, "pid": pid(one)}
+
+
+def reachable(replica: dict) -> bool:
+    host, port = replica["ops_url"].removeprefix("http://").rsplit(":", 1)
+    with suppress(OSError), socket.create_connection((host, int(port)), timeout=2):
+        return True
+    return False
