@@ -185,7 +185,7 @@ impl Command {
     ) -> anyhow::Result<Vec<Cell>> {
         let Some(first) = left.first() else { return Ok(Vec::new()) };
         eprintln!(
-            "{} cells, about {}; kept in {}",
+            "cells to measure: {}, about {}; kept in {}",
             left.len(),
             time_of(plan.estimate_all(left)),
             shown(folder.path(), root)

@@ -12,29 +12,23 @@ use crate::sweep::plan::Shape;
 mod limits;
 mod scaling;
 
-/// How much a sentence is to be trusted, or makes others less so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Something that makes figures less than they look.
-    Limit,
-    /// Something that was found.
-    Result,
-}
-
-/// One sentence or two.
+/// What is said of the whole sweep.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// What it is for.
-    pub kind: Kind,
-    /// Plain text.
-    pub text: String,
+pub struct Findings {
+    /// What was found.
+    pub results: Vec<String>,
+    /// What makes figures less than they look.
+    pub limits: Vec<String>,
 }
 
-/// Everything that the rules find.
-pub fn all(data: &Data) -> Vec<Finding> {
-    let limits = limits::find(data).into_iter().map(|text| Finding { kind: Kind::Limit, text });
-    let results = scaling::find(data).into_iter().map(|text| Finding { kind: Kind::Result, text });
-    results.chain(limits).collect()
+/// Everything that the rules find about the whole sweep.
+pub fn all(data: &Data) -> Findings {
+    Findings { results: scaling::overall(data), limits: limits::find(data) }
+}
+
+/// What more replicas did under one shape of load: a line a strategy that there is something to say about.
+pub fn of_shape(data: &Data, shape: Shape) -> Vec<String> {
+    data.strategies(shape).into_iter().filter_map(|strategy| scaling::of_strategy(data, shape, strategy)).collect()
 }
 
 /// "3 of 24 cells".

@@ -5,7 +5,7 @@ use super::data::Point;
 use super::svg::{Anchor, Place, Svg};
 use crate::strategy::Strategy;
 
-const WIDTH: f64 = 420.0;
+const WIDTH: f64 = 440.0;
 const HEIGHT: f64 = 290.0;
 const LEFT: f64 = 56.0;
 /// Room for the names at the lines' ends.
@@ -96,7 +96,9 @@ fn axis(lines: &[Line], scale: Scale, reference: Reference, ratio: f64) -> Optio
     let points = || lines.iter().flat_map(|line| &line.points).map(|(_, point)| point);
     let high = points().map(|point| point.high).reduce(f64::max)?;
     let high = if let Reference::Level(value, _) = reference { high.max(value) } else { high };
-    let low = points().map(|point| point.low).filter(|low| *low > 0.0).reduce(f64::min).unwrap_or(high / 10.0);
+    // A ratio near zero is one bad moment: its bar ends at the axis, so that the others can be told apart.
+    let lowest = |point: &Point| if scale == Scale::Doubling { point.value } else { point.low };
+    let low = points().map(lowest).filter(|low| *low > 0.0).reduce(f64::min).unwrap_or(high / 10.0);
     Some(match scale {
         Scale::Linear => Axis::linear(high * 1.02, BOTTOM, TOP),
         Scale::Log => Axis::log(low, high.max(low), BOTTOM, TOP),

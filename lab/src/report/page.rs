@@ -1,7 +1,7 @@
 //! `report.html`: one file that asks for nothing else, for light and dark, wide and narrow.
 
 use super::data::Data;
-use super::findings::{self, Finding, Kind};
+use super::findings::{self, Findings};
 use super::pictures::{self, Figure};
 use super::svg::escaped;
 use super::table::COLUMNS;
@@ -42,18 +42,17 @@ fn header(data: &Data) -> String {
     )
 }
 
-fn findings_section(findings: &[Finding]) -> String {
-    let list = |kind: Kind| {
-        let items = findings.iter().filter(|it| it.kind == kind);
-        let items = together(items.map(|it| format!("<li>{}</li>\n", escaped(&it.text))));
-        format!("<ul>\n{items}</ul>\n")
-    };
+fn findings_section(findings: &Findings) -> String {
     format!(
         "<h2>What the figures say</h2>\n<p class=\"soft\">Made from the figures by plain rules; in brackets the least and the most \
          that was seen. A difference within that spread is called none.</p>\n{}<h3>What limits them</h3>\n{}",
-        list(Kind::Result),
-        list(Kind::Limit)
+        list(&findings.results),
+        list(&findings.limits)
     )
+}
+
+fn list(items: &[String]) -> String {
+    format!("<ul>\n{}</ul>\n", together(items.iter().map(|item| format!("<li>{}</li>\n", escaped(item)))))
 }
 
 fn shape_section(data: &Data, shape: Shape) -> String {
@@ -78,7 +77,8 @@ fn shape_section(data: &Data, shape: Shape) -> String {
     };
     let figures = together(pictures::all(data, shape).iter().map(figure));
     format!(
-        "<h2>{name}</h2>\n<p class=\"soft\">{what}</p>\n<div class=\"figures\">\n{figures}</div>\n{}",
+        "<h2>{name}</h2>\n<p class=\"soft\">{what}</p>\n<div class=\"figures\">\n{figures}</div>\n<h3>What more replicas did</h3>\n{}{}",
+        list(&findings::of_shape(data, shape)),
         laws(data, shape)
     )
 }
@@ -107,7 +107,7 @@ fn laws(data: &Data, shape: Shape) -> String {
                     range(law.lambda, low.lambda, high.lambda),
                     range(law.sigma, low.sigma, high.sigma),
                     range(law.kappa, low.kappa, high.kappa),
-                    percent(fit.error),
+                    percent(fit.error) + if fit.describes() { "" } else { ": too far off" },
                 ]
                 .map(|text| format!("<td>{text}</td>"))
                 .concat()
@@ -121,8 +121,8 @@ fn laws(data: &Data, shape: Shape) -> String {
         "<h3>Universal Scalability Law</h3>\n<div class=\"scroll\"><table><thead><tr><th>strategy</th><th>one replica λ, /s</th>\
          <th>contention σ</th><th>coherence κ</th><th>error</th></tr></thead><tbody>\n{rows}</tbody></table></div>\n\
          <p class=\"soft\">X(n) = λn / (1 + σ(n − 1) + κn(n − 1)), least squares of relative errors, σ and κ not below zero; in \
-         brackets 90 % of a residual bootstrap. It holds for the measured numbers of replicas on this machine and is not \
-         extended beyond them.</p>\n"
+         brackets 90 % of a residual bootstrap. The replicas share the processors with each other and with k6, so σ and κ hold that, \
+         too. It holds for the measured numbers of replicas on this machine and is not extended beyond them.</p>\n"
     )
 }
 

@@ -5,6 +5,7 @@ use super::data::{Data, Point};
 use super::findings;
 use super::lines::{self, Line, Reference, Scale, plain};
 use super::rows::{self, Name, Piece, Range, percent};
+use super::usl;
 use crate::strategy::Strategy;
 use crate::sweep::found::{Found, Part};
 use crate::sweep::plan::Shape;
@@ -81,9 +82,9 @@ fn throughput(data: &Data, shape: Shape) -> Option<Figure> {
     Some(Figure { title, note: format!("Coupons issued a second.{fitted}"), key: Vec::new(), picture })
 }
 
-/// Only between the numbers of replicas that were measured.
+/// Only between the numbers of replicas that were measured, and only where it is near to what was.
 fn curve(data: &Data, shape: Shape, strategy: Strategy) -> Vec<(f64, f64)> {
-    let Ok(fit) = findings::law(data, shape, strategy) else { return Vec::new() };
+    let Some(fit) = findings::law(data, shape, strategy).ok().filter(usl::Fit::describes) else { return Vec::new() };
     let replicas = data.replicas(shape);
     let (Some(first), Some(last)) = (replicas.first(), replicas.last()) else { return Vec::new() };
     let (first, last) = (f64::from(*first), f64::from(*last));
@@ -148,16 +149,19 @@ fn outcomes(cells: &[(Name, &Found)]) -> Figure {
 
 fn queue_jump(cells: &[(Name, &Found)]) -> Option<Figure> {
     let range = |(name, found): &(Name, &Found)| {
-        found.fairness.jump.map(|jump| (*name, Range { p50: jump.p50, p95: jump.p95, max: jump.max }))
+        let jump = found.fairness.jump.filter(|_| found.fairness.is_enough())?;
+        Some((*name, Range { p50: jump.p50, p95: jump.p95, max: jump.max }))
     };
     let rows: Vec<(Name, Range)> = cells.iter().filter_map(range).collect();
     let title = "Fairness: queue-jump";
     let picture = rows::ranges(title, &rows, milliseconds)?;
-    let fewest = cells.iter().map(|(_, found)| found.fairness.rounds).min().unwrap_or(0);
     let played = cells.first().map_or(0, |(_, found)| found.fairness.played);
+    let missing = cells.len() - rows.len();
+    let missing =
+        if missing > 0 { format!(" Too few sold out in {missing} cells, which are not drawn.") } else { String::new() };
     let note = format!(
-        "How much later than the first who was refused the last winner had come. Mark: p50; thick to p95; thin to the most. Over \
-         {played} small rounds a cell, of which at least {fewest} sold out and count."
+        "How much later than the first who was refused the last winner had come. Mark: p50; thick to p95; thin to the most. Of \
+         {played} small rounds a cell those count that sold out.{missing}"
     );
     Some(Figure { title, note, key: Vec::new(), picture })
 }

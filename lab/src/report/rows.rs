@@ -4,9 +4,9 @@ use super::axis::{Axis, short};
 use super::svg::{Anchor, Svg};
 use crate::strategy::Strategy;
 
-const WIDTH: f64 = 420.0;
+const WIDTH: f64 = 440.0;
 const LEFT: f64 = 112.0;
-const RIGHT: f64 = 396.0;
+const RIGHT: f64 = 416.0;
 const TOP: f64 = 8.0;
 const ROW: f64 = 17.0;
 const BAR: f64 = 12.0;

@@ -9,6 +9,9 @@ pub const REPLICAS_MIN: usize = 4;
 /// The fewest observations: with as many as parameters every curve fits.
 pub const OBSERVATIONS_MIN: usize = 8;
 
+/// A law that misses by more than this on average does not describe what was measured.
+const ERROR_MAX: f64 = 0.1;
+
 const RESAMPLES: usize = 1_000;
 const SEED: u64 = 1;
 
@@ -34,6 +37,13 @@ pub struct Fit {
     pub high: Law,
     /// The root of the mean square of the relative errors.
     pub error: f64,
+}
+
+impl Fit {
+    /// Whether it is near enough to what was measured to say anything.
+    pub fn describes(&self) -> bool {
+        self.error <= ERROR_MAX
+    }
 }
 
 impl Law {

@@ -4,23 +4,25 @@ use super::{
     Data, Point, Shape, Strategy, highest, law, milliseconds, named, of_cells, per_second, percent, rate_bound_at,
     short, spread, under,
 };
-use crate::sweep::found::Part;
+use crate::sweep::found::{Found, Part};
 
-/// The sentences.
-pub fn find(data: &Data) -> Vec<String> {
+/// About the whole sweep.
+pub fn overall(data: &Data) -> Vec<String> {
     let mut found = vec![promises(data)];
     found.extend(lost_updates(data));
     for shape in data.shapes() {
-        for strategy in data.strategies(shape) {
-            found.extend(lock_wait(data, shape, strategy));
-            found.extend(throughput(data, shape, strategy));
-            found.extend(fitted(data, shape, strategy));
-        }
         found.extend(worth_of_the_lock(data, shape));
         found.extend(worth_of_batches(data, shape));
         found.extend(fairness(data, shape));
     }
     found
+}
+
+/// What more replicas did to one strategy.
+pub fn of_strategy(data: &Data, shape: Shape, strategy: Strategy) -> Option<String> {
+    let rules = [lock_wait(data, shape, strategy), throughput(data, shape, strategy), fitted(data, shape, strategy)];
+    let said: Vec<String> = rules.into_iter().flatten().collect();
+    (!said.is_empty()).then(|| format!("{strategy}: {}.", said.join("; ")))
 }
 
 fn promises(data: &Data) -> String {
@@ -33,7 +35,7 @@ fn promises(data: &Data) -> String {
 }
 
 fn lost_updates(data: &Data) -> Option<String> {
-    let lost = |it: &crate::sweep::found::Found| it.verdict.lost_updates + it.fairness.verdict.lost_updates;
+    let lost = |it: &Found| it.verdict.lost_updates + it.fairness.verdict.lost_updates;
     let unlocked: Vec<_> = data.found.iter().filter(|it| it.cell.strategy == Strategy::Unlocked).collect();
     let sum: i64 = unlocked.iter().map(|it| lost(it)).sum();
     let with = unlocked.iter().filter(|it| lost(it) > 0).count();
@@ -52,53 +54,52 @@ fn ends(data: &Data, shape: Shape, point: impl Fn(u32) -> Option<Point>) -> Opti
 
 fn lock_wait(data: &Data, shape: Shape, strategy: Strategy) -> Option<String> {
     let p99 = |part: &Part| part.lock_wait.map(|wait| wait.p99);
-    let ((few, before), (many, after)) = ends(data, shape, |n| data.point(shape, strategy, n, p99))?;
-    let (from, to) = (spread(before, milliseconds), spread(after, milliseconds));
-    let what = if after.is_above(&before) {
-        format!("rose from {from} with {few} to {to} with {many} replicas, {} times", short(after.value / before.value))
-    } else if before.is_above(&after) {
-        format!("fell from {from} with {few} to {to} with {many} replicas")
-    } else {
-        format!("did not change beyond its spread: {from} with {few}, {to} with {many} replicas")
-    };
-    Some(format!("{}, {strategy}: lock wait p99 {what}.", under(shape)))
+    let (first, last) = ends(data, shape, |n| data.point(shape, strategy, n, p99))?;
+    Some(format!("lock wait p99 {}", change(first, last, milliseconds)))
 }
 
 fn throughput(data: &Data, shape: Shape, strategy: Strategy) -> Option<String> {
-    if rate_bound_at(data, shape, strategy).is_some() {
-        return None;
+    if let Some(n) = rate_bound_at(data, shape, strategy) {
+        return Some(format!("the offered rate was reached at \u{d7}{n}, so throughput says nothing"));
     }
-    let ((few, before), (many, after)) = ends(data, shape, |n| data.throughput(shape, strategy, n))?;
-    let (from, to) = (spread(before, per_second), spread(after, per_second));
-    let speed_up = short(after.value / before.value);
-    let ideal = short(f64::from(many) / f64::from(few));
-    let has_spread = before.low < before.high || after.low < after.high;
-    let what = if !has_spread {
-        format!(
-            "{from} with {few}, {to} with {many} replicas, each seen once: whether that is a difference cannot be told"
-        )
-    } else if after.is_above(&before) {
-        format!(
-            "rose from {from} with {few} to {to} with {many} replicas: {speed_up} times, where {ideal} would be ideal"
-        )
-    } else if before.is_above(&after) {
-        format!("fell from {from} with {few} to {to} with {many} replicas")
-    } else {
-        format!("did not change beyond its spread: {from} with {few}, {to} with {many} replicas")
-    };
-    Some(format!("{}, {strategy}: throughput {what}.", under(shape)))
+    let (first, last) = ends(data, shape, |n| data.throughput(shape, strategy, n))?;
+    let ideal = short(f64::from(last.0) / f64::from(first.0));
+    let ideal = if last.1.is_above(&first.1) { format!(", where {ideal} times would be ideal") } else { String::new() };
+    Some(format!("throughput {}{ideal}", change(first, last, per_second)))
+}
+
+/// What became of a figure from the fewest replicas to the most.
+fn change((few, before): (u32, Point), (many, after): (u32, Point), unit: fn(f64) -> String) -> String {
+    let (from, to) = (spread(before, unit), spread(after, unit));
+    if before.low >= before.high && after.low >= after.high {
+        return format!(
+            "{from} at \u{d7}{few}, {to} at \u{d7}{many}, each seen once: whether that is a difference cannot be told"
+        );
+    }
+    if after.is_above(&before) {
+        let times = short(after.value / before.value);
+        return format!("rose from {from} at \u{d7}{few} to {to} at \u{d7}{many}, {times} times");
+    }
+    if before.is_above(&after) {
+        return format!("fell from {from} at \u{d7}{few} to {to} at \u{d7}{many}");
+    }
+    format!("did not change beyond its spread: {from} at \u{d7}{few}, {to} at \u{d7}{many}")
 }
 
 fn fitted(data: &Data, shape: Shape, strategy: Strategy) -> Option<String> {
     let fit = law(data, shape, strategy).ok()?;
+    if !fit.describes() {
+        return Some(format!(
+            "the Universal Scalability Law does not describe it, being {} off on average",
+            percent(fit.error)
+        ));
+    }
     let most = f64::from(*data.replicas(shape).last()?);
     let peak = fit.law.peak().filter(|peak| *peak <= most);
-    let peak = peak
-        .map_or(String::new(), |peak| format!(" Throughput is highest at about {} replicas.", short(peak.max(1.0))));
+    let peak = peak.map_or(String::new(), |peak| format!(", highest at about {} replicas", short(peak.max(1.0))));
     Some(format!(
-        "{}, {strategy}: the Universal Scalability Law fits with a contention σ of {} (90 %: {} to {}) and a coherence κ of {} ({} to \
-         {}), {} off on average.{peak} The replicas share the processors with each other and with k6, so both hold that, too.",
-        under(shape),
+        "the Universal Scalability Law fits with a contention σ of {} (90 %: {} to {}) and a coherence κ of {} ({} to {}), {} off on \
+         average{peak}",
         short(fit.law.sigma),
         short(fit.low.sigma),
         short(fit.high.sigma),
@@ -150,35 +151,39 @@ fn fairness(data: &Data, shape: Shape) -> Option<String> {
     let most = *data.replicas(shape).last()?;
     let mut lines = Vec::new();
     for strategy in data.strategies(shape) {
-        let Some(worst) = highest(data.at(shape, strategy, most), |it| it.fairness.jump.map_or(-1.0, |jump| jump.p95))
-        else {
-            continue;
-        };
-        let Some(jump) = worst.fairness.jump else { continue };
-        let pairs = worst
-            .fairness
-            .inversions
-            .map_or(String::new(), |it| format!(", {} of pairs out of order", percent(it.share())));
-        let wait = worst.fairness.lock_wait.filter(|wait| wait.p99 > 0.0);
-        let wait =
-            wait.map_or(String::new(), |wait| format!(", {} times the lock wait p99", short(jump.p95 / wait.p99)));
-        let few = worst.fairness.rounds < worst.fairness.played;
-        let few = if few {
-            format!(", in the {} of {} rounds that sold out", worst.fairness.rounds, worst.fairness.played)
-        } else {
-            String::new()
-        };
-        lines.push(format!("{strategy} {}{wait}{pairs}{few}", milliseconds(jump.p95)));
+        let jump = |it: &Found| it.fairness.jump.map_or(-1.0, |jump| jump.p95);
+        if let Some(worst) = highest(data.at(shape, strategy, most), jump) {
+            lines.extend(fairness_of(worst));
+        }
     }
     (!lines.is_empty())
         .then(|| format!("{}, fairness with {most} replicas, queue-jump p95: {}.", under(shape), lines.join("; ")))
+}
+
+fn fairness_of(found: &Found) -> Option<String> {
+    let (fairness, strategy) = (&found.fairness, found.cell.strategy);
+    let rounds = format!("{} of {} rounds", fairness.rounds, fairness.played);
+    if !fairness.is_enough() {
+        return Some(format!("{strategy} not known, for only {rounds} sold out"));
+    }
+    let jump = fairness.jump?;
+    let mut said = vec![format!("{strategy} {}", milliseconds(jump.p95))];
+    if let Some(wait) = fairness.lock_wait.filter(|wait| wait.p99 > 0.0) {
+        said.push(format!("{} times the lock wait p99", short(jump.p95 / wait.p99)));
+    }
+    if let Some(pairs) = fairness.inversions {
+        said.push(format!("{} of pairs out of order", percent(pairs.share())));
+    }
+    if fairness.rounds < fairness.played {
+        said.push(format!("in the {rounds} that sold out"));
+    }
+    Some(said.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::super::data::tests::data;
     use super::*;
-    use crate::sweep::found::Found;
 
     fn waits(ms: f64) -> impl Fn(&mut Found) {
         move |found| {
@@ -199,8 +204,7 @@ mod tests {
 
         assert_eq!(
             text,
-            "One hot coupon, redlock: lock wait p99 rose from 10 ms (9 ms to 11 ms) with 1 to 40 ms (36 ms to 44 ms) with 4 replicas, \
-             4 times."
+            "lock wait p99 rose from 10 ms (9 ms to 11 ms) at \u{d7}1 to 40 ms (36 ms to 44 ms) at \u{d7}4, 4 times"
         );
     }
 
@@ -227,7 +231,7 @@ mod tests {
     fn a_rate_that_was_reached_says_nothing_about_throughput() {
         let data = data(Shape::Hot, &[Strategy::Batched], &[1, 4], |_| ());
 
-        assert_eq!(throughput(&data, Shape::Hot, Strategy::Batched), None);
+        assert!(throughput(&data, Shape::Hot, Strategy::Batched).unwrap().contains("says nothing"));
     }
 
     #[test]
