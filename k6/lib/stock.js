@@ -16,7 +16,7 @@ const PAST = '2020-01-01T00:00:00Z';
 // last of so many stays well within its deadline.
 const AT_ONCE = 128;
 const TRIES = 3;
-const KEEP_OPEN = __ENV.KEEP_OPEN === '1';
+const KEEP_OPEN = knobs.choice('KEEP_OPEN', '0', ['0', '1']) === '1';
 
 export const BATCH = { batch: AT_ONCE, batchPerHost: AT_ONCE };
 
