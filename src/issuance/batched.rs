@@ -22,8 +22,12 @@ use crate::store::{Lane, StoreError};
 /// Connections for batches per replica; more codes than that take turns.
 const LANES: usize = 8;
 
-/// How long the answers wait for the release at most.
+/// How long the answers of a large batch wait for the release at most.
 const RELEASE_LEAD: Duration = Duration::from_millis(2);
+
+/// A batch up to this size is answered while its release is under way: so few answers delay no wake-up, and one user alone is
+/// answered 0.2 ms sooner.
+const FEW: usize = 16;
 
 /// Pause after a batch that the database could not settle, so that a failing database is not asked without end.
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
@@ -124,7 +128,10 @@ impl Batched {
             }
         };
         let contended = match right {
-            Right::Leased(lease) => self.release_and(lease, reply).await,
+            Right::Leased(lease) => {
+                let lead = if orders.len() > FEW { RELEASE_LEAD } else { Duration::ZERO };
+                self.release_and(lease, lead, reply).await
+            }
             Right::Bypassed => {
                 reply();
                 false
@@ -139,9 +146,9 @@ impl Batched {
 
     /// Gives the lease a moment's lead over the answers: a runtime of one thread would otherwise serialise a whole batch of
     /// answers before it sends the wake-up for which another replica waits. A hung lock node does not keep the answers.
-    async fn release_and(&self, lease: Lease, reply: impl FnOnce()) -> bool {
+    async fn release_and(&self, lease: Lease, lead: Duration, reply: impl FnOnce()) -> bool {
         let mut release = pin!(self.parts.locks.release(lease));
-        let released = tokio::time::timeout(RELEASE_LEAD, &mut release).await;
+        let released = tokio::time::timeout(lead, &mut release).await;
         reply();
         match released {
             Ok(contended) => contended,
