@@ -107,7 +107,7 @@ smoke: $(BEFORE_LOAD) ## Try every call of the API once
 	@local/k6 smoke
 
 sweep: install build ## Measure lock wait and latency against replicas, 45 minutes; QUICK=1: nine cells in six; DRY_RUN=1: the plan
-	@$(if $(filter docker,$(RUNTIME)),$(error a sweep measures a local cluster of its own: leave RUNTIME=docker out))$(COUPON_LAB_BIN) sweep $(if $(QUICK),--quick) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume $(RESUME)) \
+	@$(COUPON_LAB_BIN) sweep $(if $(QUICK),--quick) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume $(RESUME)) \
 	  $(if $(filter command environment,$(firstword $(origin REPLICAS))),--replicas $(REPLICAS)) $(if $(STRATEGIES),--strategies $(STRATEGIES)) \
 	  $(if $(SHAPES),--shapes $(SHAPES)) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(RATE),--rate $(RATE)) \
 	  $(if $(WINDOW),--seconds $(WINDOW)) $(if $(SEED),--seed $(SEED)) $(if $(INTO),--into $(INTO))

@@ -39,7 +39,20 @@ pub fn write(folder: &Folder) -> anyhow::Result<Summary> {
     let summary = Summary { done: done.len(), planned: plan.cells.len(), broken };
     let data = Data { plan, setting: folder.setting()?, found: done };
     folder.write("report.html", &page::page(&data))?;
+    write_pictures(folder, &data)?;
     Ok(summary)
+}
+
+/// Every picture as a file of its own, for documents that cannot show a page.
+fn write_pictures(folder: &Folder, data: &Data) -> anyhow::Result<()> {
+    for shape in data.shapes() {
+        for figure in pictures::all(data, shape) {
+            let name =
+                figure.title.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-").replace("--", "-");
+            folder.write(&format!("pictures/{shape}-{name}.svg"), &page::alone(&figure))?;
+        }
+    }
+    Ok(())
 }
 
 /// The same for a folder by its path, and says where the report is.

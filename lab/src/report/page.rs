@@ -96,6 +96,12 @@ fn figure(figure: &Figure) -> String {
     )
 }
 
+/// A figure's picture as a file that needs no page.
+pub fn alone(figure: &Figure) -> String {
+    let with_style = format!("><style>{STYLE}</style><title>{}</title>", escaped(figure.title));
+    figure.picture.replacen("<svg", "<svg xmlns=\"http://www.w3.org/2000/svg\"", 1).replacen('>', &with_style, 1)
+}
+
 fn laws(data: &Data, shape: Shape) -> String {
     let mut rows = Vec::new();
     for strategy in data.strategies(shape) {

@@ -1,7 +1,7 @@
 //! The results folder: what is kept of a sweep, so that it can be gone on with and reported on again.
 //!
 //! `plan.json`, `setting.json` (machine, versions), `cells/NAME/` with the raw results and `cell.json`, and what the report
-//! is made of: `cells.json`, `cells.csv`, `report.html`.
+//! is made of: `cells.json`, `cells.csv`, `report.html`, `pictures/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -118,7 +118,9 @@ fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
 /// A reader sees the old file or the new one, never half.
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let draft = path.with_extension("new");
-    fs::write(&draft, text)
+    let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+    folder
+        .and_then(|()| fs::write(&draft, text))
         .and_then(|()| fs::rename(&draft, path))
         .with_context(|| format!("cannot write {}", path.display()))
 }

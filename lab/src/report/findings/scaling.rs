@@ -28,6 +28,10 @@ pub fn of_strategy(data: &Data, shape: Shape, strategy: Strategy) -> Option<Stri
 fn promises(data: &Data) -> String {
     let judged: Vec<_> = data.found.iter().filter(|it| it.cell.strategy.keeps_promises()).collect();
     let broken: Vec<String> = judged.iter().filter(|it| it.is_broken()).map(|it| named(it)).collect();
+    if judged.is_empty() {
+        return "No cell has been measured whose strategy means to keep the promises: nothing is shown about them."
+            .to_owned();
+    }
     if broken.is_empty() {
         return format!("Every promise was kept in all {} cells whose strategy means to keep them.", judged.len());
     }
