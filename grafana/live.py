@@ -32,6 +32,9 @@ def main() -> int:
     if prometheus is None:
         print(f"dashboards-check: no cluster with a Prometheus runs in {HOME.name}: run `make up`", file=sys.stderr)
         return 1
+    if not watched(prometheus):
+        print("dashboards-check: Prometheus does not see every replica: look at `make status`", file=sys.stderr)
+        return 1
     start = time.time()
     if rush() != 0:
         print("dashboards-check: the rush failed, so there is nothing to look at: try `make rush`", file=sys.stderr)
@@ -54,6 +57,18 @@ def address():
     record = HOME / "cluster.json"
     found = record.exists() and json.loads(record.read_text())["prometheus"]
     return found["url"] if found else None
+
+
+def watched(prometheus, seconds=30) -> bool:
+    """Whether every replica was scraped twice; just after `make up` what the rush issues would be in the first sample already."""
+    replicas = len(json.loads((HOME / "cluster.json").read_text())["replicas"])
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        seen = ask(prometheus, "query", {"query": 'count(count_over_time(up{job="coupon"}[10s]) >= 2)'})[1]["data"]["result"]
+        if seen and int(seen[0]["value"][1]) >= replicas:
+            return True
+        time.sleep(0.5)
+    return False
 
 
 def rush() -> int:
