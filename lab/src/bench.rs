@@ -107,8 +107,10 @@ impl Command {
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
         let started = OffsetDateTime::now_utc();
         let rounds = self.rounds.unwrap_or(if self.quick { 3 } else { 5 });
+        if let Some((word, names)) = plan::unknown(&self.only) {
+            anyhow::bail!("--only {word}: no measurement's name begins with that; there are {}", names.join(", "));
+        }
         let steps = plan::steps(rounds, self.quick, &self.only);
-        anyhow::ensure!(steps.len() > 1, "nothing is called {}; see --help", self.only.join(" or "));
         let machine = Machine::describe(root);
         let mut stage = Stage::start(root, "bench", self.port_offset, plan::start(), interrupt.clone()).await?;
         let mut found = Found::default();

@@ -168,6 +168,14 @@ pub fn steps(rounds: u32, quick: bool, only: &[String]) -> Vec<Step> {
     once.iter().map(|scenario| (*scenario, 0)).chain(rounds).map(|(scenario, round)| Step { scenario, round }).collect()
 }
 
+/// The first word of `only` that no scenario's name begins with, and all names there are.
+pub fn unknown(only: &[String]) -> Option<(&str, Vec<String>)> {
+    let mut names: Vec<String> = steps(1, false, &[]).iter().map(|step| step.scenario.to_string()).collect();
+    names.dedup();
+    let word = only.iter().find(|word| !names.iter().any(|name| name.starts_with(word.as_str())))?;
+    Some((word, names))
+}
+
 fn wanted(scenario: Scenario, only: &[String]) -> bool {
     let name = scenario.to_string();
     let named = |name: &str| only.iter().any(|word| name.starts_with(word.as_str()));
@@ -211,6 +219,16 @@ mod tests {
         assert!(place(&names, "1 issue-1000") < place(&names, "1 open-third"));
         assert!(place(&names, "0 pessimistic-pool-16") < place(&names, "1 pessimistic"));
         assert_eq!(names[0], "0 rush");
+    }
+
+    #[test]
+    fn a_word_that_names_nothing_is_found_among_others() {
+        let words = |all: &[&str]| all.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        assert_eq!(unknown(&words(&["sold-out", "rate-3000-of-8", "issue"])), None);
+        let only = words(&["sold-out", "nonsense"]);
+        let (word, names) = unknown(&only).unwrap();
+        assert_eq!(word, "nonsense");
+        assert!(names.contains(&"jump".to_owned()), "{names:?}");
     }
 
     #[test]
