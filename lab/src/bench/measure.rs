@@ -162,6 +162,11 @@ async fn run(stage: &mut Stage, step: Step, ask: &Ask) -> anyhow::Result<Sample>
     };
     let mut acks = Vec::new();
     if touches_tables(step.scenario) {
+        // Sold out is said from memory when a whole scope is: of an exclusive event that has other coupons left, one code is not.
+        let exclusive = !ask.given_away;
+        if stage.admin().event().await?.exclusive_next != exclusive {
+            stage.admin().put_event(exclusive).await?;
+        }
         stage.fresh_round().await?;
     }
     if ask.given_away {
