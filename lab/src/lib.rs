@@ -5,6 +5,7 @@ pub mod admin;
 pub mod bench;
 pub mod cluster;
 mod histogram;
+pub mod history;
 pub mod interrupt;
 mod jump;
 mod k6;

@@ -1,0 +1,128 @@
+//! What clients asked and were answered, attempt by attempt: written while a cluster is disturbed, judged when it is well
+//! again. One JSON object a line. Nothing is judged here.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+/// One request of one user: asked once, answered at most once. Asking again is another attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attempt {
+    /// Who asks.
+    pub user: String,
+    /// For which coupon.
+    pub code: String,
+    /// The event's round that was current when it was asked.
+    pub round: u32,
+    /// The `Idempotency-Key`: the same for every attempt of one wish.
+    pub key: String,
+    /// When the first byte went out: microseconds of one monotonic clock for the whole history.
+    pub asked: u64,
+    /// When the last byte of the answer was in, by the same clock; for [`Told::Nothing`] when the client gave up.
+    pub answered: u64,
+    /// What the client was told.
+    pub told: Told,
+}
+
+/// What an attempt came to, as its client saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Told {
+    /// 201 or 200: this request has got the coupon, now or earlier.
+    Issued(Entry),
+    /// 409: the user holds this entry by another request; its code may be another one when the round is exclusive.
+    AlreadyIssued(Entry),
+    /// 410.
+    SoldOut,
+    /// Any other 4xx: final, and not expected of a well-formed request for an open coupon.
+    Refused {
+        /// The status.
+        status: u16,
+    },
+    /// 503: not now.
+    Retryable,
+    /// No answer: the connection broke, or the client hung up or lost patience. It may have been carried out, or will yet be.
+    Nothing,
+}
+
+/// The part of a wallet entry that is compared with the tables.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// The coupon's code.
+    pub code: String,
+    /// `None` only under the `unlocked` strategy.
+    pub serial: Option<u32>,
+    /// The round it was issued in.
+    pub round: u32,
+    /// The request that got it, in hexadecimal digits.
+    pub request_id: String,
+}
+
+impl Told {
+    /// Whether asking again would change nothing.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::Retryable | Self::Nothing)
+    }
+}
+
+/// Reads a file with one attempt a line. Anything else in it is an error: evidence must not get lost silently.
+pub fn read(path: &Path) -> anyhow::Result<Vec<Attempt>> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}; give a history that `lab chaos` wrote", path.display()))?;
+    let parse = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).with_context(|| format!("line {} of {} is no attempt", index + 1, path.display()))
+    };
+    text.lines().enumerate().map(parse).collect()
+}
+
+/// One attempt a line, as [`read`] reads it.
+pub fn text(attempts: &[Attempt]) -> serde_json::Result<String> {
+    let mut text = String::new();
+    for attempt in attempts {
+        text.push_str(&serde_json::to_string(attempt)?);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_reads_as_it_was_written() {
+        let entry = Entry { code: "A001".into(), serial: Some(7), round: 3, request_id: "0f".into() };
+        let tolds = [
+            Told::Issued(entry.clone()),
+            Told::AlreadyIssued(entry),
+            Told::SoldOut,
+            Told::Refused { status: 403 },
+            Told::Retryable,
+            Told::Nothing,
+        ];
+        let attempt = |told| Attempt {
+            user: "u-1".into(),
+            code: "A001".into(),
+            round: 3,
+            key: "k".into(),
+            asked: 1,
+            answered: 9,
+            told,
+        };
+        let attempts: Vec<_> = tolds.into_iter().map(attempt).collect();
+        let path = std::env::temp_dir().join(format!("coupon-lab-history-{}", std::process::id()));
+
+        fs::write(&path, text(&attempts).unwrap()).unwrap();
+        let found = read(&path);
+        fs::write(&path, "half an att").unwrap();
+        let damaged = read(&path);
+        fs::remove_file(&path).unwrap();
+
+        assert_eq!(found.unwrap(), attempts);
+        assert!(damaged.unwrap_err().to_string().starts_with("line 1 of "));
+    }
+}
