@@ -29,7 +29,7 @@ export CLUSTER_DIR
 
 .DEFAULT_GOAL := help
 .PHONY: help demo install build up scale status logs reset doctor down clean record rush arrival capacity spike fairness
-.PHONY: sweep report bench smoke verify dashboards dashboards-check test-page test-influx check test
+.PHONY: sweep report bench chaos smoke verify dashboards dashboards-check test-page test-influx check test
 MAKEFLAGS += --no-print-directory
 
 help: ## Print this
@@ -46,6 +46,7 @@ help: ## Print this
 	@echo "  sweep: REPLICAS=1,2,4,8 STRATEGIES=redlock,batched SHAPES=hot,many,rush REPEATS=1 RATE=1000 WINDOW=12 SEED=1 INTO=FOLDER"
 	@echo "    RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
 	@echo "  ROUNDS=5 ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000 (make bench)"
+	@echo "  chaos: SEED= WAVES=600 FIRST=0 ONLY=FAULT,FAULT HUNG=10 (minutes with a hung lock node) INTO=FOLDER CHAOS_PORT_OFFSET=12000"
 	@echo "  RUNTIME=local|docker GRAFANA_PORT=3000 (Grafana is Docker's alone)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= POOL_SIZE= REQUEST_DEADLINE_MS= DRAIN_MS= THREADS= LOG= (handed on to the replicas)"
 
@@ -117,6 +118,11 @@ report: build ## Write the report of a sweep anew: make report FOLDER=results/20
 
 bench: install build ## Measure every budget on a cluster of its own, 20 minutes; QUICK=1: the main ones in two
 	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
+
+chaos: install build ## Break everything under load for an hour, and prove that nothing was lost; QUICK=1: four minutes
+	@local/install strace
+	@$(COUPON_LAB_BIN) chaos $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST)) $(if $(WAVES),--waves $(WAVES)) \
+	  $(if $(ONLY),--only $(ONLY)) $(if $(HUNG),--hung-minutes $(HUNG)) $(if $(INTO),--into $(INTO))
 
 verify: $(BEFORE_LOAD) ## Check the tables against every promise; ACKS=FILE compares them with what a run was told
 	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS))

@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod bench;
+pub mod chaos;
 pub mod cluster;
 mod histogram;
 pub mod history;
@@ -20,6 +21,7 @@ mod servers;
 mod stage;
 pub mod strategy;
 pub mod sweep;
+mod table;
 pub mod verify;
 mod wallet;
 

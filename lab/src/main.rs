@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use coupon_lab::cluster::Cluster;
 use coupon_lab::interrupt::Interrupt;
 use coupon_lab::verify::{Report as Verdict, read_acks, verify};
-use coupon_lab::{bench, load, report, sweep};
+use coupon_lab::{bench, chaos, load, report, sweep};
 
 /// Proves what a rush left behind in a local cluster
 #[derive(Parser)]
@@ -37,6 +37,10 @@ enum Command {
     ///
     /// Exit status: 0 all went well, 1 a promise was broken, 2 something could not be measured, 130 interrupted.
     Sweep(Box<sweep::Command>),
+    /// Break parts of a cluster of the laboratory's own under load, and prove that nothing was lost
+    ///
+    /// Exit status: 0 all is well, 1 a promise was broken or a target missed, 2 it could not be found out, 130 interrupted.
+    Chaos(chaos::Command),
     /// Write the report of a sweep anew from what its folder holds
     Report(Report),
 }
@@ -70,6 +74,7 @@ async fn main() -> ExitCode {
         Command::Load(load) => load.run().await.map(|fine| u8::from(!fine)),
         Command::Bench(bench) => measure(&bench).await,
         Command::Sweep(sweep) => walk(&sweep).await,
+        Command::Chaos(chaos) => disturb(&chaos).await,
         Command::Report(arguments) => report::again(&arguments.folder).map(|()| 0),
     };
     match done {
@@ -87,6 +92,10 @@ async fn walk(sweep: &sweep::Command) -> anyhow::Result<u8> {
 
 async fn measure(bench: &bench::Command) -> anyhow::Result<u8> {
     bench.run(&std::env::current_dir()?, Interrupt::watch()?).await
+}
+
+async fn disturb(chaos: &chaos::Command) -> anyhow::Result<u8> {
+    chaos.run(&std::env::current_dir()?, Interrupt::watch()?).await
 }
 
 async fn run(arguments: &Verify) -> anyhow::Result<Verdict> {

@@ -95,6 +95,28 @@ fn every_process() -> anyhow::Result<BTreeMap<u32, Process>> {
     Ok(ids.filter_map(|id| Some((id, process(&fs::read_to_string(format!("/proc/{id}/stat")).ok()?)?))).collect())
 }
 
+/// The processes that a supervisor started, by the names it gave them.
+pub fn supervised(supervisor: u32) -> anyhow::Result<BTreeMap<String, u32>> {
+    let children = every_process()?.into_iter().filter(|(_, it)| it.parent == supervisor);
+    Ok(children.filter_map(|(id, _)| Some((supervised_name(id)?, id))).collect())
+}
+
+/// The supervisor tells each process its name, in the environment. nginx and redis write their titles over that.
+fn supervised_name(pid: u32) -> Option<String> {
+    let title = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).ok()?).into_owned();
+    let folder = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
+    if title.starts_with("nginx: master") {
+        return Some("nginx".to_owned());
+    }
+    if title.contains("redis-server") {
+        // Each node works in a folder of its own, named like it.
+        return Some(folder.file_name()?.to_str()?.to_owned());
+    }
+    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|byte| *byte == 0).filter_map(|it| std::str::from_utf8(it).ok());
+    variables.find_map(|it| it.strip_prefix("SUPERVISOR_PROCESS_NAME=")).map(str::to_owned)
+}
+
 /// Reads `/proc/<pid>/stat`.
 fn process(stat: &str) -> Option<Process> {
     // The name stands in parentheses and may hold anything, more parentheses too.

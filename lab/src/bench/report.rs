@@ -4,40 +4,7 @@ use super::budgets::{Bound, Line, Spread, Verdict};
 use super::plan::Scenario;
 use super::sample::Sample;
 use crate::strategy::Strategy;
-
-/// A table of text: the first column to the left, the others to the right.
-struct Table {
-    rows: Vec<Vec<String>>,
-}
-
-impl Table {
-    fn new<const N: usize>(head: [&str; N]) -> Self {
-        Self { rows: vec![head.map(str::to_owned).to_vec()] }
-    }
-
-    fn row(&mut self, cells: impl Into<Vec<String>>) {
-        self.rows.push(cells.into());
-    }
-
-    fn text(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let mut text = String::new();
-        for row in &self.rows {
-            let pad = |(column, cell): (usize, &String)| match column {
-                0 => format!("{cell:<width$}", width = widths[column]),
-                _ => format!("{cell:>width$}", width = widths[column]),
-            };
-            let cells: Vec<String> = row.iter().enumerate().map(pad).collect();
-            text.push_str(cells.join("  ").trim_end());
-            text.push('\n');
-        }
-        text
-    }
-}
+use crate::table::Table;
 
 /// Everything, in the order in which it matters.
 pub fn text(lines: &[Line], samples: &[Sample], noise: &[String]) -> String {
@@ -65,7 +32,7 @@ fn broken(samples: &[Sample], scenario: &str) -> Option<String> {
 }
 
 fn budgets(lines: &[Line]) -> String {
-    let mut table = Table::new(["budget", "target", "figure", "min", "max", "rounds", "verdict", "stretch"]);
+    let mut table = Table::new(&["budget", "target", "figure", "min", "max", "rounds", "verdict", "stretch"]);
     for line in lines {
         let spread = |value: fn(&Spread) -> f64| line.figure.as_ref().map_or("-".to_owned(), |it| number(value(it)));
         let name = if line.unit.is_empty() { line.name.to_owned() } else { format!("{}, {}", line.name, line.unit) };
@@ -168,7 +135,7 @@ fn strategies(samples: &[Sample]) -> String {
         "Redis each",
         "SQL each",
     ];
-    let mut table = Table::new(head);
+    let mut table = Table::new(&head);
     let mut any = false;
     for strategy in Strategy::ALL {
         let name = if strategy == Strategy::Batched { "issue-200" } else { strategy.name() };
@@ -199,7 +166,7 @@ fn costs(samples: &[Sample]) -> String {
     let mut head = vec!["processor time of an answer, µs"];
     head.extend(PARTS);
     head.push("sum");
-    let mut table = Table { rows: vec![head.into_iter().map(str::to_owned).collect()] };
+    let mut table = Table::new(&head);
     for scenario in scenarios(samples) {
         let good = of(samples, &scenario);
         if good.iter().all(|it| it.cpu_seconds.is_empty()) {
@@ -210,9 +177,9 @@ fn costs(samples: &[Sample]) -> String {
         let mut row = vec![scenario];
         row.extend(parts.iter().map(|part| number(*part)));
         row.push(number(sum));
-        table.rows.push(row);
+        table.row(row);
     }
-    if table.rows.len() > 1 { table.text() } else { String::new() }
+    if table.has_rows() { table.text() } else { String::new() }
 }
 
 /// Each scenario once, in the order in which it was first measured, without the probes.
@@ -241,7 +208,7 @@ fn measurements(samples: &[Sample]) -> String {
         "SQL each",
         "replica MiB",
     ];
-    let mut table = Table::new(head);
+    let mut table = Table::new(&head);
     for scenario in scenarios(samples) {
         let good = of(samples, &scenario);
         let rate = Spread::of(good.iter().map(|it| it.rate));
@@ -288,7 +255,7 @@ mod tests {
 
     #[test]
     fn columns_line_up_whatever_is_in_them() {
-        let mut table = Table::new(["name", "≥"]);
+        let mut table = Table::new(&["name", "≥"]);
         table.row(["a longer name".to_owned(), "1".to_owned()]);
         table.row(["÷".to_owned(), "1,000".to_owned()]);
 

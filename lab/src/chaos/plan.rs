@@ -1,0 +1,211 @@
+//! What a run does, all of it drawn from its seed: the same seed and wave give the same faults and the same crowds.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::fault::Fault;
+
+/// Coupons offered in every wave, and the pieces of each: few, because races happen at the edges of a stock.
+pub const COUPONS: [(&str, u32); 10] = [
+    ("W-1", 1),
+    ("W-2", 3),
+    ("W-3", 5),
+    ("W-4", 8),
+    ("W-5", 10),
+    ("W-6", 12),
+    ("W-7", 15),
+    ("W-8", 20),
+    ("W-9", 30),
+    ("W-10", 50),
+];
+
+/// When a wave's fault begins. Crowds start around that moment.
+const FAULT_AT: Duration = Duration::from_millis(300);
+
+/// One in so many waves has two faults at once.
+const TWO_FAULTS: u32 = 4;
+
+/// Waves before the event's rule changes: a change takes a second.
+const RULE_LASTS: u32 = 7;
+
+/// A wave: every coupon sold from its full stock while something breaks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wave {
+    /// Its place in the run, from 0.
+    pub number: u32,
+    /// What breaks; a second fault begins with the first.
+    pub faults: Vec<Disturbance>,
+    /// One coupon per user over all codes. Nobody here asks for two codes, so the books are the same.
+    pub exclusive: bool,
+    /// Who asks for what.
+    pub crowds: Vec<Crowd>,
+}
+
+/// A fault with what was drawn for it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Disturbance {
+    /// What breaks.
+    pub fault: Fault,
+    /// When it begins, from the start of the wave.
+    pub at: Duration,
+    /// How long it lasts, where that is ours to choose.
+    pub lasts: Duration,
+    /// Which one of several equal parts it hits, and at which step: taken modulo what there is.
+    pub pick: u32,
+}
+
+/// Those who want one coupon.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Crowd {
+    /// Which one.
+    pub code: &'static str,
+    /// In no particular order.
+    pub users: Vec<User>,
+}
+
+/// One user: asks until the answer is final.
+#[derive(Clone, Debug, PartialEq)]
+pub struct User {
+    /// Unique in the wave.
+    pub name: String,
+    /// When the first attempt begins, from the start of the wave.
+    pub starts: Duration,
+    /// How.
+    pub habit: Habit,
+    /// For the pauses between attempts.
+    pub seed: u64,
+}
+
+/// How a user asks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Habit {
+    /// Once, and again while the answer is not final.
+    Plain,
+    /// Twice at the same time with the same key.
+    DoubleClick,
+    /// The first attempt is dropped after this time, answered or not.
+    HangUp(Duration),
+    /// Once more with another key when the first has its answer.
+    Greedy,
+}
+
+/// The waves from `first` on. Every fault comes once before any comes again.
+pub fn waves(seed: u64, faults: &[Fault], first: u32, count: u32) -> impl Iterator<Item = Wave> {
+    (first..first.saturating_add(count)).map(move |number| wave(seed, faults, number))
+}
+
+fn wave(seed: u64, faults: &[Fault], number: u32) -> Wave {
+    let size = u32::try_from(faults.len()).unwrap_or(u32::MAX);
+    let mut order: Vec<Fault> = faults.to_vec();
+    rng(seed, u64::from(number / size) << 32).shuffle(&mut order);
+    let mut rng = rng(seed, u64::from(number));
+    let first = disturbance(order[(number % size) as usize], &mut rng);
+    let mut wave = Wave { number, faults: vec![first], exclusive: (number / RULE_LASTS) % 2 == 1, crowds: Vec::new() };
+    if rng.u32(..TWO_FAULTS) == 0 {
+        let second = disturbance(faults[rng.usize(..faults.len())], &mut rng);
+        if first.fault.goes_with(second.fault) {
+            wave.faults.push(second);
+        }
+    }
+    let hang_ups = wave.faults.iter().any(|it| it.fault == Fault::ClientsHangUp);
+    wave.crowds = COUPONS.iter().map(|(code, pieces)| crowd(code, *pieces, hang_ups, first, &mut rng)).collect();
+    wave
+}
+
+fn disturbance(fault: Fault, rng: &mut Rng) -> Disturbance {
+    let (shortest, longest) = fault.lasts();
+    Disturbance { fault, at: FAULT_AT, lasts: between(shortest, longest, rng), pick: rng.u32(..) }
+}
+
+/// Three to six times as many users as pieces. Most crowds start within some milliseconds of the fault, so that it meets
+/// orders at every stage of their way; the others ask while it lasts.
+fn crowd(code: &'static str, pieces: u32, hang_ups: bool, fault: Disturbance, rng: &mut Rng) -> Crowd {
+    let starts = if rng.u32(..10) < 6 {
+        between(fault.at.saturating_sub(ms(60)), fault.at + ms(40), rng)
+    } else {
+        between(fault.at, fault.at + fault.lasts, rng)
+    };
+    let spread = if rng.bool() { Duration::ZERO } else { ms(rng.u64(1..800)) };
+    let count = rng.u32(pieces * 3..=pieces * 6);
+    let user = |number: u32| User {
+        name: format!("{code}-{number}"),
+        starts: starts + spread.mul_f64(rng.f64()),
+        habit: habit(hang_ups, rng),
+        seed: rng.u64(..),
+    };
+    Crowd { code, users: (1..=count).map(user).collect() }
+}
+
+fn habit(hang_ups: bool, rng: &mut Rng) -> Habit {
+    let hang_up = |rng: &mut Rng| Habit::HangUp(Duration::from_micros(rng.u64(..30_000)));
+    match rng.u32(..10) {
+        0 => hang_up(rng),
+        1 => Habit::DoubleClick,
+        2 => Habit::Greedy,
+        _ if hang_ups => hang_up(rng),
+        _ => Habit::Plain,
+    }
+}
+
+/// A generator for one part of the plan, which does not change when another part draws more or less.
+fn rng(seed: u64, part: u64) -> Rng {
+    Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ part)
+}
+
+fn between(low: Duration, high: Duration, rng: &mut Rng) -> Duration {
+    low + high.saturating_sub(low).mul_f64(rng.f64())
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_wave_wherever_a_run_begins() {
+        let whole: Vec<_> = waves(7, &Fault::ALL, 0, 30).collect();
+        let replayed: Vec<_> = waves(7, &Fault::ALL, 20, 1).collect();
+        let other: Vec<_> = waves(8, &Fault::ALL, 20, 1).collect();
+
+        assert_eq!(whole[20], replayed[0]);
+        assert_ne!(replayed, other);
+    }
+
+    #[test]
+    fn every_fault_comes_once_before_any_comes_again() {
+        let size = Fault::ALL.len();
+        let count = u32::try_from(3 * size).unwrap();
+        let firsts: Vec<_> = waves(1, &Fault::ALL, 0, count).map(|wave| wave.faults[0].fault).collect();
+
+        for block in firsts.chunks(size) {
+            assert_eq!(block.iter().collect::<HashSet<_>>().len(), size);
+        }
+    }
+
+    #[test]
+    fn every_stock_is_wanted_by_more_users_than_it_has_pieces_and_each_wants_one_code() {
+        for wave in waves(3, &Fault::ALL, 0, 50) {
+            let names: Vec<_> = wave.crowds.iter().flat_map(|crowd| &crowd.users).map(|user| &user.name).collect();
+            assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
+            for (crowd, (code, pieces)) in wave.crowds.iter().zip(COUPONS) {
+                assert_eq!(crowd.code, code);
+                assert!(crowd.users.len() >= 3 * pieces as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn faults_that_need_the_same_part_do_not_meet() {
+        for wave in waves(5, &Fault::ALL, 0, 500) {
+            if let [first, second] = wave.faults[..] {
+                assert!(first.fault.goes_with(second.fault), "{wave:?}");
+            }
+        }
+    }
+}

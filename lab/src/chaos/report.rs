@@ -1,0 +1,147 @@
+//! What a person reads at the end of a run: one row a fault, then the targets.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::fault::Fault;
+use super::hung::Hung;
+use super::tally::{Answers, Tally};
+use crate::table::Table;
+
+/// Seconds that the others may stall after a replica's death: the lock's time to live and one second.
+const STALL_MAX: f64 = 2.5;
+/// Seconds from the moment at which a restarted database takes connections to the answer of the last who waited.
+const RECOVERY_MAX: f64 = 3.0;
+/// Coupons that an hour's run sells.
+const COUPONS_MIN: usize = 2_000;
+/// The row of waves in which two parts broke.
+const TWO: &str = "two at once";
+
+/// One thing that was asked of a run.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// What.
+    pub name: &'static str,
+    /// At most, or for coupons at least, so much.
+    pub bound: f64,
+    /// What was seen.
+    pub figure: f64,
+    /// Whether that will do.
+    pub met: bool,
+}
+
+/// All waves with the same fault.
+#[derive(Default)]
+struct Row {
+    waves: usize,
+    coupons: usize,
+    issued: usize,
+    answers: Answers,
+    longest_wait: f64,
+    after_fault: f64,
+    violations: usize,
+}
+
+impl Row {
+    fn add(&mut self, tally: &Tally) {
+        self.waves += 1;
+        self.coupons += tally.coupons;
+        self.issued += tally.issued;
+        self.answers = self.answers.and(tally.answers);
+        self.longest_wait = self.longest_wait.max(tally.longest_wait);
+        self.after_fault = self.after_fault.max(tally.after_fault);
+        self.violations += tally.violations();
+    }
+
+    fn cells(&self, name: &str) -> Vec<String> {
+        let Answers { issued, already_issued, sold_out, retryable, nothing, other } = self.answers;
+        let counts =
+            [self.waves, self.coupons, self.issued, issued, already_issued, sold_out, retryable, nothing, other];
+        let mut cells = vec![name.to_owned()];
+        cells.extend(counts.map(|count| count.to_string()));
+        cells.extend([self.longest_wait, self.after_fault].map(|seconds| format!("{seconds:.2}")));
+        cells.push(self.violations.to_string());
+        cells
+    }
+}
+
+/// What was asked of a whole run. Times are judged in waves with one fault, for two may well take longer.
+pub fn targets(tallies: &[Tally], hung: Option<&Hung>) -> Vec<Target> {
+    let coupons: usize = tallies.iter().map(|tally| tally.coupons).sum();
+    let violations: usize = tallies.iter().map(Tally::violations).sum();
+    let longest = |faults: &[Fault], seconds: fn(&Tally) -> f64| {
+        let alone = tallies.iter().filter(|tally| matches!(tally.faults[..], [name] if named(faults, name)));
+        alone.map(seconds).fold(0.0, f64::max)
+    };
+    let deaths = [Fault::ReplicaKilled, Fault::ReplicaKilledAtAStep];
+    let most = |name, figure, bound| Target { name, bound, figure, met: figure <= bound };
+    #[expect(clippy::cast_precision_loss, reason = "counts of one run")]
+    let mut targets = vec![
+        most("broken promises", violations as f64, 0.0),
+        Target {
+            name: "coupons sold out, at least",
+            bound: COUPONS_MIN as f64,
+            figure: coupons as f64,
+            met: coupons >= COUPONS_MIN,
+        },
+        most("longest wait when a replica died, s", longest(&deaths, |tally| tally.longest_wait), STALL_MAX),
+        most(
+            "wait after a restarted database greeted, s",
+            longest(&[Fault::DatabaseKilled], |it| it.after_fault),
+            RECOVERY_MAX,
+        ),
+    ];
+    targets.extend(hung.map(Hung::target));
+    targets
+}
+
+fn named(faults: &[Fault], name: &str) -> bool {
+    faults.iter().any(|fault| fault.name() == name)
+}
+
+/// The table and what follows from it.
+pub fn text(tallies: &[Tally], targets: &[Target], hung: Option<&Hung>) -> String {
+    let mut parts = vec![faults(tallies)];
+    parts.extend(hung.map(|hung| format!("{hung}\n")));
+    let mut table = Table::new(&["target", "bound", "figure", "verdict"]);
+    for Target { name, bound, figure, met } in targets {
+        let verdict = if *met { "met" } else { "MISSED" };
+        table.row([(*name).to_owned(), format!("{bound}"), format!("{figure:.2}"), verdict.to_owned()]);
+    }
+    parts.push(table.text());
+    parts.join("\n")
+}
+
+fn faults(tallies: &[Tally]) -> String {
+    let head = [
+        "fault",
+        "waves",
+        "coupons",
+        "pieces",
+        "200/201",
+        "409",
+        "410",
+        "503",
+        "none",
+        "other",
+        "longest wait, s",
+        "after the fault, s",
+        "violations",
+    ];
+    let (mut rows, mut all): (BTreeMap<&str, Row>, Row) = (BTreeMap::new(), Row::default());
+    for tally in tallies {
+        let name = if let [name] = tally.faults[..] { name } else { TWO };
+        rows.entry(name).or_default().add(tally);
+        all.add(tally);
+    }
+    let mut table = Table::new(&head);
+    for name in Fault::ALL.map(Fault::name).into_iter().chain([TWO]) {
+        if let Some(row) = rows.get(name) {
+            table.row(row.cells(name));
+        }
+    }
+    table.row(all.cells("all"));
+    table.text()
+}

@@ -1,0 +1,344 @@
+//! Breaks a part of the running cluster, and puts it right again: when the time is over, and also when it is interrupted.
+
+#![expect(clippy::disallowed_methods, reason = "this is where the laboratory's SQL lives")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use fastrand::Rng;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use redis::aio::MultiplexedConnection;
+use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::fault::Fault;
+use super::plan::Disturbance;
+use crate::cluster::Cluster;
+use crate::cluster::private::Private;
+use crate::processes::supervised;
+use crate::script;
+
+/// Between two killed connections.
+const KILL_EVERY: Duration = Duration::from_millis(30);
+/// Between two looks at a part that is on its way back.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Between two reloads.
+const RELOAD_EVERY: Duration = Duration::from_millis(250);
+/// How long a killed part may take to come back; a database recovers within some seconds.
+const BACK_WITHIN: Duration = Duration::from_mins(1);
+/// Before the fault is due: a tracer stops every thread it takes hold of, so it comes while all is quiet.
+const TRACE_AHEAD: Duration = Duration::from_millis(200);
+/// A replica sends about a hundred packets in a wave; a step is one of the first so many.
+const STEPS: u32 = 80;
+/// What a packet leaves by.
+const SENDS: &str = "sendto,sendmsg,write,writev";
+/// The least that both servers accept.
+const CONNECTIONS_LEAST: u32 = 10;
+
+/// The cluster under attack.
+pub struct Scene<'a> {
+    root: &'a Path,
+    private: &'a Private,
+    cluster: Cluster,
+    /// Where the supervisor's own process id is written.
+    supervisor: std::path::PathBuf,
+}
+
+impl<'a> Scene<'a> {
+    /// The cluster as it is now.
+    pub fn new(root: &'a Path, private: &'a Private) -> anyhow::Result<Self> {
+        let supervisor = private.file().with_file_name("supervisord.pid");
+        Ok(Self { root, private, cluster: private.cluster()?, supervisor })
+    }
+
+    /// Waits until the fault is due after `began`, breaks something, mends it. Returns the moment at which it was mended.
+    pub async fn strike(&self, disturbance: Disturbance, began: Instant) -> anyhow::Result<Instant> {
+        let due = began + disturbance.at;
+        let work = self.breaks(disturbance, due);
+        work.await.with_context(|| format!("cannot strike with {}", disturbance.fault))?;
+        Ok(Instant::now())
+    }
+
+    async fn breaks(&self, disturbance: Disturbance, due: Instant) -> anyhow::Result<()> {
+        let Disturbance { fault, lasts, pick, .. } = disturbance;
+        if fault == Fault::ReplicaKilledAtAStep || fault == Fault::ReplicaFrozenAtAStep {
+            return self.at_a_step(disturbance, due).await;
+        }
+        if fault == Fault::DiskSlow {
+            sleep_until(ahead(due).into()).await;
+            let tracer = Tracer::start(self.pid("mysql")?, "fsync,fdatasync", "delay_enter=100000")?;
+            sleep_until((due + lasts).into()).await;
+            return tracer.end().await;
+        }
+        sleep_until(due.into()).await;
+        match fault {
+            Fault::Nothing | Fault::ClientsHangUp => sleep(lasts).await,
+            Fault::ReplicaKilled => self.kill(&[self.one("replica-", pick)?]).await?,
+            Fault::EveryReplicaKilled => self.kill(&self.all("replica-")?).await?,
+            Fault::ReplicaFrozen => freeze(&[self.pid(&self.one("replica-", pick)?)?], lasts).await?,
+            Fault::RedisHung => freeze(&[self.pid(&self.one("redis-", pick)?)?], lasts).await?,
+            Fault::RedisMajorityHung => freeze(&self.majority_of_redis(pick)?, lasts).await?,
+            Fault::RedisKilled => self.kill(&[self.one("redis-", pick)?]).await?,
+            Fault::EveryRedisKilled => self.kill(&self.all("redis-")?).await?,
+            Fault::LocksVanish => self.delete_locks(due + lasts).await?,
+            Fault::ConnectionsKilled => self.kill_connections(due + lasts, pick).await?,
+            Fault::DatabaseHung => freeze(&[self.pid("mysql")?], lasts).await?,
+            Fault::DatabaseKilled => self.kill(&["mysql".to_owned()]).await?,
+            Fault::ConnectionsExhausted => self.exhaust_connections(lasts).await?,
+            Fault::NginxReloaded => self.reload(due + lasts).await?,
+            Fault::ReplicasScaled => self.scale(pick).await?,
+            Fault::ReplicaKilledAtAStep | Fault::ReplicaFrozenAtAStep | Fault::DiskSlow => unreachable!("see above"),
+        }
+        Ok(())
+    }
+
+    /// Kills these parts; the supervisor starts them again, and this returns when they serve.
+    async fn kill(&self, names: &[String]) -> anyhow::Result<()> {
+        for name in names {
+            send(self.pid(name)?, Signal::SIGKILL)?;
+        }
+        for name in names {
+            self.until_back(name).await?;
+        }
+        Ok(())
+    }
+
+    async fn at_a_step(&self, disturbance: Disturbance, due: Instant) -> anyhow::Result<()> {
+        let Disturbance { fault, lasts, pick, .. } = disturbance;
+        let (name, step) = (self.one("replica-", pick)?, 1 + (pick / 16) % STEPS);
+        let (pid, frozen) = (self.pid(&name)?, fault == Fault::ReplicaFrozenAtAStep);
+        let signal = if frozen { "SIGSTOP" } else { "SIGKILL" };
+        sleep_until(ahead(due).into()).await;
+        let tracer = Tracer::start(pid, SENDS, &format!("signal={signal}:when={step}"))?;
+        // Goes on again whatever happens to us.
+        let stopped = frozen.then(|| Frozen(vec![pid]));
+        sleep_until((due + lasts).into()).await;
+        tracer.end().await?;
+        drop(stopped);
+        self.until_back(&name).await
+    }
+
+    async fn delete_locks(&self, until: Instant) -> anyhow::Result<()> {
+        let mut nodes = Vec::new();
+        for node in &self.cluster.redis {
+            nodes.push(redis::Client::open(node.url.as_str())?.get_multiplexed_async_connection().await?);
+        }
+        while Instant::now() < until {
+            for node in &mut nodes {
+                delete_locks(node).await?;
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+        Ok(())
+    }
+
+    async fn kill_connections(&self, until: Instant, pick: u32) -> anyhow::Result<()> {
+        let (mut database, mut rng) = (self.cluster.connect().await?, Rng::with_seed(u64::from(pick)));
+        while Instant::now() < until {
+            let ids = service_connections(&mut database).await?;
+            if let Some(id) = rng.choice(ids) {
+                // It may have gone meanwhile.
+                let _ = sqlx::raw_sql(AssertSqlSafe(format!("KILL {id}"))).execute(&mut database).await;
+            }
+            sleep(KILL_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Takes all connections that the database gives out, and closes the service's own.
+    async fn exhaust_connections(&self, lasts: Duration) -> anyhow::Result<()> {
+        let mut database = self.cluster.connect().await?;
+        let allowed: u32 =
+            sqlx::query_scalar("SELECT CAST(@@GLOBAL.max_connections AS UNSIGNED)").fetch_one(&mut database).await?;
+        set_connections(&mut database, CONNECTIONS_LEAST).await?;
+        let taken = async {
+            let mut taken = Vec::new();
+            for id in service_connections(&mut database).await? {
+                let _ = sqlx::raw_sql(AssertSqlSafe(format!("KILL {id}"))).execute(&mut database).await;
+            }
+            // The last one is refused; who may do everything has one more connection than the others.
+            while let Ok(Ok(connection)) = timeout(Duration::from_secs(1), self.cluster.connect()).await {
+                taken.push(connection);
+                ensure!(taken.len() <= CONNECTIONS_LEAST as usize + 1, "the database does not refuse connections");
+            }
+            sleep(lasts).await;
+            anyhow::Ok(taken)
+        };
+        let taken = taken.await;
+        set_connections(&mut database, allowed).await?;
+        for connection in taken? {
+            connection.close().await?;
+        }
+        Ok(())
+    }
+
+    async fn reload(&self, until: Instant) -> anyhow::Result<()> {
+        while Instant::now() < until {
+            send(self.pid("nginx")?, Signal::SIGHUP)?;
+            sleep(RELOAD_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// One replica more or one fewer, and back.
+    async fn scale(&self, pick: u32) -> anyhow::Result<()> {
+        let usual = u32::try_from(self.cluster.replicas.len())?;
+        let other = if pick.is_multiple_of(2) { usual + 1 } else { usual - 1 };
+        for replicas in [other, usual] {
+            let mut environment = self.private.environment();
+            environment.insert("REPLICAS".to_owned(), replicas.to_string());
+            script::run(self.root, &["local/cluster", "scale"], &environment, None).await?.must("scale")?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a killed part serves again.
+    async fn until_back(&self, name: &str) -> anyhow::Result<()> {
+        let deadline = Instant::now() + BACK_WITHIN;
+        while !self.serves(name).await {
+            ensure!(Instant::now() < deadline, "{name} did not come back within {BACK_WITHIN:?}");
+            sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    async fn serves(&self, name: &str) -> bool {
+        match self.address(name) {
+            Some(address) if name == "mysql" => greets(&address).await,
+            Some(address) => TcpStream::connect(address).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// `host:port` of a part.
+    fn address(&self, name: &str) -> Option<String> {
+        let url = if name == "mysql" {
+            self.cluster.mysql.as_ref()?.url.rsplit_once('@')?.1
+        } else if let Some(number) = name.strip_prefix("redis-") {
+            self.cluster.redis.get(number.parse::<usize>().ok()?.checked_sub(1)?)?.url.rsplit_once("//")?.1
+        } else {
+            self.cluster.replicas.iter().find(|replica| replica.name == name)?.url.rsplit_once("//")?.1
+        };
+        Some(url.split('/').next()?.to_owned())
+    }
+
+    /// The parts of one kind, in the order of their numbers.
+    fn all(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
+        let names: Vec<_> = self.pids()?.into_keys().filter(|name| name.starts_with(prefix)).collect();
+        ensure!(!names.is_empty(), "no {prefix} runs");
+        Ok(names)
+    }
+
+    fn one(&self, prefix: &str, pick: u32) -> anyhow::Result<String> {
+        let mut names = self.all(prefix)?;
+        Ok(names.swap_remove(pick as usize % names.len()))
+    }
+
+    fn majority_of_redis(&self, pick: u32) -> anyhow::Result<Vec<Pid>> {
+        let mut names = self.all("redis-")?;
+        let (all, first) = (names.len(), pick as usize % names.len());
+        names.rotate_left(first);
+        names[..=(all / 2)].iter().map(|name| self.pid(name)).collect()
+    }
+
+    fn pid(&self, name: &str) -> anyhow::Result<Pid> {
+        let pid = self.pids()?.get(name).copied().with_context(|| format!("{name} does not run"))?;
+        Ok(Pid::from_raw(i32::try_from(pid)?))
+    }
+
+    fn pids(&self) -> anyhow::Result<BTreeMap<String, u32>> {
+        let text = std::fs::read_to_string(&self.supervisor).context("the cluster has no supervisor")?;
+        supervised(text.trim().parse()?)
+    }
+}
+
+/// When a tracer has to come for a fault that is due then.
+fn ahead(due: Instant) -> Instant {
+    due.checked_sub(TRACE_AHEAD).unwrap_or(due)
+}
+
+async fn delete_locks(node: &mut MultiplexedConnection) -> anyhow::Result<()> {
+    let keys: Vec<String> = redis::cmd("KEYS").arg("*lock:*").query_async(node).await?;
+    if !keys.is_empty() {
+        redis::cmd("DEL").arg(keys).query_async::<()>(node).await?;
+    }
+    Ok(())
+}
+
+async fn service_connections(database: &mut MySqlConnection) -> anyhow::Result<Vec<u64>> {
+    let list = "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist WHERE user = 'coupon'";
+    Ok(sqlx::query_scalar(list).fetch_all(database).await?)
+}
+
+async fn set_connections(database: &mut MySqlConnection, most: u32) -> anyhow::Result<()> {
+    let set = AssertSqlSafe(format!("SET GLOBAL max_connections = {most}"));
+    sqlx::raw_sql(set).execute(database).await.context("cannot change max_connections").map(drop)
+}
+
+/// Whether a database speaks first, as one does that takes connections.
+async fn greets(address: &str) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+    let mut greeting = [0; 5];
+    // The fifth byte is the protocol's version; a refusal has another one there.
+    matches!(timeout(Duration::from_secs(1), stream.read_exact(&mut greeting)).await, Ok(Ok(_))) && greeting[4] == 10
+}
+
+/// Stops processes for a while.
+async fn freeze(pids: &[Pid], lasts: Duration) -> anyhow::Result<()> {
+    let frozen = Frozen(pids.to_vec());
+    for pid in &frozen.0 {
+        send(*pid, Signal::SIGSTOP)?;
+    }
+    sleep(lasts).await;
+    Ok(())
+}
+
+/// Processes that go on when this is dropped.
+struct Frozen(Vec<Pid>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            // One that has ended needs it no more.
+            let _ = send(*pid, Signal::SIGCONT);
+        }
+    }
+}
+
+fn send(pid: Pid, signal: Signal) -> anyhow::Result<()> {
+    kill(pid, signal).with_context(|| format!("cannot send {signal} to process {pid}"))
+}
+
+/// strace with a fault to inject. Dropped, it is killed, and the kernel lets go of what it traced.
+struct Tracer(Child);
+
+impl Tracer {
+    fn start(pid: Pid, calls: &str, fault: &str) -> anyhow::Result<Self> {
+        let child = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string()])
+            .args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{fault}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot run strace; `make chaos` installs it")?;
+        Ok(Self(child))
+    }
+
+    async fn end(mut self) -> anyhow::Result<()> {
+        if let Some(id) = self.0.id() {
+            // It has ended by itself when what it traced has.
+            let _ = send(Pid::from_raw(i32::try_from(id)?), Signal::SIGTERM);
+        }
+        self.0.wait().await?;
+        Ok(())
+    }
+}

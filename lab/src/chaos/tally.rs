@@ -1,0 +1,162 @@
+//! What one wave came to, in figures.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::plan::Wave;
+use crate::history::{Attempt, Told};
+use crate::verify::Finding;
+
+/// What one wave came to.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tally {
+    /// Its place in the run.
+    pub wave: u32,
+    /// What broke.
+    pub faults: Vec<&'static str>,
+    /// Coupons that were sold from their full stock.
+    pub coupons: usize,
+    /// Users who asked.
+    pub users: usize,
+    /// Pieces that were issued.
+    pub issued: usize,
+    /// Attempts by what their clients were told.
+    pub answers: Answers,
+    /// Seconds from a wish's first attempt to its final answer, at most.
+    pub longest_wait: f64,
+    /// Seconds from the end of the fault to the final answer of the last who waited then.
+    pub after_fault: f64,
+    /// Every broken promise.
+    pub findings: Vec<Finding>,
+}
+
+/// Attempts by what their clients were told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answers {
+    /// 201 and 200.
+    pub issued: usize,
+    /// 409.
+    pub already_issued: usize,
+    /// 410.
+    pub sold_out: usize,
+    /// 503.
+    pub retryable: usize,
+    /// No answer.
+    pub nothing: usize,
+    /// Anything else.
+    pub other: usize,
+}
+
+impl Answers {
+    fn count(attempts: &[Attempt]) -> Self {
+        let mut answers = Self::default();
+        for attempt in attempts {
+            *match attempt.told {
+                Told::Issued(_) => &mut answers.issued,
+                Told::AlreadyIssued(_) => &mut answers.already_issued,
+                Told::SoldOut => &mut answers.sold_out,
+                Told::Retryable => &mut answers.retryable,
+                Told::Nothing => &mut answers.nothing,
+                Told::Refused { .. } => &mut answers.other,
+            } += 1;
+        }
+        answers
+    }
+
+    /// Those of both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            issued: self.issued + other.issued,
+            already_issued: self.already_issued + other.already_issued,
+            sold_out: self.sold_out + other.sold_out,
+            retryable: self.retryable + other.retryable,
+            nothing: self.nothing + other.nothing,
+            other: self.other + other.other,
+        }
+    }
+}
+
+impl Tally {
+    /// `mended`: when the last fault was over, from the start of the wave.
+    pub fn new(wave: &Wave, attempts: &[Attempt], mended: Duration, issued: usize, findings: Vec<Finding>) -> Self {
+        let (longest_wait, after_fault) = waits(attempts, mended);
+        Self {
+            wave: wave.number,
+            faults: wave.faults.iter().map(|it| it.fault.name()).collect(),
+            coupons: wave.crowds.len(),
+            users: wave.crowds.iter().map(|crowd| crowd.users.len()).sum(),
+            issued,
+            answers: Answers::count(attempts),
+            longest_wait,
+            after_fault,
+            findings,
+        }
+    }
+
+    /// Broken promises.
+    pub fn violations(&self) -> usize {
+        self.findings.iter().map(|finding| finding.count).sum()
+    }
+}
+
+/// The longest time from the first attempt of a wish to its final answer, and from `mended` for those who waited then; in
+/// seconds. A wish without a final answer waits to the end of its last attempt.
+#[expect(clippy::cast_precision_loss, reason = "microseconds of a minute")]
+fn waits(attempts: &[Attempt], mended: Duration) -> (f64, f64) {
+    let mended = u64::try_from(mended.as_micros()).unwrap_or(u64::MAX);
+    let mut wishes: BTreeMap<_, (u64, Option<u64>, u64)> = BTreeMap::new();
+    for attempt in attempts {
+        let wish = (attempt.user.as_str(), attempt.code.as_str(), attempt.key.as_str());
+        let (asked, settled, last) = wishes.entry(wish).or_insert((attempt.asked, None, attempt.answered));
+        *asked = (*asked).min(attempt.asked);
+        *last = (*last).max(attempt.answered);
+        if attempt.told.is_final() {
+            *settled = Some(settled.map_or(attempt.answered, |before| before.min(attempt.answered)));
+        }
+    }
+    let (mut longest, mut after) = (0, 0);
+    for (asked, settled, last) in wishes.into_values() {
+        let settled = settled.unwrap_or(last);
+        longest = longest.max(settled - asked);
+        if asked < mended {
+            after = after.max(settled.saturating_sub(mended));
+        }
+    }
+    (longest as f64 / 1e6, after as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt(user: &str, asked: u64, answered: u64, told: Told) -> Attempt {
+        let (user, code, key) = (user.to_owned(), "A".to_owned(), "k".to_owned());
+        Attempt { user, code, round: 1, key, asked, answered, told }
+    }
+
+    #[test]
+    fn a_wait_is_from_the_first_attempt_to_the_first_final_answer() {
+        let attempts = [
+            attempt("u-1", 1_000_000, 2_000_000, Told::Nothing),
+            attempt("u-1", 2_100_000, 4_000_000, Told::SoldOut),
+            attempt("u-1", 2_100_000, 9_000_000, Told::SoldOut),
+            attempt("u-2", 5_000_000, 5_500_000, Told::SoldOut),
+        ];
+
+        let (longest, after) = waits(&attempts, Duration::from_millis(3_500));
+
+        assert_eq!((longest, after), (3.0, 0.5));
+    }
+
+    #[test]
+    fn whoever_never_had_a_final_answer_waited_to_the_end() {
+        let attempts =
+            [attempt("u-1", 0, 1_000_000, Told::Nothing), attempt("u-1", 1_000_000, 8_000_000, Told::Retryable)];
+
+        assert_eq!(waits(&attempts, Duration::ZERO), (8.0, 0.0));
+    }
+}
