@@ -118,8 +118,8 @@ report: build ## Write the report of a sweep anew: make report FOLDER=results/20
 bench: install build ## Measure every budget on a cluster of its own, 20 minutes; QUICK=1: the main ones in two
 	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
 
-verify: $(BEFORE_LOAD) ## Check the tables against every promise; ACKS=FILE compares them with what a run was told
-	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS))
+verify: $(BEFORE_LOAD) ## Check the tables against every promise; ACKS=FILE and HISTORY=FILE against what clients were told, too
+	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS)) $(if $(HISTORY),--history $(HISTORY))
 
 dashboards: install ## Write grafana/dashboards/ anew from grafana/*.py
 	@.cluster/venv/bin/python grafana/generate.py
