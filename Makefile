@@ -124,8 +124,8 @@ chaos: install build ## Break everything under load for an hour, and prove that 
 	@$(COUPON_LAB_BIN) chaos $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST)) $(if $(WAVES),--waves $(WAVES)) \
 	  $(if $(ONLY),--only $(ONLY)) $(if $(HUNG),--hung-minutes $(HUNG)) $(if $(INTO),--into $(INTO))
 
-verify: $(BEFORE_LOAD) ## Check the tables against every promise; ACKS=FILE compares them with what a run was told
-	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS))
+verify: $(BEFORE_LOAD) ## Check the tables against every promise; ACKS=FILE and HISTORY=FILE against what clients were told, too
+	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS)) $(if $(HISTORY),--history $(HISTORY))
 
 dashboards: install ## Write grafana/dashboards/ anew from grafana/*.py
 	@.cluster/venv/bin/python grafana/generate.py

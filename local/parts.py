@@ -107,7 +107,7 @@ def render_nginx(settings: Settings, names: list) -> None:
     Only live replicas may be listed: to `least_conn` a dead one always looks like the least busy.
     """
     folder = settings.home / "nginx"
-    servers = [f"server 127.0.0.1:{settings.replica_port + number_of(name)} max_fails=3 fail_timeout=5s;" for name in names]
+    servers = [f"server 127.0.0.1:{settings.replica_port + number_of(name)} max_fails=3 fail_timeout=1s;" for name in names]
     for name in ("nginx.conf", "lab.conf"):
         write(folder / name, (ROOT / "nginx" / name).read_text())
     write(folder / "runtime" / "process.conf", nginx_process(settings))

@@ -67,6 +67,14 @@ impl Told {
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Retryable | Self::Nothing)
     }
+
+    /// The entry that was told: the request's own, or the one that the user holds by another.
+    pub fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Issued(entry) | Self::AlreadyIssued(entry) => Some(entry),
+            _ => None,
+        }
+    }
 }
 
 /// Reads a file with one attempt a line. Anything else in it is an error: evidence must not get lost silently.

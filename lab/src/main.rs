@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use coupon_lab::cluster::Cluster;
 use coupon_lab::interrupt::Interrupt;
-use coupon_lab::verify::{Report as Verdict, read_acks, verify};
-use coupon_lab::{bench, chaos, load, report, sweep};
+use coupon_lab::verify::{Report as Verdict, read_acks, verify, verify_all};
+use coupon_lab::{bench, chaos, history, load, report, sweep};
 
 /// Proves what a rush left behind in a local cluster
 #[derive(Parser)]
@@ -53,6 +54,12 @@ struct Verify {
     /// What clients were answered: the file that `k6 run --console-output` wrote, or one wallet entry a line
     #[arg(long, value_name = "FILE")]
     acks: Option<PathBuf>,
+    /// Every attempt of every client, as `lab chaos` writes it: one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Longest that an answer in the history may take: the deadline and a second
+    #[arg(long, value_name = "SECONDS", default_value_t = 6.0)]
+    patience: f64,
     /// Stock that is left at an open coupon counts as broken
     #[arg(long)]
     expect_sold_out: bool,
@@ -102,7 +109,14 @@ async fn run(arguments: &Verify) -> anyhow::Result<Verdict> {
     let mut connection = Cluster::read(&arguments.cluster)?.connect().await?;
     // Before the snapshot: what a client knows by now must be in it.
     let acks = arguments.acks.as_deref().map(read_acks).transpose()?;
-    let mut report = verify(&mut connection, acks.as_deref()).await?;
+    let history = arguments.history.as_deref().map(history::read).transpose()?;
+    let mut report = match history {
+        Some(attempts) => {
+            let patience = Duration::try_from_secs_f64(arguments.patience).context("--patience is no time")?;
+            verify_all(&mut connection, &acks.unwrap_or_default(), &attempts, patience).await?
+        }
+        None => verify(&mut connection, acks.as_deref()).await?,
+    };
     if arguments.expect_sold_out {
         report.expect_sold_out();
     }

@@ -4,16 +4,20 @@
 #![expect(clippy::disallowed_methods, reason = "this is where the laboratory's SQL lives")]
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::{FromRow, MySqlConnection};
 
+use crate::history::Attempt;
+
 mod acks;
+mod history;
 mod report;
 mod rules;
 
 pub use acks::{Ack, read_acks};
-pub use report::{Acknowledged, CouponReport, Finding, Kind, Report};
+pub use report::{Acknowledged, CouponReport, Finding, Heard, Kind, Report};
 use rules::judge;
 
 /// A level below would ignore the snapshot, and the session's default may be one.
@@ -31,14 +35,48 @@ const HOLDINGS: &str = "SELECT round, scope, user_id, coupon_id, serial, request
 /// `acks` are the entries that clients were answered with 201 or 200; `None` skips the rules about them. Repeating is
 /// safe: everything is read in one read-only transaction. A caller that drops the future must close the connection.
 pub async fn verify(connection: &mut MySqlConnection, acks: Option<&[Ack]>) -> anyhow::Result<Report> {
+    let tables = snapshot(connection, acks.unwrap_or_default().iter().map(|ack| ack.round)).await?;
+    Ok(judge(&tables, acks))
+}
+
+/// Judges the current round as [`verify`] does, and the tables of every round in `attempts` against all that clients asked
+/// and were answered. `patience` is the longest that an answer may take.
+///
+/// The history must be whole: every attempt at the codes that it names, with nobody topping up, closing or resetting
+/// meanwhile. Rules about stock and about everybody's final answer hold for the current round only.
+pub async fn verify_history(
+    connection: &mut MySqlConnection,
+    attempts: &[Attempt],
+    patience: Duration,
+) -> anyhow::Result<Report> {
+    verify_all(connection, &[], attempts, patience).await
+}
+
+/// Judges the tables against both: a history, and what other clients were promised.
+pub async fn verify_all(
+    connection: &mut MySqlConnection,
+    acks: &[Ack],
+    attempts: &[Attempt],
+    patience: Duration,
+) -> anyhow::Result<Report> {
+    let mut all = acks.to_vec();
+    all.extend(history::acks(attempts));
+    let rounds = all.iter().map(|ack| ack.round).chain(attempts.iter().map(|attempt| attempt.round));
+    let tables = snapshot(connection, rounds).await?;
+    let mut report = judge(&tables, Some(&all));
+    history::judge(&tables, attempts, patience, &mut report);
+    Ok(report)
+}
+
+/// Reads the current round and these in one snapshot.
+async fn snapshot(connection: &mut MySqlConnection, rounds: impl Iterator<Item = u32>) -> anyhow::Result<Tables> {
     for statement in [LEVEL, SNAPSHOT] {
         sqlx::raw_sql(statement).execute(&mut *connection).await.context("cannot read in one snapshot")?;
     }
-    let tables = read(connection, acks.unwrap_or_default()).await;
+    let tables = read(connection, rounds).await;
     // Whatever happened, the caller gets the connection back without a transaction in it.
     sqlx::raw_sql("ROLLBACK").execute(connection).await.context("the connection broke while reading the tables")?;
-    let tables = tables.context("cannot read the tables; `make up` creates them")?;
-    Ok(judge(&tables, acks))
+    tables.context("cannot read the tables; `make up` creates them")
 }
 
 /// What one snapshot holds.
@@ -80,11 +118,11 @@ struct Holding {
     request_id: Vec<u8>,
 }
 
-async fn read(connection: &mut MySqlConnection, acks: &[Ack]) -> sqlx::Result<Tables> {
+async fn read(connection: &mut MySqlConnection, rounds: impl Iterator<Item = u32>) -> sqlx::Result<Tables> {
     let event: Event = sqlx::query_as(EVENT).fetch_one(&mut *connection).await?;
     let coupons = sqlx::query_as(COUPONS).fetch_all(&mut *connection).await?;
     // A client may have been answered just before a reset; its coupon is in the older round.
-    let rounds: BTreeSet<u32> = acks.iter().map(|ack| ack.round).chain([event.round]).collect();
+    let rounds: BTreeSet<u32> = rounds.chain([event.round]).collect();
     let mut holdings = Vec::new();
     for round in rounds {
         let rows: Vec<Holding> = sqlx::query_as(HOLDINGS).bind(round).fetch_all(&mut *connection).await?;

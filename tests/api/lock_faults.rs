@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Answer, Cluster, Process, Replica, Setup, eventually, free_port, redis_connection, sample};
+use crate::support::{Answer, Cluster, Process, Setup, eventually, free_port, redis_connection, sample};
 
 /// Pieces per race.
 const STOCK: u32 = 5;
@@ -280,13 +280,8 @@ async fn a_lock_that_everybody_gets_breaks_no_promise() {
     for strategy in ["batched", "redlock"] {
         let codes = codes("R");
         let mut cluster = Setup::new(strategy).replicas(0).coupons(stock(&codes)).start().await;
-        // Each replica has locks of its own name: nobody ever waits for another.
-        for replica in 0..2 {
-            let mut arguments = cluster.arguments();
-            arguments.retain(|(flag, _)| flag != "--lock-prefix");
-            arguments.push(("--lock-prefix".to_owned(), format!("{}-{replica}:", cluster.name)));
-            cluster.replicas.push(Replica::start(arguments).await);
-            cluster.until_ready(replica).await;
+        for _ in 0..2 {
+            cluster.join_with_own_lock().await;
         }
         race(&cluster, &codes).await;
         cluster.finish().await;

@@ -18,6 +18,7 @@ mod bounds;
 mod cancel;
 mod documents;
 mod faults;
+mod guards;
 mod idempotency;
 mod lifecycle;
 mod lock_faults;

@@ -6,6 +6,7 @@ mod client;
 mod counts;
 mod fault_proxy;
 mod obstacles;
+mod recorder;
 mod server;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub use client::{Answer, Client};
 pub use counts::{PrivateRedis, added};
 pub use fault_proxy::{Fault, FaultProxy};
 pub use obstacles::{redis_connection, sample};
+pub use recorder::Recorder;
 pub use server::{Process, Replica, free_port};
 
 /// The token of all test replicas.
@@ -174,18 +176,20 @@ impl Cluster {
     /// Replaces the seed by what the setup asks for.
     async fn stock(&self) {
         let exclusive = self.setup.exclusive;
-        self.run("DELETE FROM coupon").await;
-        self.run(&format!("UPDATE event SET exclusive = {exclusive}, exclusive_next = {exclusive}")).await;
-        for (code, total) in &self.setup.coupons {
-            self.run(&format!(
+        let scope = if exclusive { "scope" } else { "id" };
+        let event = format!("UPDATE event SET exclusive = {exclusive}, exclusive_next = {exclusive}");
+        let coupons = self.setup.coupons.iter().map(|(code, total)| {
+            format!(
                 "INSERT INTO coupon (code, discount_percent, total, remaining, round, scope) \
                  VALUES ('{code}', 10, {total}, {total}, 1, 0)"
-            ))
-            .await;
+            )
+        });
+        let mut sql = self.sql().await;
+        sql.execute("DELETE FROM coupon").await.unwrap();
+        for statement in [event].into_iter().chain(coupons) {
+            sql.execute(AssertSqlSafe(statement)).await.unwrap();
         }
-        if !exclusive {
-            self.run("UPDATE coupon SET scope = id").await;
-        }
+        sql.execute(AssertSqlSafe(format!("UPDATE coupon SET scope = {scope}"))).await.unwrap();
     }
 
     /// Waits until a replica says that it is ready.

@@ -18,6 +18,8 @@ pub struct Report {
     pub users: usize,
     /// How clients' knowledge compares; `None` when no acks were given.
     pub acknowledged: Option<Acknowledged>,
+    /// What the history holds; `None` when none was given.
+    pub heard: Option<Heard>,
     /// Every broken promise; empty when the tables are clean.
     pub findings: Vec<Finding>,
 }
@@ -59,13 +61,37 @@ pub struct Acknowledged {
     pub unacknowledged: usize,
 }
 
+/// What clients asked and were answered, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heard {
+    /// Requests that were sent.
+    pub attempts: usize,
+    /// How many different users sent them.
+    pub users: usize,
+    /// Answers by kind: 201 and 200.
+    pub issued: usize,
+    /// 409.
+    pub already_issued: usize,
+    /// 410.
+    pub sold_out: usize,
+    /// Any other 4xx.
+    pub refused: usize,
+    /// 503.
+    pub retryable: usize,
+    /// No answer.
+    pub nothing: usize,
+    /// The longest from asking to the answer, or to giving up, in microseconds.
+    pub slowest: u64,
+}
+
 /// One broken promise about one code, or about the event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// What is wrong.
     pub kind: Kind,
-    /// The promise that it breaks, `P1` to `P6`.
+    /// The promise that it breaks, `P1` to `P7`.
     pub promise: &'static str,
     /// The coupon; `None` when it is about the whole event.
     pub code: Option<String>,
@@ -114,6 +140,30 @@ pub enum Kind {
     AckSerialTwice,
     /// Stock is left although the run was expected to issue everything.
     NotSoldOut,
+    /// Two requests of one user were both told that they got a coupon, where one is allowed.
+    IssuedTwice,
+    /// A client was told of another coupon than the one it asked for.
+    AckOtherCode,
+    /// A user holds a coupon that it never asked for.
+    Unasked,
+    /// A user was told that another request of its got a coupon, when no other had been made.
+    AlreadyUnfounded,
+    /// "Sold out" was told before enough requests had been made to take all pieces.
+    FalseSoldOut,
+    /// A request that was first made after somebody was told "sold out" got a piece.
+    SoldOutThenIssued,
+    /// A user was told "sold out" for a coupon that it holds.
+    SoldOutHolder,
+    /// A client was told something that is neither a coupon nor a lack of it, about an open coupon.
+    Refused,
+    /// Fewer coupons were issued than there were pieces and users who asked.
+    Unserved,
+    /// A serial that was told before another request was even made is higher than that request's.
+    OutOfOrder,
+    /// A user's last answer is "not now", or none.
+    NeverFinal,
+    /// An answer took longer than it may.
+    TooSlow,
 }
 
 impl Kind {
@@ -138,6 +188,18 @@ impl Kind {
             Self::AckOtherRequest => "ack-other-request",
             Self::AckSerialTwice => "ack-serial-twice",
             Self::NotSoldOut => "not-sold-out",
+            Self::IssuedTwice => "issued-twice",
+            Self::AckOtherCode => "ack-other-code",
+            Self::Unasked => "unasked",
+            Self::AlreadyUnfounded => "already-unfounded",
+            Self::FalseSoldOut => "false-sold-out",
+            Self::SoldOutThenIssued => "sold-out-then-issued",
+            Self::SoldOutHolder => "sold-out-holder",
+            Self::Refused => "refused",
+            Self::Unserved => "unserved",
+            Self::OutOfOrder => "out-of-order",
+            Self::NeverFinal => "never-final",
+            Self::TooSlow => "too-slow",
         }
     }
 
@@ -149,12 +211,19 @@ impl Kind {
             | Self::SerialGap
             | Self::SerialOutOfRange
             | Self::NextSerial
+            | Self::OutOfOrder
             | Self::AckSerialTwice => "P1",
-            Self::UserTwice | Self::WrongScope => "P2",
+            Self::UserTwice | Self::WrongScope | Self::IssuedTwice => "P2",
             Self::AckLost | Self::AckOtherUser | Self::AckOtherRound => "P3",
-            Self::NotSoldOut => "P4",
-            Self::UnknownCoupon | Self::OutOfStep | Self::Conservation => "P5",
-            Self::AckOtherSerial | Self::AckOtherRequest => "P6",
+            Self::NotSoldOut
+            | Self::FalseSoldOut
+            | Self::SoldOutThenIssued
+            | Self::SoldOutHolder
+            | Self::Refused
+            | Self::Unserved => "P4",
+            Self::UnknownCoupon | Self::OutOfStep | Self::Conservation | Self::Unasked => "P5",
+            Self::AckOtherSerial | Self::AckOtherRequest | Self::AckOtherCode | Self::AlreadyUnfounded => "P6",
+            Self::NeverFinal | Self::TooSlow => "P7",
         }
     }
 }
@@ -251,9 +320,24 @@ impl Display for Report {
         if let Some(Acknowledged { answers, coupons, unacknowledged }) = self.acknowledged {
             writeln!(f, "{answers} answers name {coupons} coupons; {unacknowledged} coupons are known to no client")?;
         }
+        if let Some(heard) = self.heard {
+            writeln!(f, "{heard}")?;
+        }
         for Finding { kind, promise, code, evidence, .. } in &self.findings {
             writeln!(f, "{promise} {} {}: {evidence}", code.as_deref().unwrap_or("event"), kind.name())?;
         }
         write!(f, "verdict: {}", self.verdict())
+    }
+}
+
+impl Display for Heard {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { attempts, users, issued, already_issued, sold_out, refused, retryable, nothing, slowest } = self;
+        write!(
+            f,
+            "{attempts} attempts of {users} users: {issued} issued, {already_issued} already issued, {sold_out} sold out, \
+             {refused} refused, {retryable} not now, {nothing} without an answer; the slowest took {} ms",
+            slowest / 1_000
+        )
     }
 }

@@ -55,7 +55,7 @@ impl Balancer {
 fn runtime(port: u16, replicas: &[&str]) -> [(&'static str, String); 4] {
     let servers = replicas.iter().fold(String::new(), |mut text, url| {
         let address = url.strip_prefix("http://").unwrap();
-        writeln!(text, "server {address} max_fails=3 fail_timeout=5s;").unwrap();
+        writeln!(text, "server {address} max_fails=3 fail_timeout=1s;").unwrap();
         text
     });
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|it| format!("{it}_temp_path {it};\n"));

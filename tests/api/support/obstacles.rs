@@ -102,6 +102,16 @@ impl Cluster {
         arguments
     }
 
+    /// Starts one more replica in this process, with locks of its own name: it never waits for another.
+    pub async fn join_with_own_lock(&mut self) {
+        let replica = self.replicas.len();
+        let mut arguments = self.arguments();
+        arguments.retain(|(flag, _)| flag != "--lock-prefix");
+        arguments.push(("--lock-prefix".to_owned(), format!("{}-{replica}:", self.name)));
+        self.replicas.push(Replica::start(arguments).await);
+        self.until_ready(replica).await;
+    }
+
     /// Starts one more replica in this process, behind a new proxy.
     pub async fn join_through_proxy(&mut self) -> FaultProxy {
         let proxy = FaultProxy::start(self.database_address()).await;

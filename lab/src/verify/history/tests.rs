@@ -1,0 +1,171 @@
+//! The checker checked: clean worlds show nothing, and every corruption is found.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::super::report::{Heard, Kind, Report};
+use super::super::rules;
+use super::super::{Ack, Event, Holding, Tables};
+use super::crowd::{ROUND, World, coupon, entry_of, take};
+use super::plants::ALL;
+use crate::history::{Attempt, Told};
+
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// Worlds that are tried.
+const SEEDS: u64 = 4_000;
+
+impl World {
+    /// `A` sells out to u-1, u-2 and u-3; u-2 clicks twice, u-3 hangs up and asks again, u-5 is told "not now" first. Of
+    /// `B` two of five pieces go.
+    fn by_hand() -> Self {
+        let (mut a, mut b) = (coupon(1, false, 3), coupon(2, false, 5));
+        let of_a = ["u-1", "u-2", "u-3"].map(|user| take(&mut a, user, user));
+        let of_b = ["u-1", "u-6"].map(|user| take(&mut b, user, &format!("{user} B")));
+        let entry = |row: &Holding| entry_of(if row.coupon_id == 1 { "A" } else { "B" }, row);
+        let issued = |row: &Holding| Told::Issued(entry(row));
+        let mut attempts = Vec::new();
+        let mut ask = |code: &str, user: &str, key: &str, (asked, answered): (u64, u64), told| {
+            let (user, code, key) = (user.to_owned(), code.to_owned(), key.to_owned());
+            attempts.push(Attempt { user, code, round: ROUND, key, asked, answered, told });
+        };
+        ask("A", "u-1", "k", (0, 10), issued(&of_a[0]));
+        ask("A", "u-2", "k", (2, 12), issued(&of_a[1]));
+        ask("A", "u-2", "l", (3, 13), Told::AlreadyIssued(entry(&of_a[1])));
+        ask("A", "u-3", "k", (4, 9), Told::Nothing);
+        ask("A", "u-4", "k", (20, 24), Told::SoldOut);
+        ask("A", "u-5", "k", (21, 22), Told::Retryable);
+        ask("A", "u-3", "k", (30, 35), issued(&of_a[2]));
+        ask("A", "u-5", "k", (40, 44), Told::SoldOut);
+        ask("A", "u-1", "k", (50, 52), issued(&of_a[0]));
+        ask("B", "u-1", "k", (60, 66), issued(&of_b[0]));
+        ask("B", "u-6", "k", (70, 75), issued(&of_b[1]));
+        let event = Event { round: ROUND, exclusive: false };
+        let holdings = of_a.into_iter().chain(of_b).collect();
+        Self { tables: Tables { event, coupons: vec![a, b], holdings }, attempts }
+    }
+
+    fn judge(&self) -> Report {
+        let acks: Vec<Ack> = super::acks(&self.attempts).collect();
+        let mut report = rules::judge(&self.tables, Some(&acks));
+        super::judge(&self.tables, &self.attempts, PATIENCE, &mut report);
+        report
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        let mut kinds: Vec<Kind> = self.judge().findings.iter().map(|finding| finding.kind).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds
+    }
+}
+
+#[test]
+fn a_clean_history_has_no_findings_and_is_counted() {
+    let report = World::by_hand().judge();
+
+    assert_eq!(report.findings, []);
+    let heard = Heard {
+        attempts: 11,
+        users: 6,
+        issued: 6,
+        already_issued: 1,
+        sold_out: 2,
+        refused: 0,
+        retryable: 1,
+        nothing: 1,
+        slowest: 10,
+    };
+    assert_eq!(report.heard, Some(heard));
+}
+
+#[test]
+fn every_planted_corruption_is_found_for_what_it_is() {
+    for (plant, expected) in ALL {
+        let mut world = World::by_hand();
+        plant.apply(&mut world, &mut |_| 0).unwrap();
+        let mut expected = expected.to_vec();
+        expected.sort_unstable();
+
+        assert_eq!(world.kinds(), expected, "{plant:?}: {}", world.judge());
+    }
+}
+
+#[test]
+fn thousands_of_clean_histories_raise_no_alarm() {
+    for seed in 0..SEEDS {
+        let report = World::random(&mut Rng::with_seed(seed)).judge();
+
+        assert!(report.is_clean(), "seed {seed}: {report}");
+    }
+}
+
+#[test]
+fn every_planted_corruption_is_found_in_any_history() {
+    let mut planted = vec![0; ALL.len()];
+    for seed in 0..SEEDS {
+        let mut rng = Rng::with_seed(seed);
+        let place = rng.usize(..ALL.len());
+        let (mut world, (plant, expected)) = (World::random(&mut rng), ALL[place]);
+        if plant.apply(&mut world, &mut |all| rng.usize(..all)).is_some() {
+            planted[place] += 1;
+            assert!(world.kinds().contains(&expected[0]), "seed {seed}, {plant:?}: {}", world.judge());
+        }
+    }
+    for ((plant, _), times) in ALL.iter().zip(planted) {
+        assert!(times >= 20, "{plant:?} was planted {times} times only");
+    }
+}
+
+#[test]
+fn who_was_sent_away_from_one_code_may_get_another() {
+    let mut world = World::by_hand();
+    let mut asked = world.attempts[10].clone();
+    (asked.user, asked.told) = ("u-4".to_owned(), Told::Nothing);
+    let row = take(&mut world.tables.coupons[1], "u-4", "u-4 B");
+    let mut told = Attempt { asked: 80, answered: 81, ..asked.clone() };
+    told.told = Told::Issued(entry_of("B", &row));
+    world.tables.holdings.push(row);
+    world.attempts.extend([asked, told]);
+    let by_code = world.kinds();
+
+    world.tables.event.exclusive = true;
+    world.tables.coupons.iter_mut().for_each(|coupon| coupon.scope = 0);
+    world.tables.holdings.iter_mut().for_each(|row| row.scope = 0);
+    world.tables.holdings.retain(|row| row.coupon_id == 1 || row.user_id != "u-1");
+
+    assert_eq!(by_code, []);
+    assert!(!world.kinds().contains(&Kind::SoldOutHolder), "{}", world.judge());
+}
+
+#[test]
+fn an_older_round_is_judged_by_its_rows_alone() {
+    let mut world = World::by_hand();
+    world.tables.event.round = ROUND + 1;
+    for coupon in &mut world.tables.coupons {
+        (coupon.round, coupon.remaining, coupon.next_serial) = (ROUND + 1, coupon.total, 1);
+    }
+    world.attempts[4].told = Told::Nothing;
+    let clean = world.kinds();
+
+    world.tables.holdings.swap_remove(0);
+
+    assert_eq!(clean, []);
+    assert_eq!(world.kinds(), [Kind::AckLost]);
+}
+
+#[test]
+fn an_answer_that_only_the_wallet_remembers_has_its_place_in_the_order() {
+    let mut world = World::by_hand();
+    // u-6 is never told of its second piece of B; it got it, though it asked after u-7 was told of the third.
+    let coupon = &mut world.tables.coupons[1];
+    let (second, third) = (world.tables.holdings.pop().unwrap(), take(coupon, "u-7", "u-7 B"));
+    let entry = entry_of("B", &third);
+    world.attempts[10].told = Told::Nothing;
+    let early = Attempt { user: "u-7".to_owned(), asked: 67, answered: 69, ..world.attempts[10].clone() };
+    world.attempts.push(Attempt { told: Told::Issued(entry), ..early });
+    world.tables.holdings.extend([second, third]);
+
+    assert_eq!(world.kinds(), [Kind::OutOfOrder, Kind::NeverFinal]);
+}

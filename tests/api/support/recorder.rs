@@ -1,0 +1,90 @@
+//! A history of what a test's clients ask and are answered, for the laboratory's checker.
+
+use std::time::{Duration, Instant};
+
+use coupon_lab::history::{Attempt, Told};
+use coupon_lab::verify::{Report, verify_history};
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::{Answer, Cluster, SOON};
+
+/// Longest that an answer may take: the deadline of a request and a second.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// Asks for its clients, and notes every attempt.
+pub struct Recorder<'a> {
+    cluster: &'a Cluster,
+    started: Instant,
+    attempts: Mutex<Vec<Attempt>>,
+}
+
+impl<'a> Recorder<'a> {
+    pub fn new(cluster: &'a Cluster) -> Self {
+        Self { cluster, started: Instant::now(), attempts: Mutex::default() }
+    }
+
+    /// One attempt.
+    pub async fn ask(&self, replica: usize, code: &str, user: &str, key: &str) -> Told {
+        let asked = self.now();
+        let told = told(&self.cluster.issue(replica, code, user, key).await);
+        self.note(code, user, key, asked, told.clone());
+        told
+    }
+
+    /// An attempt whose client hangs up when `patience` ends.
+    pub async fn hang_up(&self, replica: usize, code: &str, user: &str, key: &str, patience: impl Future<Output = ()>) {
+        let asked = self.now();
+        let told = tokio::select! {
+            answer = self.cluster.issue(replica, code, user, key) => told(&answer),
+            () = patience => Told::Nothing,
+        };
+        self.note(code, user, key, asked, told);
+    }
+
+    /// Asks until the answer is final.
+    pub async fn insist(&self, replica: usize, code: &str, user: &str, key: &str) -> Told {
+        let started = Instant::now();
+        loop {
+            let told = self.ask(replica, code, user, key).await;
+            if told.is_final() {
+                return told;
+            }
+            assert!(started.elapsed() < 3 * SOON, "{user} got no decision for {code}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What a client concluded from something else than an answer.
+    pub fn conclude(&self, code: &str, user: &str, key: &str, told: Told) {
+        self.note(code, user, key, self.now(), told);
+    }
+
+    /// Judges the tables against all that was noted so far.
+    pub async fn judge(&self) -> Report {
+        let attempts = self.attempts.lock().clone();
+        verify_history(&mut self.cluster.sql().await, &attempts, PATIENCE).await.unwrap()
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap()
+    }
+
+    fn note(&self, code: &str, user: &str, key: &str, asked: u64, told: Told) {
+        let (user, code, key) = (user.to_owned(), code.to_owned(), key.to_owned());
+        let attempt = Attempt { user, code, round: 1, key, asked, answered: self.now(), told };
+        self.attempts.lock().push(attempt);
+    }
+}
+
+fn told(answer: &Answer) -> Told {
+    let entry = |json: Value| serde_json::from_value(json).unwrap();
+    match answer.status {
+        200 | 201 => Told::Issued(entry(answer.json())),
+        409 => Told::AlreadyIssued(entry(answer.member("entry"))),
+        410 => Told::SoldOut,
+        503 => Told::Retryable,
+        0 => Told::Nothing,
+        status => Told::Refused { status },
+    }
+}
