@@ -24,8 +24,7 @@ impl World {
         let of_a = ["u-1", "u-2", "u-3"].map(|user| take(&mut a, user, user));
         let of_b = ["u-1", "u-6"].map(|user| take(&mut b, user, &format!("{user} B")));
         let entry = |row: &Holding| entry_of(if row.coupon_id == 1 { "A" } else { "B" }, row);
-        let issued = |row: &Holding| Told::Issued(entry(row));
-        let told: [_; 5] = std::array::from_fn(|place| issued(of_a.iter().chain(&of_b).nth(place).unwrap()));
+        let told: Vec<Told> = of_a.iter().chain(&of_b).map(|row| Told::Issued(entry(row))).collect();
         let already = Told::AlreadyIssued(entry(&of_a[1]));
         let event = Event { round: ROUND, exclusive: false };
         let holdings = of_a.into_iter().chain(of_b).collect();
