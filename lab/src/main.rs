@@ -1,12 +1,13 @@
 //! The command line of the laboratory. Exit status: 0 the promises hold, 1 one is broken, 2 it could not be found out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use coupon_lab::cluster::Cluster;
+use coupon_lab::history::{self, Attempt};
 use coupon_lab::interrupt::Interrupt;
 use coupon_lab::verify::{Report as Verdict, read_acks, verify, verify_all};
 use coupon_lab::{bench, chaos, history, load, report, sweep};
@@ -109,7 +110,7 @@ async fn run(arguments: &Verify) -> anyhow::Result<Verdict> {
     let mut connection = Cluster::read(&arguments.cluster)?.connect().await?;
     // Before the snapshot: what a client knows by now must be in it.
     let acks = arguments.acks.as_deref().map(read_acks).transpose()?;
-    let history = arguments.history.as_deref().map(history::read).transpose()?;
+    let history = arguments.history.as_deref().map(read_history).transpose()?;
     let mut report = match history {
         Some(attempts) => {
             let patience = Duration::try_from_secs_f64(arguments.patience).context("--patience is no time")?;
@@ -126,6 +127,13 @@ async fn run(arguments: &Verify) -> anyhow::Result<Verdict> {
         println!("{report}");
     }
     Ok(report)
+}
+
+/// A history without any attempt would prove nothing, and look clean.
+fn read_history(path: &Path) -> anyhow::Result<Vec<Attempt>> {
+    let attempts = history::read(path)?;
+    ensure!(!attempts.is_empty(), "{} holds no attempt", path.display());
+    Ok(attempts)
 }
 
 /// The whole chain in one line. sqlx repeats a cause inside its effect; people need not read it twice.

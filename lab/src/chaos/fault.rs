@@ -39,6 +39,9 @@ pub enum Fault {
     ConnectionsExhausted,
     /// Every write to the disk takes 100 ms longer.
     DiskSlow,
+    /// The disk has no room for what the database has to log before it may answer. Rare: the database looks for room only
+    /// once a minute.
+    DiskFull,
     /// nginx reloads its configuration again and again.
     NginxReloaded,
     /// A replica comes and goes.
@@ -58,8 +61,8 @@ enum Part {
 }
 
 impl Fault {
-    /// All of them.
-    pub const ALL: [Self; 19] = [
+    /// All of them; the last ones come only when they are asked for.
+    pub const ALL: [Self; 20] = [
         Self::Nothing,
         Self::ReplicaKilled,
         Self::EveryReplicaKilled,
@@ -79,7 +82,13 @@ impl Fault {
         Self::NginxReloaded,
         Self::ReplicasScaled,
         Self::ClientsHangUp,
+        Self::DiskFull,
     ];
+
+    /// Those of a run that is asked for none by name: what takes minutes is not among them.
+    pub fn usual() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|fault| *fault != Self::DiskFull).collect()
+    }
 
     /// The name in tables and on the command line.
     pub fn name(self) -> &'static str {
@@ -100,6 +109,7 @@ impl Fault {
             Self::DatabaseKilled => "database-killed",
             Self::ConnectionsExhausted => "connections-exhausted",
             Self::DiskSlow => "disk-slow",
+            Self::DiskFull => "disk-full",
             Self::NginxReloaded => "nginx-reloaded",
             Self::ReplicasScaled => "replicas-scaled",
             Self::ClientsHangUp => "clients-hang-up",
@@ -123,6 +133,11 @@ impl Fault {
         matches!(self, Self::ReplicaFrozen | Self::ReplicaFrozenAtAStep)
     }
 
+    /// Whether strace brings it about.
+    pub(super) fn needs_tracer(self) -> bool {
+        matches!(self, Self::ReplicaKilledAtAStep | Self::ReplicaFrozenAtAStep | Self::DiskSlow | Self::DiskFull)
+    }
+
     pub(super) fn goes_with(self, other: Self) -> bool {
         self.parts().iter().all(|part| !other.parts().contains(part))
     }
@@ -144,7 +159,8 @@ impl Fault {
             | Self::DatabaseHung
             | Self::DatabaseKilled
             | Self::ConnectionsExhausted
-            | Self::DiskSlow => &[Part::Database],
+            | Self::DiskSlow
+            | Self::DiskFull => &[Part::Database],
             Self::NginxReloaded => &[Part::Nginx],
             // A new replica is listed when it is ready, for which it needs the others.
             Self::ReplicasScaled => &[Part::Replicas, Part::Redis, Part::Database, Part::Nginx],

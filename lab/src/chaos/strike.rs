@@ -71,11 +71,8 @@ impl<'a> Scene<'a> {
         if fault == Fault::ReplicaKilledAtAStep || fault == Fault::ReplicaFrozenAtAStep {
             return self.at_a_step(disturbance, due).await;
         }
-        if fault == Fault::DiskSlow {
-            sleep_until(ahead(due).into()).await;
-            let tracer = Tracer::start(self.pid("mysql")?, "fsync,fdatasync", "delay_enter=100000")?;
-            sleep_until((due + lasts).into()).await;
-            return tracer.end().await;
+        if fault == Fault::DiskSlow || fault == Fault::DiskFull {
+            return self.disk(disturbance, due).await;
         }
         sleep_until(due.into()).await;
         match fault {
@@ -94,7 +91,9 @@ impl<'a> Scene<'a> {
             Fault::ConnectionsExhausted => self.exhaust_connections(lasts).await?,
             Fault::NginxReloaded => self.reload(due + lasts).await?,
             Fault::ReplicasScaled => self.scale(pick).await?,
-            Fault::ReplicaKilledAtAStep | Fault::ReplicaFrozenAtAStep | Fault::DiskSlow => unreachable!("see above"),
+            Fault::ReplicaKilledAtAStep | Fault::ReplicaFrozenAtAStep | Fault::DiskSlow | Fault::DiskFull => {
+                unreachable!("these are traced")
+            }
         }
         Ok(())
     }
@@ -123,6 +122,18 @@ impl<'a> Scene<'a> {
         tracer.end().await?;
         drop(stopped);
         self.until_back(&name).await
+    }
+
+    async fn disk(&self, disturbance: Disturbance, due: Instant) -> anyhow::Result<()> {
+        let (calls, fault) = match disturbance.fault {
+            Fault::DiskSlow => ("fsync,fdatasync", "delay_enter=100000"),
+            _ => ("write,pwrite64,fallocate", "error=ENOSPC"),
+        };
+        sleep_until(ahead(due).into()).await;
+        let tracer = Tracer::start(self.pid("mysql")?, calls, fault)?;
+        sleep_until((due + disturbance.lasts).into()).await;
+        tracer.end().await?;
+        self.until_back("mysql").await
     }
 
     async fn delete_locks(&self, until: Instant) -> anyhow::Result<()> {
@@ -318,6 +329,17 @@ fn send(pid: Pid, signal: Signal) -> anyhow::Result<()> {
 
 /// strace with a fault to inject. Dropped, it is killed, and the kernel lets go of what it traced.
 struct Tracer(Child);
+
+/// Whether this machine lets strace take hold of a process; many containers do not.
+pub async fn can_trace() -> anyhow::Result<bool> {
+    let mut sleeper = Command::new("sleep").arg("60").kill_on_drop(true).spawn()?;
+    let pid = Pid::from_raw(i32::try_from(sleeper.id().context("sleep has ended")?)?);
+    let mut tracer = Tracer::start(pid, "fsync", "delay_enter=1")?;
+    // One that may not says so at once.
+    let ended = timeout(Duration::from_millis(500), tracer.0.wait()).await.is_ok();
+    sleeper.kill().await?;
+    Ok(!ended)
+}
 
 impl Tracer {
     fn start(pid: Pid, calls: &str, fault: &str) -> anyhow::Result<Self> {

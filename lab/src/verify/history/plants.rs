@@ -88,7 +88,7 @@ impl Plant {
         let place = one((0..rows.len()).collect(), choose)?;
         match self {
             Self::RowDeleted => drop(rows.remove(place)),
-            Self::RowDoubled => rows.push(Holding { request_id: vec![7; 16], ..copy(&rows[place]) }),
+            Self::RowDoubled => rows.push(copy(&rows[place])),
             Self::RowMoved => rows[place].user_id = "stranger".to_owned(),
             _ => rows[place].request_id = vec![7; 16],
         }
@@ -99,7 +99,8 @@ impl Plant {
         if matches!(self, Self::SerialSkipped) {
             let place = one(world.last_rows(), choose)?;
             let skipped = world.tables.holdings[place].serial? + 1;
-            return renumber(world, place, skipped);
+            renumber(world, place, skipped);
+            return Some(());
         }
         let rows = &world.tables.holdings;
         let pairs = (0..rows.len()).flat_map(|a| (0..rows.len()).map(move |b| (a, b)));
@@ -113,8 +114,9 @@ impl Plant {
             (world.tables.holdings[a].serial, world.tables.holdings[b].serial) = (Some(second), Some(first));
             return Some(());
         }
-        renumber(world, a, second)?;
-        renumber(world, b, first)
+        renumber(world, a, second);
+        renumber(world, b, first);
+        Some(())
     }
 
     fn corrupt_counter(self, world: &mut World, choose: Choose) -> Option<()> {
@@ -211,7 +213,7 @@ fn is_earlier(world: &World, first: &Holding, second: &Holding) -> bool {
 }
 
 /// Gives a row another serial and tells its user so.
-fn renumber(world: &mut World, place: usize, serial: u32) -> Option<()> {
+fn renumber(world: &mut World, place: usize, serial: u32) {
     let row = &mut world.tables.holdings[place];
     row.serial = Some(serial);
     let row = copy(row);
@@ -221,7 +223,6 @@ fn renumber(world: &mut World, place: usize, serial: u32) -> Option<()> {
             entry.serial = Some(serial);
         }
     });
-    Some(())
 }
 
 /// The holder of a piece of a coupon that sold out asked only when all was over.

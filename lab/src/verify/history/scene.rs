@@ -87,7 +87,7 @@ impl<'a> Scene<'a> {
             }
         }
         let (held, unasked): (Vec<&Holding>, Vec<&Holding>) =
-            rows.iter().partition(|row| first.contains_key(row.user_id.as_str()));
+            rows.iter().copied().partition(|row| first.contains_key(row.user_id.as_str()));
         let mut winners: BTreeMap<&str, Option<&Holding>> = issued.keys().map(|user| (*user, None)).collect();
         winners.extend(held.into_iter().map(|row| (row.user_id.as_str(), Some(row))));
         let win = |(user, row): (&'a str, Option<&Holding>)| {

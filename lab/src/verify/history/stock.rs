@@ -22,8 +22,8 @@ pub(super) fn check<'a>(scene: &Scene<'a>, several: bool, evidence: &mut Evidenc
 /// Once somebody was told "sold out", whoever has a piece must have asked for it before.
 fn check_sold_out<'a>(scene: &Scene<'a>, evidence: &mut Evidence<'a>) {
     let refusals = scene.attempts.iter().filter(|attempt| attempt.told == Told::SoldOut);
-    let Some(&&Attempt { ref user, answered, .. }) = refusals.min_by_key(|attempt| attempt.answered) else { return };
-    let (before, after): (Vec<_>, Vec<_>) = scene.wins.iter().partition(|win| win.asked <= answered);
+    let Some(Attempt { user, answered, .. }) = refusals.min_by_key(|attempt| attempt.answered) else { return };
+    let (before, after): (Vec<_>, Vec<_>) = scene.wins.iter().partition(|win| win.asked <= *answered);
     for win in after {
         let later = win.asked - answered;
         let what = format!("{} asked {later} µs after {user} had been told \"sold out\"", win.user);

@@ -24,26 +24,44 @@ impl World {
         let of_a = ["u-1", "u-2", "u-3"].map(|user| take(&mut a, user, user));
         let of_b = ["u-1", "u-6"].map(|user| take(&mut b, user, &format!("{user} B")));
         let entry = |row: &Holding| entry_of(if row.coupon_id == 1 { "A" } else { "B" }, row);
-        let issued = |row: &Holding| Told::Issued(entry(row));
-        let mut attempts = Vec::new();
-        let mut ask = |code: &str, user: &str, key: &str, (asked, answered): (u64, u64), told| {
-            let (user, code, key) = (user.to_owned(), code.to_owned(), key.to_owned());
-            attempts.push(Attempt { user, code, round: ROUND, key, asked, answered, told });
-        };
-        ask("A", "u-1", "k", (0, 10), issued(&of_a[0]));
-        ask("A", "u-2", "k", (2, 12), issued(&of_a[1]));
-        ask("A", "u-2", "l", (3, 13), Told::AlreadyIssued(entry(&of_a[1])));
-        ask("A", "u-3", "k", (4, 9), Told::Nothing);
-        ask("A", "u-4", "k", (20, 24), Told::SoldOut);
-        ask("A", "u-5", "k", (21, 22), Told::Retryable);
-        ask("A", "u-3", "k", (30, 35), issued(&of_a[2]));
-        ask("A", "u-5", "k", (40, 44), Told::SoldOut);
-        ask("A", "u-1", "k", (50, 52), issued(&of_a[0]));
-        ask("B", "u-1", "k", (60, 66), issued(&of_b[0]));
-        ask("B", "u-6", "k", (70, 75), issued(&of_b[1]));
+        let told: Vec<Told> = of_a.iter().chain(&of_b).map(|row| Told::Issued(entry(row))).collect();
+        let already = Told::AlreadyIssued(entry(&of_a[1]));
         let event = Event { round: ROUND, exclusive: false };
         let holdings = of_a.into_iter().chain(of_b).collect();
-        Self { tables: Tables { event, coupons: vec![a, b], holdings }, attempts }
+        let tables = Tables { event, coupons: vec![a, b], holdings };
+        let mut world = Self { tables, attempts: Vec::new() };
+        world.ask("A", "u-1", "k", (0, 10), told[0].clone());
+        world.ask("A", "u-2", "k", (2, 12), told[1].clone());
+        world.ask("A", "u-2", "l", (3, 13), already);
+        world.ask("A", "u-3", "k", (4, 9), Told::Nothing);
+        world.ask("A", "u-4", "k", (20, 24), Told::SoldOut);
+        world.ask("A", "u-5", "k", (21, 22), Told::Retryable);
+        world.ask("A", "u-3", "k", (30, 35), told[2].clone());
+        world.ask("A", "u-5", "k", (40, 44), Told::SoldOut);
+        world.ask("A", "u-1", "k", (50, 52), told[0].clone());
+        world.ask("B", "u-1", "k", (60, 66), told[3].clone());
+        world.ask("B", "u-6", "k", (70, 75), told[4].clone());
+        world
+    }
+
+    /// The same with one coupon per user over all codes: u-1 asks for `A` alone.
+    fn exclusive() -> Self {
+        let mut world = Self::by_hand();
+        world.tables.event.exclusive = true;
+        world.tables.coupons[1] = coupon(2, true, 5);
+        world.tables.coupons[0].scope = 0;
+        world.tables.holdings.truncate(3);
+        world.tables.holdings.iter_mut().for_each(|row| row.scope = 0);
+        world.attempts.truncate(9);
+        let row = take(&mut world.tables.coupons[1], "u-6", "u-6 B");
+        world.ask("B", "u-6", "k", (70, 75), Told::Issued(entry_of("B", &row)));
+        world.tables.holdings.push(row);
+        world
+    }
+
+    fn ask(&mut self, code: &str, user: &str, key: &str, (asked, answered): (u64, u64), told: Told) {
+        let (user, code, key) = (user.to_owned(), code.to_owned(), key.to_owned());
+        self.attempts.push(Attempt { user, code, round: ROUND, key, asked, answered, told });
     }
 
     fn judge(&self) -> Report {
@@ -120,23 +138,32 @@ fn every_planted_corruption_is_found_in_any_history() {
 
 #[test]
 fn who_was_sent_away_from_one_code_may_get_another() {
+    for mut world in [World::by_hand(), World::exclusive()] {
+        let row = take(&mut world.tables.coupons[1], "u-4", "u-4 B");
+        world.ask("B", "u-4", "k", (80, 81), Told::Issued(entry_of("B", &row)));
+        world.tables.holdings.push(row);
+
+        assert_eq!(world.kinds(), [], "{}", world.judge());
+    }
+}
+
+#[test]
+fn who_holds_a_coupon_is_sent_away_from_another_code_only_if_the_round_is_not_exclusive() {
+    let sent_away = [World::by_hand(), World::exclusive()].map(|mut world| {
+        world.ask("A", "u-6", "k", (80, 81), Told::SoldOut);
+        world.kinds()
+    });
+
+    assert_eq!(sent_away, [vec![], vec![Kind::SoldOutHolder]]);
+}
+
+#[test]
+fn a_request_is_not_told_that_another_one_got_what_it_got_itself() {
     let mut world = World::by_hand();
-    let mut asked = world.attempts[10].clone();
-    (asked.user, asked.told) = ("u-4".to_owned(), Told::Nothing);
-    let row = take(&mut world.tables.coupons[1], "u-4", "u-4 B");
-    let mut told = Attempt { asked: 80, answered: 81, ..asked.clone() };
-    told.told = Told::Issued(entry_of("B", &row));
-    world.tables.holdings.push(row);
-    world.attempts.extend([asked, told]);
-    let by_code = world.kinds();
+    let entry = world.attempts[1].told.entry().unwrap().clone();
+    world.ask("A", "u-2", "k", (60, 61), Told::AlreadyIssued(entry));
 
-    world.tables.event.exclusive = true;
-    world.tables.coupons.iter_mut().for_each(|coupon| coupon.scope = 0);
-    world.tables.holdings.iter_mut().for_each(|row| row.scope = 0);
-    world.tables.holdings.retain(|row| row.coupon_id == 1 || row.user_id != "u-1");
-
-    assert_eq!(by_code, []);
-    assert!(!world.kinds().contains(&Kind::SoldOutHolder), "{}", world.judge());
+    assert_eq!(world.kinds(), [Kind::AlreadyUnfounded]);
 }
 
 #[test]

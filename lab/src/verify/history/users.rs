@@ -28,7 +28,7 @@ impl<'a> User<'a> {
         for attempt in attempts {
             asked.entry((attempt.round, &attempt.user)).or_default().push(attempt);
         }
-        let user = |((round, name), attempts)| Self {
+        let user = |((round, name), attempts): ((u32, &'a str), Vec<&'a Attempt>)| Self {
             name,
             exclusive: (round == tables.event.round).then_some(tables.event.exclusive),
             attempts,
