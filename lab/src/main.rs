@@ -10,7 +10,7 @@ use coupon_lab::cluster::Cluster;
 use coupon_lab::history::{self, Attempt};
 use coupon_lab::interrupt::Interrupt;
 use coupon_lab::verify::{Report as Verdict, read_acks, verify, verify_all};
-use coupon_lab::{bench, chaos, history, load, report, sweep};
+use coupon_lab::{bench, chaos, load, report, sweep};
 
 /// Proves what a rush left behind in a local cluster
 #[derive(Parser)]
