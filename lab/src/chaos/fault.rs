@@ -39,8 +39,7 @@ pub enum Fault {
     ConnectionsExhausted,
     /// Every write to the disk takes 100 ms longer.
     DiskSlow,
-    /// The disk has no room for what the database has to log before it may answer. Rare: the database looks for room only
-    /// once a minute.
+    /// Every write of the database to a file fails: there is no room.
     DiskFull,
     /// nginx reloads its configuration again and again.
     NginxReloaded,
@@ -61,7 +60,7 @@ enum Part {
 }
 
 impl Fault {
-    /// All of them; the last ones come only when they are asked for.
+    /// All of them.
     pub const ALL: [Self; 20] = [
         Self::Nothing,
         Self::ReplicaKilled,
@@ -79,16 +78,11 @@ impl Fault {
         Self::DatabaseKilled,
         Self::ConnectionsExhausted,
         Self::DiskSlow,
+        Self::DiskFull,
         Self::NginxReloaded,
         Self::ReplicasScaled,
         Self::ClientsHangUp,
-        Self::DiskFull,
     ];
-
-    /// Those of a run that is asked for none by name: what takes minutes is not among them.
-    pub fn usual() -> Vec<Self> {
-        Self::ALL.into_iter().filter(|fault| *fault != Self::DiskFull).collect()
-    }
 
     /// The name in tables and on the command line.
     pub fn name(self) -> &'static str {
