@@ -48,7 +48,7 @@ impl Overheard {
         body: Option<serde_json::Value>,
     ) -> u16 {
         let answer: Answer = self.client.send(method, &url, headers, body.as_ref()).await;
-        self.said += &format!("{:?}{}\n", answer.headers, answer.text);
+        self.said.extend([format!("{:?}", answer.headers), answer.text]);
         answer.status
     }
 
