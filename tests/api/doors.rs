@@ -69,7 +69,7 @@ async fn the_services_account_may_do_only_what_the_service_does() {
     let mut service = MySqlConnection::connect(&cluster.database_url()).await.unwrap();
     for statement in DENIED.into_iter().chain(elsewhere.iter().map(String::as_str)) {
         let error = service.execute(AssertSqlSafe(statement.to_owned())).await.expect_err(statement).to_string();
-        assert!(error.contains("denied"), "{statement}: {error}");
+        assert!(error.contains("denied") || error.contains("do not have the SUPER privilege"), "{statement}: {error}");
     }
     // This one is not refused, it only finds nothing.
     let read: Option<Vec<u8>> =

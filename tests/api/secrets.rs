@@ -63,7 +63,7 @@ impl Overheard {
         for token in [ADMIN_TOKEN, FOREIGN_TOKEN] {
             let header = format!("Bearer {token}");
             let headers = [("authorization", &*header)];
-            for (method, path) in [("GET", "/admin/audit"), ("PUT", "/admin/event"), ("POST", "/admin/nothing")] {
+            for (method, path) in [("GET", "/admin/audit"), ("PUT", "/admin/event"), ("GET", "/admin/event")] {
                 statuses.push(self.ask(method, format!("{ops}{path}"), &headers, Some(json!({}))).await);
             }
             self.ask("GET", format!("{public}/coupons"), &headers, None).await;
