@@ -3,6 +3,7 @@
 import os
 
 import database
+import parts
 from settings import ROOT, Settings, write
 
 FILE = ROOT / "docker-compose.scale.yml"
@@ -18,9 +19,11 @@ def prepare(settings: Settings, rootless: bool) -> dict:
     password = database.secret(settings, "admin-password")
     exporter = database.secret(settings, "exporter-password")
     database.secret(settings, "admin-token")
+    # The image's server has made certificates for itself, which nobody has signed; so this keeps listeners out, and no impostors.
+    place = "mysql:3306/coupon_rush?ssl-mode=REQUIRED"
     texts = {
-        "database-url": f"mysql://coupon:{database.secret(settings, 'coupon-password')}@mysql:3306/coupon_rush",
-        "admin-database-url": f"mysql://root:{password}@mysql:3306/coupon_rush",
+        "database-url": f"mysql://coupon:{database.secret(settings, 'coupon-password')}@{place}",
+        "admin-database-url": f"mysql://root:{password}@{place}",
         "exporter.cnf": f"[client]\nuser=exporter\npassword={exporter}\nhost=mysql\nport=3306\n",
         # The exporter reads the server's counters and no row.
         "exporter.sql": f"CREATE USER 'exporter'@'%' IDENTIFIED BY '{exporter}' WITH MAX_USER_CONNECTIONS 3;\n"
@@ -31,16 +34,20 @@ def prepare(settings: Settings, rootless: bool) -> dict:
     if os.getuid() == 0 and not rootless:
         for path in settings.secrets.iterdir():
             os.chown(path, owner, group)
+    limits = settings.home / "limits"
+    parts.write_limits(settings, limits)
     # Docker would make a missing folder itself, as root's.
     (ROOT / ".cluster" / "tools" / "uplot").mkdir(parents=True, exist_ok=True)
-    return {"COUPON_UID": str(owner), "COUPON_GID": str(group), "COUPON_SECRETS": str(settings.secrets)}
+    return {"COUPON_UID": str(owner), "COUPON_GID": str(group), "COUPON_SECRETS": str(settings.secrets),
+            "COUPON_LIMITS": str(limits)}
 
 
 def knobs(settings: Settings) -> dict:
     """What the file takes from the environment beside that."""
     return {
         "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
-        "PROMETHEUS_PORT": str(settings.prometheus_port), "GRAFANA_PORT": str(settings.grafana_port), **settings.passed_through,
+        "PROMETHEUS_PORT": str(settings.prometheus_port), "GRAFANA_PORT": str(settings.grafana_port),
+        "RATE_LIMIT": str(settings.rate_limit or "off"), **settings.passed_through,
     }
 
 

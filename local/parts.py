@@ -20,6 +20,8 @@ from supervisor import Program, Supervisor, wait
 # Enough for 10,000 users: each takes a client's and a replica's connection, spread over the workers.
 WORKER_CONNECTIONS = 16_384
 OPEN_FILES_MAX = 65_535
+# The part of nginx's configuration that is the same everywhere.
+NGINX_FILES = sorted((ROOT / "nginx").glob("*.conf"))
 # nginx learned to keep idle clients through a reload in this version.
 KEEPALIVE_MIN_TIMEOUT_SINCE = (1, 27, 4)
 # A little over nginx's own worker_shutdown_timeout.
@@ -108,13 +110,35 @@ def render_nginx(settings: Settings, names: list) -> None:
     """
     folder = settings.home / "nginx"
     servers = [f"server 127.0.0.1:{settings.replica_port + number_of(name)} max_fails=3 fail_timeout=1s;" for name in names]
-    for name in ("nginx.conf", "lab.conf"):
-        write(folder / name, (ROOT / "nginx" / name).read_text())
+    for path in NGINX_FILES:
+        write(folder / path.name, path.read_text())
+    write_limits(settings, folder / "limits")
     write(folder / "runtime" / "process.conf", nginx_process(settings))
     write(folder / "runtime" / "http.conf", nginx_http(settings))
     write(folder / "runtime" / "listen.conf", f"listen 127.0.0.1:{settings.nginx_port} backlog=4096 reuseport;\n")
     write(folder / "runtime" / "servers.conf", "\n".join(servers) + "\n")
     write(folder / "runtime" / "lab.conf", LAB_LOCATION.format(root=quoted(lab_files(folder / "site"))))
+
+
+def write_limits(settings: Settings, folder: Path) -> None:
+    """How often one client may ask, in nginx's words; without a limit there are no such files.
+
+    A client is whoever holds the other end of the connection: headers do not count, because everybody can write them.
+    """
+    rate, files = settings.rate_limit, {}
+    if rate:
+        # 10 MB hold 80,000 clients, and the one who was away longest makes room.
+        zone = f"limit_req_zone $binary_remote_addr zone=client:10m rate={rate}r/s;\n"
+        # Below the level of the log: a flood of requests is not to be one of lines.
+        files["zone.conf"] = zone + "limit_req_status 429;\nlimit_req_log_level notice;\n"
+        # What was not used for two seconds may be asked for at once: a page that opens, a double click.
+        files["request.conf"] = f"limit_req zone=client burst={2 * rate} nodelay;\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.conf"):
+        if path.name not in files:
+            path.unlink()
+    for name, text in files.items():
+        write(folder / name, text)
 
 
 # The page can take coupons and shows everything that is measured: only whoever sits at this machine may open it.
@@ -221,7 +245,7 @@ def loaded(settings: Settings) -> Path:
 
 def fingerprint(settings: Settings, master: int) -> str:
     folder = settings.home / "nginx"
-    return f"{master} {digest((*folder.glob('*.conf'), *(folder / 'runtime').glob('*.conf')))}"
+    return f"{master} {digest((*folder.glob('*.conf'), *folder.glob('*/*.conf')))}"
 
 
 def digest(paths) -> str:

@@ -50,6 +50,7 @@ class Settings:
     exporters: bool = False
     exporter_port: int = 9110
     grafana_port: int = 3000  # Docker's alone.
+    rate_limit: int = 0  # Requests of one client per second; 0 is without a limit.
 
     @property
     def run(self) -> Path:
@@ -123,6 +124,7 @@ def from_environment() -> Settings:
         exporters=choice("EXPORTERS", "on" if all(which(name) for name in EXPORTERS.values()) else "off", ("on", "off")) == "on",
         exporter_port=offset + number("EXPORTER_PORT", 9110, 1, 65_500),
         grafana_port=offset + number("GRAFANA_PORT", 3000, 1, 65_535),
+        rate_limit=0 if os.environ.get("RATE_LIMIT", "off") in ("", "off") else number("RATE_LIMIT", 0, 1, 10_000),
     )
 
 

@@ -34,8 +34,8 @@ pub struct App {
     pub metrics: Metrics,
     /// The nodes of the lock.
     pub nodes: Arc<Nodes>,
-    /// Digest of the token for administrative calls: comparing digests tells nothing about the token's length.
-    pub admin_token: [u8; 32],
+    /// Digests of the tokens for administrative calls: comparing digests tells nothing about a token's length.
+    pub admin_tokens: Vec<[u8; 32]>,
     /// Longest time a request may take, body included.
     pub request_deadline: Duration,
     drain: Duration,
@@ -47,9 +47,13 @@ impl App {
     /// Builds the replica and starts its two watchers: of the database and of the lock nodes. The replica starts whether or
     /// not they are there; `/readyz` tells.
     pub async fn start(settings: &Serve) -> anyhow::Result<Arc<Self>> {
-        let metrics = Metrics::new(settings.strategy.name(), settings.redis_urls.len());
+        let redis_urls = settings.redis_urls()?;
+        let metrics = Metrics::new(settings.strategy.name(), redis_urls.len());
         let store = Store::new(&settings.database.url()?, settings.pool_size).context("DATABASE_URL")?;
-        let nodes = Nodes::new(&settings.redis_urls, settings.lock_ttl()).await.context("REDIS_URLS")?;
+        if store.may_be_overheard() {
+            tracing::warn!("DATABASE_URL: the database is on another host, and ssl-mode does not insist on TLS");
+        }
+        let nodes = Nodes::new(&redis_urls, settings.lock_ttl()).await.context("REDIS_URLS")?;
         let memory = Arc::new(Memory::default());
         let locks = Locks::new(Arc::clone(&nodes), settings.lock_ttl(), &settings.lock_prefix, metrics.lock.clone());
         let config = IssuerConfig {
@@ -66,7 +70,7 @@ impl App {
             memory,
             metrics,
             nodes,
-            admin_token: Sha256::digest(settings.admin_token()?.as_bytes()).into(),
+            admin_tokens: settings.admin_tokens()?.iter().map(|token| Sha256::digest(token).into()).collect(),
             request_deadline: settings.request_deadline(),
             drain: settings.drain(),
             draining: AtomicBool::new(false),

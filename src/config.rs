@@ -1,17 +1,30 @@
 //! Command line and environment, read once. Every setting has a name, and a bad one is refused with that name before any port
 //! is opened. Secrets come from files (or, for a quick try, from the environment), never from the command line.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use crate::issuance::{OnLockLoss, Strategy};
 
 /// Shortest admin token: 32 characters of anything random cannot be guessed.
 const ADMIN_TOKEN_LENGTH_MIN: usize = 32;
+
+/// Least number of different characters in it. Random hex of that length has fewer once in ten million times.
+const ADMIN_TOKEN_CHARACTERS_MIN: usize = 8;
+
+/// What stands in documentation and templates in a token's place, in lower case and without `-` and `_`.
+const PLACEHOLDERS: [&str; 6] = ["changeme", "replaceme", "placeholder", "example", "default", "yourtoken"];
+
+/// How to make a good token.
+const ADMIN_TOKEN_CURE: &str = "make one with `openssl rand -hex 32`";
+
+/// Tokens that are valid at the same time: the new one and the old one, until every caller has the new one.
+const ADMIN_TOKENS_MAX: usize = 2;
 
 /// Shortest time-to-live of a lock: a hung Redis node may cost half a second, and the row lock is waited for one second.
 const LOCK_TTL_MS_MIN: u64 = 1_100;
@@ -112,9 +125,19 @@ pub struct Serve {
     #[arg(long, env = "STRATEGY", value_enum, default_value = "batched")]
     pub strategy: Strategy,
 
-    /// The independent Redis servers of the lock: 1, 3 or 5 URLs, separated by commas.
-    #[arg(long, env = "REDIS_URLS", value_delimiter = ',', default_value = "redis://127.0.0.1:6379/")]
-    pub redis_urls: Vec<String>,
+    /// The independent Redis servers of the lock: 1, 3 or 5 URLs, separated by commas. URLs with a password belong into a file.
+    #[arg(
+        long,
+        env = "REDIS_URLS",
+        value_delimiter = ',',
+        default_value = "redis://127.0.0.1:6379/",
+        hide_env_values = true
+    )]
+    redis_urls: Vec<String>,
+
+    /// File with these URLs instead.
+    #[arg(long, env = "REDIS_URLS_FILE")]
+    redis_urls_file: Option<PathBuf>,
 
     /// Milliseconds a crashed holder of a lock blocks the others.
     #[arg(long, env = "LOCK_TTL_MS", default_value_t = 1_500)]
@@ -144,7 +167,8 @@ pub struct Serve {
     #[arg(long, env = "THREADS", default_value_t = 1)]
     pub threads: usize,
 
-    /// File with the token for administrative calls, at least 32 characters. Without it the variable `ADMIN_TOKEN` holds it.
+    /// File with the token for administrative calls, at least 32 characters; a second line may hold another one, which is
+    /// valid, too. Without it the variable `ADMIN_TOKEN` holds them.
     #[arg(long, env = "ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
 }
@@ -152,18 +176,7 @@ pub struct Serve {
 impl Serve {
     /// Refuses what cannot work, with the name of the setting.
     pub fn check(&self) -> anyhow::Result<()> {
-        ensure!(
-            matches!(self.redis_urls.len(), 1 | 3 | 5),
-            "REDIS_URLS: 1, 3 or 5 independent servers, not {}",
-            self.redis_urls.len()
-        );
-        let mut urls: Vec<_> = self.redis_urls.iter().map(|url| url.trim_end_matches('/')).collect();
-        urls.sort_unstable();
-        urls.dedup();
-        ensure!(
-            urls.len() == self.redis_urls.len(),
-            "REDIS_URLS: the same server twice is not two independent servers"
-        );
+        self.redis_urls().map(drop)?;
         ensure!(self.lock_ttl_ms >= LOCK_TTL_MS_MIN, "LOCK_TTL_MS: at least {LOCK_TTL_MS_MIN}");
         ensure!(self.lock_ttl_ms <= 60_000, "LOCK_TTL_MS: at most 60000");
         ensure!((1..=256).contains(&self.pool_size), "POOL_SIZE: 1 to 256");
@@ -173,17 +186,39 @@ impl Serve {
             !self.replica.is_empty() && self.replica.bytes().all(|b| b.is_ascii_graphic()),
             "REPLICA: visible ASCII characters"
         );
-        self.admin_token().map(drop)?;
+        self.admin_tokens().map(drop)?;
         self.database.url().map(drop)
     }
 
-    /// The token of administrative calls.
-    pub fn admin_token(&self) -> anyhow::Result<String> {
-        let token = secret("ADMIN_TOKEN", self.admin_token_file.as_deref())?;
-        if token.len() < ADMIN_TOKEN_LENGTH_MIN {
-            bail!("ADMIN_TOKEN: at least {ADMIN_TOKEN_LENGTH_MIN} characters, not {}", token.len());
+    /// The independent Redis servers of the lock.
+    pub fn redis_urls(&self) -> anyhow::Result<Vec<String>> {
+        let urls = match self.redis_urls_file.as_deref() {
+            Some(file) => {
+                secret("REDIS_URLS", Some(file))?.split([',', '\n']).map(|url| url.trim().to_owned()).collect()
+            }
+            None => self.redis_urls.clone(),
+        };
+        ensure!(matches!(urls.len(), 1 | 3 | 5), "REDIS_URLS: 1, 3 or 5 independent servers, not {}", urls.len());
+        let mut different: Vec<_> = urls.iter().map(|url| url.trim_end_matches('/')).collect();
+        different.sort_unstable();
+        different.dedup();
+        ensure!(different.len() == urls.len(), "REDIS_URLS: the same server twice is not two independent servers");
+        Ok(urls)
+    }
+
+    /// The tokens of administrative calls: one, or two while callers change from one to the other.
+    pub fn admin_tokens(&self) -> anyhow::Result<Vec<String>> {
+        let tokens: Vec<_> =
+            secret("ADMIN_TOKEN", self.admin_token_file.as_deref())?.lines().map(str::to_owned).collect();
+        ensure!(
+            tokens.len() <= ADMIN_TOKENS_MAX,
+            "ADMIN_TOKEN: at most {ADMIN_TOKENS_MAX} lines, not {}",
+            tokens.len()
+        );
+        for token in &tokens {
+            strong(token).with_context(|| format!("ADMIN_TOKEN: {ADMIN_TOKEN_CURE}"))?;
         }
-        Ok(token)
+        Ok(tokens)
     }
 
     /// LOCK_TTL_MS.
@@ -200,6 +235,20 @@ impl Serve {
     pub fn drain(&self) -> Duration {
         Duration::from_millis(self.drain_ms)
     }
+}
+
+/// Refuses a token that could be guessed or could not be sent in a header.
+fn strong(token: &str) -> anyhow::Result<()> {
+    ensure!(token.bytes().all(|b| b.is_ascii_graphic()), "a token has visible ASCII characters alone");
+    ensure!(token.len() >= ADMIN_TOKEN_LENGTH_MIN, "at least {ADMIN_TOKEN_LENGTH_MIN} characters, not {}", token.len());
+    let different = token.bytes().collect::<BTreeSet<_>>().len();
+    ensure!(
+        different >= ADMIN_TOKEN_CHARACTERS_MIN,
+        "at least {ADMIN_TOKEN_CHARACTERS_MIN} different characters, not {different}"
+    );
+    let plain = token.to_ascii_lowercase().replace(['-', '_'], "");
+    ensure!(!PLACEHOLDERS.iter().any(|word| plain.contains(word)), "this is a placeholder");
+    Ok(())
 }
 
 /// What the kernel calls this host or container.
@@ -219,4 +268,33 @@ fn secret(name: &str, file: Option<&Path>) -> anyhow::Result<String> {
     let text = text.trim().to_owned();
     ensure!(!text.is_empty(), "{name}: is empty");
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_long_varied_and_nobodys_example() {
+        let hex = "3f9c1e0a7b5d2846c0e1f2a3b4c5d6e7";
+        for good in [hex, "a-token-for-tests-of-more-than-32-characters", &"Zq8~+w.k".repeat(5)] {
+            strong(good).unwrap();
+        }
+        let long = |word: &str| format!("{word}{hex}");
+        let bad = [
+            String::new(),
+            hex[1..].to_owned(),
+            "0".repeat(64),
+            "1234567".repeat(6),
+            long("changeme"),
+            long("Change-Me_"),
+            long("<YOUR_TOKEN>"),
+            long("this-is-an-example-"),
+            long("two words "),
+            long("ü"),
+        ];
+        for token in bad {
+            assert!(strong(&token).is_err(), "{token}");
+        }
+    }
 }

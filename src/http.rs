@@ -19,7 +19,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::problem::Problem;
 use crate::app::App;
@@ -50,11 +50,16 @@ pub fn router(app: Arc<App>) -> Router {
     let (router, description) = public().split_for_parts();
     observe::expect_series(&app.metrics.http);
     router
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
+        .merge(page().url("/openapi.json", description))
         .fallback(async || Problem::NOT_FOUND)
         .method_not_allowed_fallback(async || Problem::METHOD_NOT_ALLOWED)
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
+}
+
+/// The page to try the API. It asks no validator elsewhere what it thinks of the description.
+fn page() -> SwaggerUi {
+    SwaggerUi::new("/docs").config(Config::default().validator_url("none"))
 }
 
 /// The ops listener: health, metrics and administration of this replica.

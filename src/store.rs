@@ -11,10 +11,11 @@ mod migrate;
 mod transaction;
 mod wallet;
 
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPool, MySqlPoolOptions};
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPool, MySqlPoolOptions, MySqlSslMode};
 use sqlx::{ConnectOptions, Executor};
 
 pub use batch::fitting;
@@ -36,6 +37,19 @@ const SESSION: &str = "SET SESSION transaction_isolation = 'READ-COMMITTED', inn
 
 /// The same for `MariaDB`, which has another name for the isolation level.
 const SESSION_MARIADB: &str = "SET SESSION tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 1";
+
+/// What a URL may say after its `?`. sqlx passes over what it does not know, so that a misspelt `ssl_mode` would be no TLS.
+const PARAMETERS: [&str; 9] = [
+    "ssl-mode",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "socket",
+    "charset",
+    "collation",
+    "timezone",
+    "statement-cache-capacity",
+];
 
 /// Why the database gave no answer. What happened to a write tells the variant apart.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +86,10 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) => {
                 let number = database.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
                 match number {
-                    DUPLICATE => Self::Duplicate(error),
+                    DUPLICATE => Self::Duplicate(unquoted(number)),
                     n if CONTENDED.contains(&n) => Self::Contended(error),
                     n if INTERRUPTED.contains(&n) => Self::Unknown(Some(error)),
-                    n if REJECTED.contains(&n) => Self::Rejected(error),
+                    n if REJECTED.contains(&n) => Self::Rejected(unquoted(n)),
                     _ => Self::Unavailable(error),
                 }
             }
@@ -85,6 +99,11 @@ impl From<sqlx::Error> for StoreError {
             _ => Self::Unknown(Some(error)),
         }
     }
+}
+
+/// The server's error without its text, which quotes the data that it is about, and so users' ids.
+fn unquoted(number: u16) -> sqlx::Error {
+    sqlx::Error::Protocol(format!("the server's error {number}"))
 }
 
 /// The database of the service: cheap to clone.
@@ -114,6 +133,14 @@ impl Store {
         Ok(Self { pool, options })
     }
 
+    /// Whether somebody on the way to the database could read along: it is on another host, and its URL does not insist on TLS.
+    pub fn may_be_overheard(&self) -> bool {
+        let host = self.options.get_host().trim_matches(['[', ']']);
+        let is_here = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+        let insists = !matches!(self.options.get_ssl_mode(), MySqlSslMode::Disabled | MySqlSslMode::Preferred);
+        self.options.get_socket().is_none() && !is_here && !insists
+    }
+
     /// A long-lived connection of one's own, made when it is first used.
     pub fn lane(&self) -> Lane {
         Lane::new(self.options.clone())
@@ -136,7 +163,17 @@ fn options(url: &str) -> Result<MySqlConnectOptions, StoreError> {
     if !url.starts_with("mysql://") {
         return Err(sqlx::Error::Configuration("the URL does not begin with mysql://".into()).into());
     }
+    let mut names = parameters(url).map(|parameter| parameter.split('=').next().unwrap_or_default());
+    if !names.all(|name| PARAMETERS.contains(&name)) {
+        let known = format!("the URL has a parameter that is none of {}", PARAMETERS.join(", "));
+        return Err(sqlx::Error::Configuration(known.into()).into());
+    }
     Ok(MySqlConnectOptions::from_str(url)?.disable_statement_logging())
+}
+
+/// What comes after the URL's `?`.
+fn parameters(url: &str) -> impl Iterator<Item = &str> {
+    url.split_once('?').into_iter().flat_map(|(_, query)| query.split('&')).filter(|parameter| !parameter.is_empty())
 }
 
 /// Sets up a fresh connection; the two servers name the isolation level differently.
@@ -152,5 +189,33 @@ async fn limited<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Resul
     match tokio::time::timeout(STATEMENT_TIMEOUT, work).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(StoreError::Unknown(None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_database_elsewhere_that_need_not_speak_tls_may_be_overheard() {
+        let overheard = |rest: &str| Store::new(&format!("mysql://u:p@{rest}"), 1).unwrap().may_be_overheard();
+        for far in
+            ["db/coupons", "10.0.0.7:3306/c", "[2001:db8::1]/c", "db/c?ssl-mode=PREFERRED", "db/c?ssl-mode=DISABLED"]
+        {
+            assert!(overheard(far), "{far}");
+        }
+        for near in ["127.0.0.1:3306/c", "localhost/c", "[::1]/c", "db/c?socket=/run/mysqld.sock"] {
+            assert!(!overheard(near), "{near}");
+        }
+        for mode in ["REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"] {
+            assert!(!overheard(&format!("db/c?ssl-mode={mode}&ssl-ca=/ca.pem")), "{mode}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_parameter_that_would_be_passed_over_is_refused() {
+        for bad in ["ssl_mode=VERIFY_CA", "ssl-mode=VERIFY_CA&sslca=x", "SSL-MODE=REQUIRED", "ssl-mode=SURELY", "tls"] {
+            assert!(Store::new(&format!("mysql://u:p@h/c?{bad}"), 1).is_err(), "{bad}");
+        }
     }
 }

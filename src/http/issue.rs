@@ -70,6 +70,7 @@ pub(super) struct WalletEntry {
         (status = 413, description = "the body is too large", body = ProblemBody, content_type = "application/problem+json"),
         (status = 415, description = "the body is not JSON", body = ProblemBody, content_type = "application/problem+json"),
         (status = 422, description = "an id, a type or the key is not valid", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "this address asks too often; only where nginx limits that", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "not now; ask again with the same key after Retry-After seconds", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]

@@ -16,6 +16,7 @@ use crate::coupons::Entry;
 #[utoipa::path(get, path = "/users/{userId}/coupons", params(("userId" = String, Path, description = "the user", pattern = "^[A-Za-z0-9._:-]{1,36}$")), responses(
     (status = 200, description = "the wallet, by code; empty for a user without coupons", body = Vec<WalletEntry>),
     (status = 422, description = "no such user id is possible", body = ProblemBody, content_type = "application/problem+json"),
+    (status = 429, description = "this address asks too often; only where nginx limits that", body = ProblemBody, content_type = "application/problem+json"),
     (status = 503, description = "not now", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(super) async fn coupons(

@@ -129,6 +129,8 @@ impl Private {
 
     fn environment_for(&self, knobs: &Knobs) -> BTreeMap<String, String> {
         let mut environment = knobs.others.clone();
+        // All load comes from one address.
+        environment.entry("RATE_LIMIT".to_owned()).or_insert_with(|| "off".to_owned());
         environment.insert("CLUSTER_DIR".to_owned(), self.folder.display().to_string());
         environment.insert("PORT_OFFSET".to_owned(), self.port_offset.to_string());
         environment.insert("STRATEGY".to_owned(), knobs.strategy.to_string());

@@ -88,8 +88,9 @@ impl Queues {
         let mut queues = self.by_code.lock();
         let Some(queue) = queues.get_mut(code) else { return Vec::new() };
         let mut batch = std::mem::take(queue);
-        // Stable: equal stamps, and orders without one, keep their place in the queue.
-        batch.sort_by_key(|order| order.ticket.order.arrived_ms);
+        // Stable: equal stamps keep their place in the queue. An order without a stamp did not come through nginx, and must not
+        // gain by that: it comes last.
+        batch.sort_by_key(|order| order.ticket.order.arrived_ms.unwrap_or(u64::MAX));
         *queue = batch.split_off(fitting(batch.iter().map(|order| &order.ticket.order)));
         self.left(batch.len());
         batch.retain(|order| {

@@ -9,7 +9,11 @@ use tokio::process::{Child, Command};
 use super::{Client, Cluster, eventually, free_port};
 
 /// The configuration that every cluster uses; what differs between them is rendered.
-const CONFIGURATION: &str = include_str!("../../../nginx/nginx.conf");
+const CONFIGURATION: [(&str, &str); 3] = [
+    ("nginx.conf", include_str!("../../../nginx/nginx.conf")),
+    ("headers.conf", include_str!("../../../nginx/headers.conf")),
+    ("pages.conf", include_str!("../../../nginx/pages.conf")),
+];
 
 /// nginx; it is killed, and its workers with it, when the test ends.
 pub struct Balancer {
@@ -24,7 +28,9 @@ impl Balancer {
         let port = free_port();
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.nginx", cluster.name));
         std::fs::create_dir_all(folder.join("runtime")).unwrap();
-        std::fs::write(folder.join("nginx.conf"), CONFIGURATION).unwrap();
+        for (name, text) in CONFIGURATION {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
         for (name, text) in runtime(port, replicas) {
             std::fs::write(folder.join("runtime").join(name), text).unwrap();
         }

@@ -1,6 +1,7 @@
 //! Replicas: tasks of this process, or processes of their own that a test may stop and kill.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,9 +47,20 @@ impl Process {
 
     /// Starts the service's binary.
     pub fn spawn(arguments: &[(String, String)]) -> Self {
+        Self::spawn_with(arguments, |command| command.env("LOG", "warn"))
+    }
+
+    /// Starts the service's binary with this `LOG`; all that it says goes into `file`.
+    pub fn spawn_telling(arguments: &[(String, String)], log: &str, file: &Path) -> Self {
+        let file = std::fs::File::create(file).unwrap();
+        let other = file.try_clone().unwrap();
+        Self::spawn_with(arguments, |command| command.env("LOG", log).stdout(file).stderr(other))
+    }
+
+    fn spawn_with(arguments: &[(String, String)], set: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let (public, ops) = (free_port(), free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_coupon-rush"));
-        command.arg("serve").env("LOG", "warn");
+        set(command.arg("serve"));
         for (flag, value) in arguments {
             let value = match flag.as_str() {
                 "--listen" => format!("127.0.0.1:{public}"),
@@ -78,6 +90,12 @@ impl Process {
         let pid = self.child.id().expect("the process runs").to_string();
         let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// What everybody on the machine can read of how it was started.
+    pub fn command_line(&self) -> String {
+        let pid = self.child.id().expect("the process runs");
+        String::from_utf8(std::fs::read(format!("/proc/{pid}/cmdline")).unwrap()).unwrap()
     }
 
     /// Its memory in bytes: resident now, and the most it ever was.

@@ -1,0 +1,75 @@
+//! TLS to the database, as `DATABASE_URL` asks for it: with `MySQL`'s own certificates, and refused where there are none.
+#![expect(clippy::disallowed_methods, reason = "the server is asked what it sees of the service")]
+
+use coupon_rush::store::{Store, StoreError};
+use sqlx::Executor;
+
+use crate::support::{Cluster, Replica, Setup};
+
+/// A certificate of somebody who signed nothing here.
+const ANOTHER_CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/another-ca.pem");
+
+/// The file of the authority that signed the server's certificate; `MySQL` makes both when it makes its data folder.
+async fn servers_ca(cluster: &Cluster) -> String {
+    let folder: String = sqlx::query_scalar("SELECT @@datadir").fetch_one(&mut cluster.sql().await).await.unwrap();
+    format!("{folder}ca.pem")
+}
+
+/// The whole chain of reasons why a URL does not work.
+async fn refusal(url: &str) -> String {
+    let error: StoreError = Store::new(url, 1).unwrap().lane().connect().await.expect_err(url);
+    format!("{:#}", anyhow::Error::from(error))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_speaks_tls_with_a_server_that_its_own_authority_has_signed_and_with_no_other() {
+    let mut cluster = Setup::new("batched").replicas(0).start().await;
+    let url = cluster.database_url();
+    if !cluster.is_mysql() {
+        eprintln!("NOT TESTED: this MariaDB has no certificates. What is tested is that a replica insists on them.");
+        for mode in ["REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"] {
+            let said = refusal(&format!("{url}?ssl-mode={mode}")).await;
+            assert!(said.contains("does not support TLS"), "{mode}: {said}");
+        }
+        cluster.finish().await;
+        return;
+    }
+    let ca = servers_ca(&cluster).await;
+    let mut arguments = cluster.arguments();
+    let (_, file) = arguments.iter_mut().find(|(flag, _)| flag == "--database-url-file").unwrap();
+    *file = format!("{file}.tls");
+    std::fs::write(file, format!("{url}?ssl-mode=VERIFY_CA&ssl-ca={ca}")).unwrap();
+    cluster.replicas.push(Replica::start(arguments).await);
+    cluster.until_ready(0).await;
+    assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201);
+    assert!(connections(&cluster, "= 'SSL/TLS'").await > 0, "the replica is connected");
+    assert_eq!(connections(&cluster, "<> 'SSL/TLS'").await, 0, "every connection is encrypted");
+
+    let stranger = refusal(&format!("{url}?ssl-mode=VERIFY_CA&ssl-ca={ANOTHER_CA}")).await;
+    assert!(stranger.contains("UnknownIssuer"), "{stranger}");
+    // MySQL's own certificate names no host.
+    let nameless = refusal(&format!("{url}?ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}")).await;
+    assert!(nameless.contains("certificate"), "{nameless}");
+    let missing = refusal(&format!("{url}?ssl-mode=VERIFY_CA&ssl-ca=/nonexistent/ca.pem")).await;
+    assert!(missing.contains("No such file"), "{missing}");
+    cluster.finish().await;
+}
+
+/// The service's connections to this cluster's database whose kind is so.
+async fn connections(cluster: &Cluster, kind: &str) -> i64 {
+    let user = cluster.database_url().strip_prefix("mysql://").unwrap().split(':').next().unwrap().to_owned();
+    let of = format!("processlist_db = '{}' AND processlist_user = '{user}'", cluster.name);
+    cluster
+        .number(&format!("SELECT COUNT(*) FROM performance_schema.threads WHERE {of} AND connection_type {kind}"))
+        .await
+}
+
+#[tokio::test]
+async fn without_a_word_about_it_tls_is_used_where_the_server_has_it() {
+    let cluster = Setup::new("batched").replicas(1).start().await;
+    let mut session = cluster.sql().await;
+    let row = session.fetch_one("SHOW STATUS LIKE 'Ssl_cipher'").await.unwrap();
+    let cipher: String = sqlx::Row::get(&row, 1);
+    assert_eq!(!cipher.is_empty(), cluster.is_mysql(), "{cipher:?}");
+    cluster.finish().await;
+}
