@@ -23,6 +23,8 @@ mod lifecycle;
 mod lock_faults;
 mod memory;
 mod metrics;
+mod overload;
 mod races;
 mod rounds;
+mod slow_clients;
 mod trips;
