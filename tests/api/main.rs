@@ -28,3 +28,4 @@ mod races;
 mod rounds;
 mod slow_clients;
 mod trips;
+mod upkeep;
