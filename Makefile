@@ -88,7 +88,7 @@ down: ## Stop everything; the data stays
 clean: ## Stop everything and delete the data; ALL=1 deletes the downloaded tools, too
 	@$(CLUSTER) clean
 
-backup: ## Copy the database while it is in use (MySQL): make backup INTO=FOLDER
+backup: ## Copy a local cluster's MySQL while it is in use: make backup INTO=FOLDER
 	@local/backup take $(or $(INTO),$(error INTO= names a folder that does not exist yet))
 
 restore: ## Make a backup the data of a cluster that is down; BINLOGS= adds what came after: make restore FROM=FOLDER BINLOGS=FOLDER
