@@ -28,7 +28,7 @@ COUPON_LAB_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/lab
 export CLUSTER_DIR
 
 .DEFAULT_GOAL := help
-.PHONY: help demo install build up scale status logs reset doctor down clean record rush arrival capacity spike fairness
+.PHONY: help demo install build up scale status logs reset doctor down clean backup restore record rush arrival capacity spike fairness
 .PHONY: sweep report bench chaos smoke verify dashboards dashboards-check test-page test-influx check test
 MAKEFLAGS += --no-print-directory
 
@@ -89,6 +89,12 @@ down: ## Stop everything; the data stays
 
 clean: ## Stop everything and delete the data; ALL=1 deletes the downloaded tools, too
 	@$(CLUSTER) clean
+
+backup: ## Copy a local cluster's MySQL while it is in use: make backup INTO=FOLDER
+	@local/backup take $(or $(INTO),$(error INTO= names a folder that does not exist yet))
+
+restore: ## Make a backup the data of a cluster that is down; BINLOGS= adds what came after: make restore FROM=FOLDER BINLOGS=FOLDER
+	@local/backup restore $(or $(FROM),$(error FROM= names the folder of a backup)) $(BINLOGS)
 
 rush: $(BEFORE_LOAD) ## Send a crowd and prove the result: make rush VUS=1000 DURATION=60s
 	@local/k6 rush

@@ -8,6 +8,7 @@ mod conditional;
 mod optimistic;
 mod pessimistic;
 mod redlock;
+mod reserve;
 mod single;
 mod unlocked;
 
@@ -19,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use self::batched::Batched;
+use self::reserve::Reserve;
 use self::single::Single;
 use crate::coupons::{Order, Outcome};
 use crate::lock::{LockError, Locks};
@@ -110,6 +112,8 @@ struct Ticket {
     round: u32,
     /// When its handler began: the lock wait counts from here.
     entered: Instant,
+    /// When its caller leaves.
+    due: Instant,
 }
 
 /// The other end of a caller's wait. It is closed when he has left or his deadline has passed.
@@ -124,6 +128,7 @@ struct Parts {
     memory: Arc<Memory>,
     issue: IssueMetrics,
     lock: LockMetrics,
+    reserve: Reserve,
     tasks: TaskTracker,
 }
 
@@ -152,7 +157,8 @@ impl Issuer {
     pub fn new(config: &IssuerConfig, store: Store, locks: Locks, memory: Arc<Memory>, metrics: &Metrics) -> Self {
         let IssuerConfig { strategy, on_lock_loss, pool_size, deadline } = *config;
         let (issue, lock, tasks) = (metrics.issue.clone(), metrics.lock.clone(), TaskTracker::new());
-        let parts = Arc::new(Parts { strategy, on_lock_loss, store, locks, memory, issue, lock, tasks });
+        let reserve = Reserve::new(deadline);
+        let parts = Arc::new(Parts { strategy, on_lock_loss, store, locks, memory, issue, lock, reserve, tasks });
         Self {
             single: Single::new(Arc::clone(&parts), pool_size),
             batched: Batched::new(Arc::clone(&parts)),
@@ -165,12 +171,13 @@ impl Issuer {
     /// forgotten if it was still waiting, and settled if it was not.
     pub async fn issue(&self, order: Order, entered: Instant) -> Result<Outcome, IssueError> {
         let (code, arrived_ms) = (order.code.clone(), order.arrived_ms);
-        let deadline = tokio::time::Instant::from_std(entered + self.deadline);
+        let due = entered + self.deadline;
         let result = match self.parts.memory.knows(&order) {
             Known::Answer(outcome) => Ok(outcome),
             Known::Unavailable => Err(IssueError::Unavailable(None)),
             Known::Undecided => {
-                tokio::time::timeout_at(deadline, self.decide(order, entered)).await.unwrap_or(Err(IssueError::Busy))
+                let decided = tokio::time::timeout_at(due.into(), self.decide(order, entered, due));
+                decided.await.unwrap_or(Err(IssueError::Busy))
             }
         };
         if matches!(result, Ok(Outcome::SoldOut)) {
@@ -192,9 +199,9 @@ impl Issuer {
         }
     }
 
-    async fn decide(&self, order: Order, entered: Instant) -> Result<Outcome, IssueError> {
+    async fn decide(&self, order: Order, entered: Instant, due: Instant) -> Result<Outcome, IssueError> {
         let Some(round) = self.parts.memory.round() else { return Err(IssueError::Unavailable(None)) };
-        let ticket = Ticket { order, round, entered };
+        let ticket = Ticket { order, round, entered, due };
         match self.parts.strategy {
             Strategy::Batched => self.batched.issue(ticket).await,
             _ => self.single.issue(ticket).await,

@@ -97,7 +97,7 @@ impl Batched {
             Ok(right) => self.settle_batch(code, lane, right).await,
             Err(LockError::Abandoned) => {}
             Err(LockError::QuorumGone) => {
-                for order in self.queues.close(code) {
+                for order in self.close(code) {
                     order.answer(Err(IssueError::Unavailable(None)));
                 }
             }
@@ -116,10 +116,12 @@ impl Batched {
     }
 
     async fn settle_batch(&self, code: &Code, lane: &mut Lane, right: Right) {
-        let batch = self.current(self.queues.close(code));
+        let batch = self.current(self.close(code));
         let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
         let round = batch.first().map_or(0, |order| order.ticket.round);
+        let started = Instant::now();
         let answers = self.settle(lane, code, round, &orders).await;
+        self.parts.reserve.took(started.elapsed());
         let failed =
             answers.iter().all(|answer| matches!(answer, Err(IssueError::Unavailable(_)))) && !answers.is_empty();
         let reply = || {
@@ -154,6 +156,11 @@ impl Batched {
             Ok(contended) => contended,
             Err(_) => release.await,
         }
+    }
+
+    /// The next batch: orders whose callers will still be there when it is settled.
+    fn close(&self, code: &Code) -> Vec<Waiting> {
+        self.queues.close(code, self.parts.reserve.end())
     }
 
     /// Sends away the orders of a round that is over.
@@ -223,7 +230,7 @@ impl Batched {
 
     /// Answers everybody who waits for a code of which nothing can be had: one read tells who holds something already.
     async fn refuse(&self, code: &Code, lane: &mut Lane, refusal: &Outcome) {
-        let batch = self.current(self.queues.close(code));
+        let batch = self.current(self.close(code));
         if batch.is_empty() {
             return;
         }

@@ -35,11 +35,16 @@ impl Single {
         let queued = Instant::now();
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| IssueError::Busy)?;
         self.parts.issue.pool_wait(queued);
+        if ticket.due < self.parts.reserve.end() {
+            return Err(IssueError::Busy);
+        }
         let parts = Arc::clone(&self.parts);
         let (caller, answer) = oneshot::channel();
         self.parts.tasks.spawn(async move {
             let _turn = turn;
+            let started = Instant::now();
             let settled = parts.run(&ticket, &caller).await;
+            parts.reserve.took(started.elapsed());
             // A caller who has left meanwhile finds the same answer when he asks again.
             let _ = caller.send(settled);
         });

@@ -17,7 +17,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use crate::support::{Cluster, Process, Setup, eventually, sample, settings};
+use crate::support::{
+    BYTES_PER_IDLE, BYTES_PER_ORDER, Cluster, Process, Setup, alone, connect, eventually, sample, settings,
+};
 
 /// A replica without ports: ten thousand requests at once need no ten thousand sockets.
 async fn portless(cluster: &Cluster) -> Arc<App> {
@@ -224,29 +226,16 @@ async fn a_body_that_comes_a_byte_at_a_time_is_answered_within_the_deadline() {
     cluster.finish().await;
 }
 
-/// Connections that stay idle. The limit of open files is raised by `local/test-rust`; half of it is for our own ends.
+/// Connections that stay idle.
 const IDLE: usize = 10_000;
-
-/// Most memory that a replica may take for an idle connection, and for an order in its queue with the client behind it.
-const BYTES_PER_IDLE: usize = 4 * 1024;
-const BYTES_PER_ORDER: usize = 24 * 1024;
-
-async fn connect(address: &str, connections: usize) -> Vec<TcpStream> {
-    let mut open = Vec::new();
-    while open.len() < connections {
-        // In portions, so that no queue of connections overflows.
-        let portion = join_all((0..500).map(|_| TcpStream::connect(address))).await;
-        open.extend(portion.into_iter().map(|it| it.expect("`ulimit -n` allows 12,000 open files")));
-    }
-    open
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_idle_connections_change_nothing_for_others_and_cost_little_memory() {
+    let _alone = alone().await;
     let cluster = Setup::new("batched").replicas(0).coupons([("A", 1_000)]).start().await;
     let replica = Process::replica(&cluster.arguments()).await;
     let (before, _) = replica.memory();
-    let idle = connect(replica.url.strip_prefix("http://").unwrap(), IDLE).await;
+    let idle = connect(&replica.url, IDLE).await;
     let body = |user: usize| json!({"code": "A", "userId": format!("u-{user}")});
     let url = format!("{}/coupons/issue", replica.url);
     for user in 0..200 {
@@ -276,12 +265,13 @@ async fn send_order(mut connection: TcpStream, user: usize) -> TcpStream {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_takes_little_memory_and_everybody_in_it_is_served() {
     const ORDERS: usize = 9_000;
+    let _alone = alone().await;
     let setup = Setup::new("batched").replicas(0).coupons([("A", 20_000)]).set("--request-deadline-ms", 60_000);
     let cluster = setup.start().await;
     let replica = Process::replica(&cluster.arguments()).await;
     let (before, _) = replica.memory();
     let lock = cluster.hold_lock("A").await;
-    let connections = connect(replica.url.strip_prefix("http://").unwrap(), ORDERS).await;
+    let connections = connect(&replica.url, ORDERS).await;
     let asked = join_all(connections.into_iter().enumerate().map(|(user, it)| send_order(it, user))).await;
     let all = async || sample(&cluster.client, &replica.ops_url, "coupon_queue_depth").await as usize >= ORDERS;
     eventually("all of them wait", all).await;

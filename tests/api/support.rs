@@ -4,6 +4,7 @@
 mod balancer;
 mod client;
 mod counts;
+mod crowd;
 mod fault_proxy;
 mod obstacles;
 mod recorder;
@@ -24,6 +25,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
 pub use balancer::Balancer;
 pub use client::{Answer, Client};
 pub use counts::{PrivateRedis, added};
+pub use crowd::{alone, connect};
 pub use fault_proxy::{Fault, FaultProxy};
 pub use obstacles::{redis_connection, sample};
 pub use recorder::Recorder;
@@ -31,6 +33,10 @@ pub use server::{Process, Replica, free_port};
 
 /// The token of all test replicas.
 pub const ADMIN_TOKEN: &str = "a-token-for-tests-of-more-than-32-characters";
+
+/// Most memory that a replica may take for an idle connection, and for an order in its queue with the client behind it.
+pub const BYTES_PER_IDLE: usize = 4 * 1024;
+pub const BYTES_PER_ORDER: usize = 24 * 1024;
 
 /// Longest wait for anything that should happen soon.
 pub const SOON: Duration = Duration::from_secs(15);

@@ -1,6 +1,7 @@
 //! The orders that wait, by code. At most one task attends to a code's queue; a queue without orders does not exist.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -83,21 +84,24 @@ impl Queues {
         self.by_code.lock().get(code).is_some_and(|queue| queue.iter().any(|order| !order.is_gone()))
     }
 
-    /// Takes the next batch out of the queue: the earliest arrivals, without those whose callers have gone.
-    pub(super) fn close(&self, code: &Code) -> Vec<Waiting> {
+    /// Takes the next batch out of the queue: the earliest arrivals. Whoever will have left by `end` is sent away.
+    pub(super) fn close(&self, code: &Code, end: Instant) -> Vec<Waiting> {
         let mut queues = self.by_code.lock();
         let Some(queue) = queues.get_mut(code) else { return Vec::new() };
         let mut batch = std::mem::take(queue);
+        let before = batch.len();
+        for late in batch.extract_if(.., |order| order.is_gone() || order.ticket.due < end) {
+            self.lock.waited(Wait::Expired, late.ticket.entered);
+            late.answer(Err(IssueError::Busy));
+        }
         // Stable: equal stamps keep their place in the queue. An order without a stamp did not come through nginx, and must not
         // gain by that: it comes last.
         batch.sort_by_key(|order| order.ticket.order.arrived_ms.unwrap_or(u64::MAX));
         *queue = batch.split_off(fitting(batch.iter().map(|order| &order.ticket.order)));
-        self.left(batch.len());
-        batch.retain(|order| {
-            let gone = order.is_gone();
-            self.lock.waited(if gone { Wait::Expired } else { Wait::Granted }, order.ticket.entered);
-            !gone
-        });
+        self.left(before - queue.len());
+        for order in &batch {
+            self.lock.waited(Wait::Granted, order.ticket.entered);
+        }
         batch
     }
 

@@ -69,7 +69,7 @@ fn runtime(port: u16, replicas: &[&str]) -> [(&'static str, String); 4] {
         (
             "process.conf",
             "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr crit;\n\
-             events { worker_connections 4096; }\n"
+             events { worker_connections 16384; }\n"
                 .to_owned(),
         ),
         ("http.conf", format!("{}access_log off;\n", temporary.concat())),

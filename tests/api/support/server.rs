@@ -109,6 +109,12 @@ impl Process {
         (bytes("VmRSS:"), bytes("VmHWM:"))
     }
 
+    /// How many files and sockets it has open.
+    pub fn open_files(&self) -> usize {
+        let pid = self.child.id().expect("the process runs");
+        std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+    }
+
     /// Waits for its end and returns whether it was a success.
     pub async fn ended(&mut self) -> bool {
         self.child.wait().await.unwrap().success()

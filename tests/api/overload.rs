@@ -1,0 +1,165 @@
+//! Overload: three times what the service can do. The database is slowed down on purpose, so that its capacity is small, and
+//! about the same on every machine.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use coupon_lab::load::{Errors, Outcome, Pace, Plan, Requests, Until, Users, load};
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::{BYTES_PER_ORDER, Client, Cluster, Process, Setup, alone, sample};
+
+/// How long each load lasts.
+const WINDOW: Duration = Duration::from_secs(6);
+
+/// Longest time to an answer: short, so that a queue of old orders shows within the window.
+const DEADLINE_MS: u32 = 2_500;
+
+/// How much is offered of what can be done.
+const OVERLOAD: f64 = 3.0;
+
+/// The least share of the peak that must be left of it.
+const KEPT: f64 = 0.9;
+
+/// What makes the database slow, and the crowd that keeps it busy all the same.
+struct Brake {
+    strategy: &'static str,
+    /// Every so many pieces cost a pause.
+    pieces: u32,
+    pause_ms: u32,
+    /// Clients that ask again as soon as they are answered: enough for full batches, few enough to be served in time.
+    clients: usize,
+}
+
+impl Brake {
+    async fn start(&self) -> (Cluster, Process) {
+        let setup = Setup::new(self.strategy).replicas(0).coupons([("A", 100_000)]);
+        let cluster = setup.set("--pool-size", 1).set("--request-deadline-ms", DEADLINE_MS).start().await;
+        let (pieces, pause) = (self.pieces, f64::from(self.pause_ms) / 1e3);
+        let trigger = format!(
+            "CREATE TRIGGER brake BEFORE INSERT ON wallet FOR EACH ROW \
+             IF NEW.serial % {pieces} = 0 THEN DO SLEEP({pause}); END IF"
+        );
+        cluster.run(&trigger).await;
+        let replica = Process::replica(&cluster.arguments()).await;
+        (cluster, replica)
+    }
+}
+
+/// A load of new users with the longest ids, so that a batch holds the fewest orders.
+async fn offer(replica: &Process, kind: &str, pace: Pace, connections: usize) -> Outcome {
+    let users = Users::New { prefix: format!("{kind:x<25}") };
+    let requests = Requests::Issue { codes: vec!["A".to_owned()], users, key: "k".to_owned() };
+    let (url, until, expect) = (replica.url.clone(), Until::Elapsed(WINDOW), vec![201]);
+    let outcome = load(Plan { url, connections, pace, until, requests, expect, keep_acks: true }).await.unwrap();
+    println!("{kind}: {outcome}");
+    outcome
+}
+
+/// Asks once; whoever is sent away must be told when to come back.
+async fn ask(client: &Client, replica: &Process, user: String) -> u16 {
+    let url = format!("{}/coupons/issue", replica.url);
+    let answer = client.send("POST", &url, &[], Some(&json!({"code": "A", "userId": user}))).await;
+    match answer.status {
+        201 => assert_eq!(answer.header("retry-after"), ""),
+        503 => assert!(("1"..="3").contains(&answer.header("retry-after")), "{:?}", answer.headers),
+        other => panic!("{other}: {}", answer.text),
+    }
+    answer.status
+}
+
+/// What became of those who ask among the crowd.
+#[derive(Default)]
+struct PassersBy {
+    served: AtomicU32,
+    sent_away: AtomicU32,
+}
+
+impl PassersBy {
+    /// Some ask again and again; they never end.
+    async fn ask(&self, replica: &Process) -> Infallible {
+        let passers_by = (0..3).map(|number| async move {
+            let client = Client::new();
+            for time in 0_u32.. {
+                let status = ask(&client, replica, format!("passer-by-{number}-{time}")).await;
+                let count = if status == 201 { &self.served } else { &self.sent_away };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        join_all(passers_by).await;
+        unreachable!("nobody asks four billion times")
+    }
+}
+
+async fn rows(cluster: &Cluster) -> u64 {
+    u64::try_from(cluster.number("SELECT COUNT(*) FROM wallet").await).unwrap()
+}
+
+/// The crowd, with a few among it who look at their answers closely. Returns what became of it, and how many others were served.
+async fn overload(replica: &Process, rate: f64, connections: usize) -> (Outcome, u32) {
+    let others = PassersBy::default();
+    let crowd = tokio::select! {
+        crowd = offer(replica, "crowd", Pace::Open(rate), connections) => crowd,
+        never = others.ask(replica) => match never {},
+    };
+    assert!(others.sent_away.into_inner() > 0, "nobody was told when to come back");
+    assert_eq!((crowd.errors, crowd.unsent), (Errors::default(), 0), "everybody is answered");
+    let (served, sent_away) = (crowd.with_status(201), crowd.with_status(503));
+    assert_eq!(served + sent_away, crowd.answered(), "{:?}", crowd.by_status);
+    assert!(sent_away > served, "{served} served, {sent_away} sent away: no overload");
+    (crowd, others.served.into_inner())
+}
+
+/// Measures the peak, offers three times that, and looks at what became of it.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "some thousands"
+)]
+async fn goodput_survives(brake: Brake) {
+    let _alone = alone().await;
+    let (cluster, replica) = brake.start().await;
+    let peak = offer(&replica, "peak", Pace::Closed, brake.clients).await;
+    assert_eq!(peak.by_status, [(201, peak.answered())]);
+
+    let (before, issued) = (replica.memory().0, rows(&cluster).await);
+    let rate = OVERLOAD * peak.rate();
+    let connections = (rate * 1.2 * f64::from(DEADLINE_MS) / 1e3) as usize;
+    let (crowd, others) = overload(&replica, rate, connections).await;
+
+    let kept = crowd.answers as f64 / peak.answers as f64;
+    assert!(kept >= KEPT, "{} answers in the time of {}", crowd.answers, peak.answers);
+    let told = (crowd.with_status(201) + u64::from(others)) as f64 / (rows(&cluster).await - issued) as f64;
+    assert!(told >= KEPT, "only {told:.2} of the coupons were given to callers who were still there");
+    let most = replica.memory().1;
+    println!("{}: kept {kept:.2}, told {told:.2}, {before} -> {most} bytes, {connections} clients", brake.strategy);
+    assert!(most - before < connections * BYTES_PER_ORDER, "{before} -> {most} bytes with {connections} clients");
+    recovers(&cluster, &replica).await;
+    let acks = [peak.acks().unwrap(), crowd.acks().unwrap()].concat();
+    let report = coupon_lab::verify(&mut cluster.sql().await, Some(&acks)).await.unwrap();
+    assert!(report.is_clean(), "{}", report.verdict());
+    cluster.discard().await;
+}
+
+/// Everybody was answered, so that nothing is left of the crowd.
+async fn recovers(cluster: &Cluster, replica: &Process) {
+    for user in 0..10 {
+        assert_eq!(ask(&cluster.client, replica, format!("later-{user}")).await, 201);
+    }
+    for series in ["coupon_queue_depth", "coupon_in_flight"] {
+        assert_eq!(sample(&cluster.client, &replica.ops_url, series).await, 0.0, "{series}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_times_the_capacity_leaves_batches_their_goodput() {
+    goodput_survives(Brake { strategy: "batched", pieces: 20, pause_ms: 50, clients: 480 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_times_the_capacity_leaves_a_strategy_without_batches_its_goodput() {
+    goodput_survives(Brake { strategy: "pessimistic", pieces: 1, pause_ms: 40, clients: 20 }).await;
+}

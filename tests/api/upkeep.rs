@@ -1,0 +1,103 @@
+//! What docs/OPERATIONS.md tells an operator to run while the service is in use: a later release's migration, and the removal of
+//! old rounds.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use coupon_rush::store::migrate;
+use futures_util::future::join_all;
+use sqlx::migrate::Migrator;
+
+use crate::support::{Cluster, Setup};
+
+/// What a later release may bring: a column with a default, and another version of the procedure under a new name.
+const LATER: [(&str, &str); 2] = [
+    ("9001_channel.sql", "ALTER TABLE wallet ADD COLUMN channel VARCHAR(20) NOT NULL DEFAULT 'web' COMMENT 'A test.'"),
+    ("9002_issue_batch_2.sql", "CREATE PROCEDURE issue_batch_2() SELECT 2"),
+];
+
+/// How a round that nobody asks about any more is removed: docs/OPERATIONS.md has the same statement.
+const PURGE: &str = "DELETE FROM wallet WHERE round < 3 ORDER BY round, scope, user_id LIMIT 100";
+
+/// A folder with this release's migrations and the later ones.
+fn later_migrations(cluster: &Cluster) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.migrations", cluster.name));
+    std::fs::create_dir_all(&folder).unwrap();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    for (name, statement) in LATER {
+        std::fs::write(folder.join(name), statement).unwrap();
+    }
+    folder
+}
+
+/// Clients of both replicas who ask without a pause, each time as a new user, while `work` is done; all of them are served.
+async fn served_during(cluster: &Cluster, work: impl Future<Output = ()>) -> usize {
+    let over = AtomicBool::new(false);
+    let clients = (0..8).map(|client| {
+        let over = &over;
+        async move {
+            let mut served = 0;
+            // A few more come after the work, so that they meet what it has changed.
+            let mut more = 20;
+            while more > 0 {
+                more -= i32::from(over.load(Ordering::Relaxed));
+                let answer = cluster.issue(client % 2, "A", &format!("u-{client}-{served}"), "k").await;
+                assert_eq!(answer.status, 201, "{}", answer.text);
+                served += 1;
+            }
+            served
+        }
+    });
+    let work = async {
+        work.await;
+        over.store(true, Ordering::Relaxed);
+    };
+    let (served, ()) = tokio::join!(join_all(clients), work);
+    served.into_iter().sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_releases_migration_is_applied_under_load_and_an_earlier_one_does_not_touch_it() {
+    let cluster = Setup::new("batched").coupons([("A", 100_000)]).start().await;
+    let folder = later_migrations(&cluster);
+    let served = served_during(&cluster, async {
+        let migrator = Migrator::new(folder.as_path()).await.unwrap();
+        migrator.run(&mut cluster.sql().await).await.unwrap();
+    });
+    let served = served.await;
+    let new_columns = cluster.number("SELECT COUNT(*) FROM wallet WHERE channel = 'web'").await;
+    assert_eq!(usize::try_from(new_columns).unwrap(), served);
+    let admin = &cluster.servers.mysql.as_ref().unwrap().admin_url;
+    let refused = migrate(admin, &cluster.database_url()).await.unwrap_err();
+    assert!(format!("{refused:#}").contains("9001"), "{refused:#}");
+    assert_eq!(cluster.issue(0, "A", "later", "k").await.status, 201, "a refused migration changes nothing");
+    std::fs::remove_dir_all(folder).unwrap();
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_rounds_are_removed_in_portions_while_the_current_one_goes_on() {
+    let cluster = Setup::new("batched").coupons([("A", 100_000)]).start().await;
+    for round in 1..=3 {
+        let asks = (0..250).map(|user| {
+            let cluster = &cluster;
+            async move { assert_eq!(cluster.issue(user % 2, "A", &format!("old-{user}"), "k").await.status, 201) }
+        });
+        join_all(asks).await;
+        if round < 3 {
+            assert_eq!(cluster.admin(0, "POST", "/admin/reset", None).await.status, 200);
+        }
+    }
+    let served = served_during(&cluster, async {
+        while cluster.number("SELECT COUNT(*) FROM wallet WHERE round < 3").await > 0 {
+            cluster.run(PURGE).await;
+        }
+    });
+    let served = served.await;
+    let rows = cluster.number("SELECT COUNT(*) FROM wallet").await;
+    assert_eq!(usize::try_from(rows).unwrap(), served + 250, "only the current round is left, and all of it");
+    cluster.finish().await;
+}
