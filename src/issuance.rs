@@ -113,7 +113,7 @@ struct Ticket {
     /// When its handler began: the lock wait counts from here.
     entered: Instant,
     /// When its caller leaves.
-    due: Instant,
+    due: tokio::time::Instant,
 }
 
 /// The other end of a caller's wait. It is closed when he has left or his deadline has passed.
@@ -171,12 +171,12 @@ impl Issuer {
     /// forgotten if it was still waiting, and settled if it was not.
     pub async fn issue(&self, order: Order, entered: Instant) -> Result<Outcome, IssueError> {
         let (code, arrived_ms) = (order.code.clone(), order.arrived_ms);
-        let due = entered + self.deadline;
+        let due = (entered + self.deadline).into();
         let result = match self.parts.memory.knows(&order) {
             Known::Answer(outcome) => Ok(outcome),
             Known::Unavailable => Err(IssueError::Unavailable(None)),
             Known::Undecided => {
-                let decided = tokio::time::timeout_at(due.into(), self.decide(order, entered, due));
+                let decided = tokio::time::timeout_at(due, self.decide(order, entered, due));
                 decided.await.unwrap_or(Err(IssueError::Busy))
             }
         };
@@ -199,7 +199,7 @@ impl Issuer {
         }
     }
 
-    async fn decide(&self, order: Order, entered: Instant, due: Instant) -> Result<Outcome, IssueError> {
+    async fn decide(&self, order: Order, entered: Instant, due: tokio::time::Instant) -> Result<Outcome, IssueError> {
         let Some(round) = self.parts.memory.round() else { return Err(IssueError::Unavailable(None)) };
         let ticket = Ticket { order, round, entered, due };
         match self.parts.strategy {

@@ -4,7 +4,9 @@
 //! work then begins for callers who leave before it ends, and the coupons go to those who were told "not now".
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// What is forgotten of the longest time with every shorter one: an eighth.
 const FORGETTING: u64 = 8;

@@ -67,7 +67,7 @@ async fn a_later_releases_migration_is_applied_under_load_and_an_earlier_one_doe
         let migrator = Migrator::new(folder.as_path()).await.unwrap();
         migrator.run(&mut cluster.sql().await).await.unwrap();
     });
-    let served = served.await;
+    let served = Box::pin(served).await;
     let new_columns = cluster.number("SELECT COUNT(*) FROM wallet WHERE channel = 'web'").await;
     assert_eq!(usize::try_from(new_columns).unwrap(), served);
     let admin = &cluster.servers.mysql.as_ref().unwrap().admin_url;
@@ -96,7 +96,7 @@ async fn old_rounds_are_removed_in_portions_while_the_current_one_goes_on() {
             cluster.run(PURGE).await;
         }
     });
-    let served = served.await;
+    let served = Box::pin(served).await;
     let rows = cluster.number("SELECT COUNT(*) FROM wallet").await;
     assert_eq!(usize::try_from(rows).unwrap(), served + 250, "only the current round is left, and all of it");
     cluster.finish().await;

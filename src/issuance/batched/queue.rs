@@ -1,9 +1,9 @@
 //! The orders that wait, by code. At most one task attends to a code's queue; a queue without orders does not exist.
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::coupons::{Code, Outcome};
 use crate::issuance::{Caller, IssueError, QUEUE_MAX, Ticket};
