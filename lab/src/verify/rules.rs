@@ -13,7 +13,6 @@ mod stock;
 mod users;
 
 use acks::check_acks;
-pub(super) use acks::hexadecimal;
 use serials::check_serials;
 use stock::check_stock;
 use users::{check_scope, check_users};

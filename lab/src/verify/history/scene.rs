@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::rules::hexadecimal;
 use super::super::{Coupon, Holding, Tables};
 use crate::history::{Attempt, Told};
 
@@ -28,7 +27,7 @@ pub(super) struct Win<'a> {
     pub(super) user: &'a str,
     /// As its client was told; by the wallet when it was not.
     pub(super) serial: Option<u32>,
-    /// When its request was first made; when nobody was told which one it is, the user's first.
+    /// When its request was first made; when nobody was told which one it is, when the user first asked.
     pub(super) asked: u64,
 }
 
@@ -76,14 +75,14 @@ impl<'a> Scene<'a> {
         told: Vec<TellsSerial<'a>>,
     ) -> Self {
         let (mut first, mut first_with) = (HashMap::new(), HashMap::new());
-        let mut issued: BTreeMap<&str, Vec<&Attempt>> = BTreeMap::new();
+        let mut issued: BTreeMap<&str, &Attempt> = BTreeMap::new();
         for attempt in &attempts {
             let (user, asked) = (attempt.user.as_str(), attempt.asked);
             first.entry(user).and_modify(|first: &mut u64| *first = asked.min(*first)).or_insert(asked);
             let with = first_with.entry((user, attempt.key.as_str())).or_insert(asked);
             *with = asked.min(*with);
             if matches!(attempt.told, Told::Issued(_)) {
-                issued.entry(user).or_default().push(attempt);
+                issued.entry(user).or_insert(attempt);
             }
         }
         let (held, unasked): (Vec<&Holding>, Vec<&Holding>) =
@@ -91,7 +90,7 @@ impl<'a> Scene<'a> {
         let mut winners: BTreeMap<&str, Option<&Holding>> = issued.keys().map(|user| (*user, None)).collect();
         winners.extend(held.into_iter().map(|row| (row.user_id.as_str(), Some(row))));
         let win = |(user, row): (&'a str, Option<&Holding>)| {
-            let told = issued.get(user).and_then(|attempts| winning(attempts, row));
+            let told = issued.get(user);
             let entry = told.and_then(|attempt| attempt.told.entry());
             Win {
                 user,
@@ -102,11 +101,4 @@ impl<'a> Scene<'a> {
         let wins = winners.into_iter().map(win).collect();
         Self { code, coupon, attempts, wins, unasked, first, told }
     }
-}
-
-/// The answer that names the row's request; any, when none does.
-fn winning<'a>(attempts: &[&'a Attempt], row: Option<&Holding>) -> Option<&'a Attempt> {
-    let request = row.map(|row| hexadecimal(&row.request_id));
-    let names = |attempt: &&&Attempt| attempt.told.entry().map(|entry| &entry.request_id) == request.as_ref();
-    attempts.iter().find(names).or(attempts.first()).copied()
 }

@@ -167,6 +167,44 @@ fn a_request_is_not_told_that_another_one_got_what_it_got_itself() {
 }
 
 #[test]
+fn a_request_that_comes_only_after_the_answer_is_no_cause_of_it() {
+    let mut world = World::by_hand();
+    (world.attempts[2].asked, world.attempts[2].answered) = (0, 1);
+
+    assert_eq!(world.kinds(), [Kind::AlreadyUnfounded]);
+}
+
+#[test]
+fn a_user_who_was_told_of_a_coupon_needs_no_further_answer() {
+    let mut world = World::by_hand();
+    world.ask("A", "u-1", "k", (80, 90), Told::Nothing);
+
+    assert_eq!(world.kinds(), []);
+}
+
+#[test]
+fn a_request_made_after_sold_out_is_late_whatever_else_its_user_asked_before() {
+    let mut world = World::by_hand();
+    world.attempts[3].key = "l".to_owned();
+
+    assert_eq!(world.kinds(), [Kind::FalseSoldOut, Kind::SoldOutThenIssued]);
+}
+
+#[test]
+fn serials_that_are_told_out_of_order_are_found_though_the_rows_are_in_order() {
+    let mut world = World::by_hand();
+    for (user, serial) in [("u-1", 2), ("u-6", 1)] {
+        world.retell("B", user, |told| {
+            if let Told::Issued(entry) = told {
+                entry.serial = Some(serial);
+            }
+        });
+    }
+
+    assert_eq!(world.kinds(), [Kind::AckOtherSerial, Kind::OutOfOrder]);
+}
+
+#[test]
 fn an_older_round_is_judged_by_its_rows_alone() {
     let mut world = World::by_hand();
     world.tables.event.round = ROUND + 1;

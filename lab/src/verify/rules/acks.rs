@@ -92,7 +92,7 @@ impl<'a> Wallet<'a> {
     }
 }
 
-pub(in super::super) fn hexadecimal(bytes: &[u8]) -> String {
+fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         write!(text, "{byte:02x}").expect("writing to a string cannot fail");
         text
