@@ -130,7 +130,7 @@ async fn a_replica_that_logs_everything_tells_no_secret_whether_it_works_or_not(
         assert!(if ready == 200 { statuses[0] < 300 } else { statuses[0] == 503 }, "{name}: {statuses:?}");
         assert_eq!(statuses[5..], [401; 3], "{name}");
         let said = replica.end().await;
-        assert!(said.contains("TRACE"), "{name}: the log has everything");
+        assert!(said.contains("serving") && said.contains("answered"), "{name}: the log is there");
         for secret in [password(&url), password(&wrong), ADMIN_TOKEN, FOREIGN_TOKEN, REDIS_PASSWORD] {
             let line = said.lines().find(|line| line.contains(secret));
             assert_eq!(line, None, "{name}: {secret}");
