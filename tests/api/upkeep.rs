@@ -63,11 +63,11 @@ async fn served_during(cluster: &Cluster, work: impl Future<Output = ()>) -> usi
 async fn a_later_releases_migration_is_applied_under_load_and_an_earlier_one_does_not_touch_it() {
     let cluster = Setup::new("batched").coupons([("A", 100_000)]).start().await;
     let folder = later_migrations(&cluster);
-    let served = served_during(&cluster, async {
+    let served = Box::pin(served_during(&cluster, async {
         let migrator = Migrator::new(folder.as_path()).await.unwrap();
         migrator.run(&mut cluster.sql().await).await.unwrap();
-    });
-    let served = Box::pin(served).await;
+    }))
+    .await;
     let new_columns = cluster.number("SELECT COUNT(*) FROM wallet WHERE channel = 'web'").await;
     assert_eq!(usize::try_from(new_columns).unwrap(), served);
     let admin = &cluster.servers.mysql.as_ref().unwrap().admin_url;
@@ -91,12 +91,12 @@ async fn old_rounds_are_removed_in_portions_while_the_current_one_goes_on() {
             assert_eq!(cluster.admin(0, "POST", "/admin/reset", None).await.status, 200);
         }
     }
-    let served = served_during(&cluster, async {
+    let served = Box::pin(served_during(&cluster, async {
         while cluster.number("SELECT COUNT(*) FROM wallet WHERE round < 3").await > 0 {
             cluster.run(PURGE).await;
         }
-    });
-    let served = Box::pin(served).await;
+    }))
+    .await;
     let rows = cluster.number("SELECT COUNT(*) FROM wallet").await;
     assert_eq!(usize::try_from(rows).unwrap(), served + 250, "only the current round is left, and all of it");
     cluster.finish().await;
