@@ -12,6 +12,7 @@ mod promises;
 mod server;
 mod world;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
@@ -92,6 +93,21 @@ fn a_plan_is_the_same_every_time() {
         });
         checked.unwrap();
     }
+}
+
+#[test]
+fn the_plans_meet_every_answer() {
+    let met = std::cell::RefCell::new(BTreeMap::<_, usize>::new());
+    let checked = runner(500).run(&plans(), |plan| {
+        for attempt in run(&plan, None).attempts {
+            *met.borrow_mut().entry(attempt.told.name()).or_default() += 1;
+        }
+        Ok(())
+    });
+    checked.unwrap();
+    let met = met.into_inner();
+    let answers = ["already-issued", "busy", "hung up", "issued", "rejected", "replayed", "sold-out", "unavailable"];
+    assert!(met.keys().copied().eq(answers), "{met:?}");
 }
 
 /// Takes a guard away, and expects a small plan that shows the loss, with `symptom` in what was found.

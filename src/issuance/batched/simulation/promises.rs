@@ -87,22 +87,22 @@ fn answer(plan: &Plan, books: &Books, attempt: &Attempt) -> Option<String> {
 /// Whether the entry is a row of a round that was known while the attempt ran.
 fn is_held(books: &Books, entry: &Entry, attempt: &Attempt) -> bool {
     let is_row = books.wallet.iter().any(|(_, row)| row == entry);
-    is_row && seen_during(books, attempt).any(|(round, _)| round == entry.round)
+    is_row && seen_during(books, attempt).iter().any(|&(round, _)| round == entry.round)
 }
 
 /// Whether nothing was left of the code at some moment that the attempt may know of.
 fn was_sold_out(books: &Books, attempt: &Attempt) -> bool {
-    seen_during(books, attempt).any(|(_, remaining)| remaining == 0)
+    seen_during(books, attempt).iter().any(|&(_, remaining)| remaining == 0)
 }
 
 /// Round and stock of the attempt's code at every moment which its answer may be about: from as long before it as memory
 /// may be used, to its end.
-fn seen_during(books: &Books, attempt: &Attempt) -> impl Iterator<Item = (u32, u32)> {
+fn seen_during(books: &Books, attempt: &Attempt) -> Vec<(u32, u32)> {
     let since = attempt.asked_ms.saturating_sub(milliseconds(AGE_MAX));
     let of_code: Vec<_> = books.moments.iter().filter(|moment| moment.code == attempt.code).collect();
     let first = of_code.iter().rposition(|moment| moment.at_ms <= since).unwrap_or(0);
     let during = of_code.into_iter().skip(first).filter(|moment| moment.at_ms <= attempt.told_ms);
-    during.map(|moment| (moment.round, moment.remaining)).collect::<Vec<_>>().into_iter()
+    during.map(|moment| (moment.round, moment.remaining)).collect()
 }
 
 /// Whoever was told "issued" before another asked for the first time has the lower serial.

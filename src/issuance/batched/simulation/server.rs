@@ -129,21 +129,28 @@ impl Server {
         loop {
             let ended = self.ended.notified();
             let draft = self.books.lock().draft(call, self.now());
-            let users: Vec<_> = draft.entries.iter().map(|entry| (draft.scope, entry.user_id.clone())).collect();
-            if users.iter().any(|(_, user)| self.is_poisoned(user)) {
+            if draft.entries.iter().any(|entry| self.is_poisoned(&entry.user_id)) {
                 return Err(StoreError::Rejected(broken("1406")));
             }
-            let mut pending = self.pending.lock();
-            if self.lacks(Guard::UserKey) || users.iter().all(|user| !pending.contains(user)) {
-                pending.extend(users);
-                *self.uncommitted.lock().entry(call.code.clone()).or_default() += draft.settlement.issued;
+            if self.begin(&draft) {
                 return Ok(draft);
             }
-            drop(pending);
             if timeout(LOCK_WAIT, ended).await.is_err() {
                 return Err(StoreError::Contended(broken("1205")));
             }
         }
+    }
+
+    /// Takes the keys of the draft's rows, all or none of them.
+    fn begin(&self, draft: &Draft) -> bool {
+        let mut pending = self.pending.lock();
+        let keys = draft.entries.iter().map(|entry| (draft.scope, entry.user_id.clone()));
+        if !self.lacks(Guard::UserKey) && keys.clone().any(|key| pending.contains(&key)) {
+            return false;
+        }
+        pending.extend(keys);
+        *self.uncommitted.lock().entry(draft.code.clone()).or_default() += draft.settlement.issued;
+        true
     }
 
     /// Whether the transaction fails before its commit, and what its caller is told then.

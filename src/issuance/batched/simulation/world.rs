@@ -17,7 +17,7 @@ use crate::issuance::batched::queue::Answer;
 use crate::issuance::batched::{Batched, LANES};
 use crate::issuance::{IssueError, OnLockLoss, Parts, Strategy, Ticket};
 use crate::memory::{Known, Memory};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, outcome_label};
 use crate::store::StoreError;
 
 /// Longest time from asking to an answer.
@@ -59,6 +59,18 @@ pub(super) enum Told {
     Rejected,
     /// The client did not wait for it.
     HungUp,
+}
+
+impl Told {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Final(outcome) => outcome_label(outcome),
+            Self::Busy => "busy",
+            Self::Unavailable => "unavailable",
+            Self::Rejected => "rejected",
+            Self::HungUp => "hung up",
+        }
+    }
 }
 
 /// Everything that happened.
