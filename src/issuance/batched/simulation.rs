@@ -57,27 +57,32 @@ fn runner(plans: u64) -> TestRunner {
     TestRunner::new(Config { cases, rng_seed, failure_persistence: None, ..Config::default() })
 }
 
-/// Runs so many plans, and shrinks the first that breaks a promise.
-fn simulate(many: u64, without: Option<Guard>, change: impl Fn(Plan) -> Plan) -> Result<(), TestError<Plan>> {
+/// Runs so many plans. Returns the smallest that breaks a promise, and which.
+fn simulate(many: u64, without: Option<Guard>, change: impl Fn(Plan) -> Plan) -> Option<(String, Plan)> {
     let strategy = proptest::strategy::Strategy::prop_map(plans(), change);
-    runner(many).run(&strategy, |plan| match broken(&plan, &run(&plan, without)).as_slice() {
+    let checked = runner(many).run(&strategy, |plan| match broken(&plan, &run(&plan, without)).as_slice() {
         [] => Ok(()),
         promises => Err(TestCaseError::fail(promises.join("\n"))),
-    })
+    });
+    match checked {
+        Ok(()) => None,
+        Err(TestError::Fail(reason, plan)) => Some((reason.to_string(), plan)),
+        Err(TestError::Abort(reason)) => panic!("{reason}"),
+    }
 }
 
 #[test]
 fn no_plan_breaks_a_promise() {
-    if let Err(error) = simulate(5_000, None, |plan| plan) {
-        panic!("{error}");
+    if let Some((promises, plan)) = simulate(5_000, None, |plan| plan) {
+        panic!("{promises}\n{plan:#?}");
     }
 }
 
 #[test]
 fn the_promises_do_not_need_the_lock() {
     let lying = |plan| Plan { attempts: vec![LockFault::Amnesia; 10_000], ..plan };
-    if let Err(error) = simulate(500, None, lying) {
-        panic!("{error}");
+    if let Some((promises, Plan { attempts: _, seed, asks, calls, .. })) = simulate(500, None, lying) {
+        panic!("{promises}\nseed {seed}, {asks:#?}, {calls:#?}");
     }
 }
 
@@ -112,10 +117,8 @@ fn the_plans_meet_every_answer() {
 
 /// Takes a guard away, and expects a small plan that shows the loss, with `symptom` in what was found.
 fn expect_caught(without: Guard, symptom: &str) {
-    let Err(TestError::Fail(reason, plan)) = simulate(5_000, Some(without), |plan| plan) else {
-        panic!("{without:?} is not needed?");
-    };
-    assert!(reason.message().contains(symptom), "{reason}");
+    let (promises, plan) = simulate(5_000, Some(without), |plan| plan).expect("the guard is needed");
+    assert!(promises.contains(symptom), "{promises}");
     assert!(plan.asks.len() <= 4, "not shrunk: {plan:#?}");
 }
 

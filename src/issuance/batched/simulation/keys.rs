@@ -28,7 +28,7 @@ pub(super) struct Keys {
 
 #[derive(Default)]
 struct State {
-    /// Name to token and end.
+    /// Name to number and end.
     held: BTreeMap<String, (u64, Instant)>,
     faults: VecDeque<LockFault>,
     tokens: u64,
@@ -40,7 +40,7 @@ struct State {
 /// A granted key.
 pub(super) struct Token {
     name: String,
-    token: u64,
+    number: u64,
     contended: bool,
     release: Duration,
 }
@@ -74,9 +74,9 @@ impl Keys {
         }
         state.tokens += 1;
         state.outstanding += 1;
-        let token = state.tokens;
-        state.held.insert(name.to_owned(), (token, now + TTL));
-        Ok(Some(Token { name: name.to_owned(), token, contended, release }))
+        let number = state.tokens;
+        state.held.insert(name.to_owned(), (number, now + TTL));
+        Ok(Some(Token { name: name.to_owned(), number, contended, release }))
     }
 
     async fn wait(&self) {
@@ -113,7 +113,7 @@ impl Locking for Arc<Keys> {
         }
         let mut state = self.state.lock();
         state.outstanding -= 1;
-        if state.held.get(&lease.name).is_some_and(|(token, _)| *token == lease.token) {
+        if state.held.get(&lease.name).is_some_and(|(number, _)| *number == lease.number) {
             state.held.remove(&lease.name);
         }
         self.released.notify_one();
