@@ -6,6 +6,7 @@
 mod batched;
 mod conditional;
 mod optimistic;
+mod outside;
 mod pessimistic;
 mod redlock;
 mod reserve;
@@ -119,12 +120,12 @@ struct Ticket {
 /// The other end of a caller's wait. It is closed when he has left or his deadline has passed.
 type Caller = oneshot::Sender<Result<Outcome, IssueError>>;
 
-/// What all strategies work with.
-struct Parts {
+/// What all strategies work with. The database and the lock are others only in the simulation of `batched`.
+struct Parts<D = Store, L = Locks> {
     strategy: Strategy,
     on_lock_loss: OnLockLoss,
-    store: Store,
-    locks: Locks,
+    store: D,
+    locks: L,
     memory: Arc<Memory>,
     issue: IssueMetrics,
     lock: LockMetrics,
@@ -215,7 +216,7 @@ impl Issuer {
     }
 }
 
-impl Parts {
+impl<D, L> Parts<D, L> {
     /// Counts an error after which the same work may be run again, and returns any other.
     fn may_run_again(&self, error: StoreError) -> Result<(), StoreError> {
         let reason = match error {

@@ -54,6 +54,25 @@ pub enum Known {
     Unavailable,
 }
 
+/// Where a memory reads. [`Lane`] says what each call promises.
+pub trait Source: Send {
+    /// Reads everything but the holders.
+    fn catalogue(&mut self) -> impl Future<Output = Result<Catalogue, StoreError>> + Send;
+
+    /// Reads all entries of one scope in one round.
+    fn entries(&mut self, round: u32, scope: u16) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;
+}
+
+impl Source for Lane {
+    fn catalogue(&mut self) -> impl Future<Output = Result<Catalogue, StoreError>> + Send {
+        Self::catalogue(self)
+    }
+
+    fn entries(&mut self, round: u32, scope: u16) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send {
+        Self::entries(self, round, scope)
+    }
+}
+
 /// The memory of one replica.
 #[derive(Default)]
 pub struct Memory {
@@ -165,12 +184,14 @@ impl Memory {
     }
 
     /// Looks at the database every 250 ms, and when poked, until `stopped`.
-    pub async fn watch(&self, mut lane: Lane, metrics: IssueMetrics, stopped: CancellationToken) {
+    pub async fn watch(&self, mut lane: impl Source, metrics: IssueMetrics, stopped: CancellationToken) {
         while !stopped.is_cancelled() {
             if let Err(error) = self.look(&mut lane, &metrics).await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot read the catalogue");
             }
             tokio::select! {
+                // In this order, so that a simulation is the same every time.
+                biased;
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = self.poked() => {}
                 () = stopped.cancelled() => {}
@@ -184,7 +205,7 @@ impl Memory {
     }
 
     /// Takes a snapshot.
-    pub async fn look(&self, lane: &mut Lane, metrics: &IssueMetrics) -> Result<(), StoreError> {
+    pub async fn look(&self, lane: &mut impl Source, metrics: &IssueMetrics) -> Result<(), StoreError> {
         let catalogue = lane.catalogue().await?;
         for (coupon, _) in &catalogue.coupons {
             metrics.remaining(coupon, catalogue.now);
@@ -200,7 +221,7 @@ impl Memory {
 
 /// The holders of every exhausted scope, taken from the `last` snapshot where it knows them. A scope that cannot be read now
 /// is left out: its orders ask the database.
-async fn holders(catalogue: &Catalogue, last: Option<&Snapshot>, lane: &mut Lane) -> HashMap<u16, Arc<Holders>> {
+async fn holders(catalogue: &Catalogue, last: Option<&Snapshot>, lane: &mut impl Source) -> HashMap<u16, Arc<Holders>> {
     let last = last
         .filter(|last| (last.catalogue.generation, last.catalogue.round) == (catalogue.generation, catalogue.round));
     let mut room = HOLDERS_MAX;
@@ -248,7 +269,7 @@ fn exhausted(catalogue: &Catalogue) -> Vec<(u16, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::coupons::Window;

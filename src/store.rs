@@ -26,10 +26,10 @@ pub use transaction::Tx;
 pub use wallet::Inserted;
 
 /// Longest wait for a connection: for a free one of the pool, or for a new one to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest one statement may take. Longer than the lock wait below, so that the server normally speaks first.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What every session starts with. READ COMMITTED: a retry must see what others committed meanwhile. The lock wait is
 /// shorter than the shortest lease, so that nobody waits for a row longer than he may hold the lock.

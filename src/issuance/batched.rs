@@ -5,6 +5,8 @@
 //! go out. A task ends when its queue is empty.
 
 mod queue;
+#[cfg(test)]
+mod simulation;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,10 +16,11 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
 use self::queue::{Answer, Attendance, Queues, Waiting};
+use super::outside::{Calls, Database, Locking};
 use super::{IssueError, OnLockLoss, Parts, RUNS_MAX, Ticket, pause};
 use crate::coupons::{Code, Order, Outcome};
-use crate::lock::{HANDOVER, Lease, LockError, Patience};
-use crate::store::{Lane, StoreError};
+use crate::lock::{HANDOVER, LockError, Locks, Patience};
+use crate::store::{Store, StoreError};
 
 /// Connections for batches per replica; more codes than that take turns.
 const LANES: usize = 8;
@@ -33,23 +36,23 @@ const FEW: usize = 16;
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The queues of all codes and the connections they share.
-pub(super) struct Batched {
-    parts: Arc<Parts>,
+pub(super) struct Batched<D: Database = Store, L = Locks> {
+    parts: Arc<Parts<D, L>>,
     queues: Queues,
     /// Lanes that nobody uses now; there are never more than [`LANES`] in all.
-    lanes: Mutex<Vec<Lane>>,
+    lanes: Mutex<Vec<D::Lane>>,
     turns: Semaphore,
 }
 
 /// The right to settle a batch now.
-enum Right {
-    Leased(Lease),
+enum Right<T> {
+    Leased(T),
     /// The quorum is gone; the row lock alone makes it exclusive.
     Bypassed,
 }
 
-impl Batched {
-    pub(super) fn new(parts: Arc<Parts>) -> Arc<Self> {
+impl<D: Database, L: Locking> Batched<D, L> {
+    pub(super) fn new(parts: Arc<Parts<D, L>>) -> Arc<Self> {
         let queues = Queues::new(parts.issue.clone(), parts.lock.clone());
         Arc::new(Self { parts, queues, lanes: Mutex::default(), turns: Semaphore::new(LANES) })
     }
@@ -89,7 +92,7 @@ impl Batched {
     }
 
     /// One batch: the right, the close, the call, the answers.
-    async fn take_turn(&self, code: &Code, lane: &mut Lane) {
+    async fn take_turn(&self, code: &Code, lane: &mut D::Lane) {
         if let Some(refusal) = self.parts.memory.refusal(code) {
             return self.refuse(code, lane, &refusal).await;
         }
@@ -104,7 +107,7 @@ impl Batched {
         }
     }
 
-    async fn right(&self, code: &Code) -> Result<Right, LockError> {
+    async fn right(&self, code: &Code) -> Result<Right<L::Lease>, LockError> {
         match self.parts.locks.acquire(code.as_str(), Patience::Wake, || self.queues.has_waiting(code)).await {
             Ok(lease) => Ok(Right::Leased(lease)),
             Err(LockError::QuorumGone) if self.parts.on_lock_loss == OnLockLoss::Bypass => {
@@ -115,11 +118,11 @@ impl Batched {
         }
     }
 
-    async fn settle_batch(&self, code: &Code, lane: &mut Lane, right: Right) {
+    async fn settle_batch(&self, code: &Code, lane: &mut D::Lane, right: Right<L::Lease>) {
         let batch = self.current(self.close(code));
         let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
         let round = batch.first().map_or(0, |order| order.ticket.round);
-        let started = Instant::now();
+        let started = tokio::time::Instant::now();
         let answers = self.settle(lane, code, round, &orders).await;
         self.parts.reserve.took(started.elapsed());
         let failed =
@@ -148,7 +151,7 @@ impl Batched {
 
     /// Gives the lease a moment's lead over the answers: a runtime of one thread would otherwise serialise a whole batch of
     /// answers before it sends the wake-up for which another replica waits. A hung lock node does not keep the answers.
-    async fn release_and(&self, lease: Lease, lead: Duration, reply: impl FnOnce()) -> bool {
+    async fn release_and(&self, lease: L::Lease, lead: Duration, reply: impl FnOnce()) -> bool {
         let mut release = pin!(self.parts.locks.release(lease));
         let released = tokio::time::timeout(lead, &mut release).await;
         reply();
@@ -174,7 +177,7 @@ impl Batched {
 
     /// Settles the orders, running the call again where that is sound, and splitting a batch whose data is refused until
     /// the bad order stands alone.
-    async fn settle(&self, lane: &mut Lane, code: &Code, round: u32, orders: &[Order]) -> Vec<Answer> {
+    async fn settle(&self, lane: &mut D::Lane, code: &Code, round: u32, orders: &[Order]) -> Vec<Answer> {
         let mut answers = Vec::with_capacity(orders.len());
         let mut parts = if orders.is_empty() { vec![] } else { vec![orders] };
         while let Some(part) = parts.pop() {
@@ -198,7 +201,7 @@ impl Batched {
     /// unknown is found to hold it.
     async fn call(
         &self,
-        lane: &mut Lane,
+        lane: &mut D::Lane,
         code: &Code,
         round: u32,
         orders: &[Order],
@@ -229,7 +232,7 @@ impl Batched {
     }
 
     /// Answers everybody who waits for a code of which nothing can be had: one read tells who holds something already.
-    async fn refuse(&self, code: &Code, lane: &mut Lane, refusal: &Outcome) {
+    async fn refuse(&self, code: &Code, lane: &mut D::Lane, refusal: &Outcome) {
         let batch = self.current(self.close(code));
         if batch.is_empty() {
             return;

@@ -1,10 +1,11 @@
 //! SQL on `coupon` and `event`: stock, windows, rounds.
 #![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
+use tokio::time::Instant;
 
 use super::{Lane, StoreError, Tx, limited};
 use crate::coupons::{Code, Coupon, Timestamp, Window};

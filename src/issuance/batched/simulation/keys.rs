@@ -1,0 +1,122 @@
+//! The lock as a model: keys with a time-to-live that are granted, forgotten and lost as the plan says.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::plan::LockFault;
+use super::{hop, millis};
+use crate::issuance::outside::Locking;
+use crate::lock::{LockError, Patience};
+
+/// How long a key lives when nobody deletes it.
+const TTL: Duration = Duration::from_millis(1_500);
+
+/// Longest sleep of a waiter without a wake-up.
+const WAIT: Duration = Duration::from_millis(20);
+
+/// The keys of all codes, shared by the replicas.
+#[derive(Default)]
+pub(super) struct Keys {
+    state: Mutex<State>,
+    released: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// Name to number and end.
+    held: BTreeMap<String, (u64, Instant)>,
+    faults: VecDeque<LockFault>,
+    tokens: u64,
+    waiting: usize,
+    /// Leases that were granted and not given back.
+    outstanding: usize,
+}
+
+/// A granted key.
+pub(super) struct Token {
+    name: String,
+    number: u64,
+    contended: bool,
+    release: Duration,
+}
+
+impl Keys {
+    pub(super) fn new(faults: &[LockFault]) -> Arc<Self> {
+        let state = State { faults: faults.iter().copied().collect(), ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), released: Notify::new() })
+    }
+
+    /// Leases that nobody has given back.
+    pub(super) fn outstanding(&self) -> usize {
+        self.state.lock().outstanding
+    }
+
+    /// One attempt; `None` while somebody else holds the key.
+    async fn attempt(&self, name: &str, contended: bool) -> Result<Option<Token>, LockError> {
+        let fault = self.state.lock().faults.pop_front().unwrap_or(LockFault::None);
+        hop().await;
+        let mut release = Duration::ZERO;
+        match fault {
+            LockFault::QuorumGone => return Err(LockError::QuorumGone),
+            LockFault::Slow { ms } => tokio::time::sleep(millis(ms)).await,
+            LockFault::HungRelease { ms } => release = millis(ms),
+            LockFault::Amnesia | LockFault::None => {}
+        }
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        if fault != LockFault::Amnesia && state.held.get(name).is_some_and(|(_, end)| now < *end) {
+            return Ok(None);
+        }
+        state.tokens += 1;
+        state.outstanding += 1;
+        let number = state.tokens;
+        state.held.insert(name.to_owned(), (number, now + TTL));
+        Ok(Some(Token { name: name.to_owned(), number, contended, release }))
+    }
+
+    async fn wait(&self) {
+        self.state.lock().waiting += 1;
+        let _ = tokio::time::timeout(WAIT, self.released.notified()).await;
+        self.state.lock().waiting -= 1;
+    }
+}
+
+impl Locking for Arc<Keys> {
+    type Lease = Token;
+
+    async fn acquire(
+        &self,
+        name: &str,
+        _: Patience,
+        mut wanted: impl FnMut() -> bool + Send,
+    ) -> Result<Token, LockError> {
+        let mut contended = false;
+        while wanted() {
+            if let Some(token) = self.attempt(name, contended).await? {
+                return Ok(token);
+            }
+            contended = true;
+            self.wait().await;
+        }
+        Err(LockError::Abandoned)
+    }
+
+    async fn release(&self, lease: Token) -> bool {
+        hop().await;
+        if !lease.release.is_zero() {
+            tokio::time::sleep(lease.release).await;
+        }
+        let mut state = self.state.lock();
+        state.outstanding -= 1;
+        if state.held.get(&lease.name).is_some_and(|(number, _)| *number == lease.number) {
+            state.held.remove(&lease.name);
+        }
+        self.released.notify_one();
+        state.waiting > 0 || lease.contended
+    }
+}

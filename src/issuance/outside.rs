@@ -1,0 +1,98 @@
+//! What a batch asks of the outside: a database and a lock. In the service they are the store and the Redlock; in the simulation
+//! they are models that fail on demand. Every call is dispatched at compile time and boxes nothing.
+
+use std::collections::HashMap;
+
+use crate::coupons::{Code, Entry, Order, Settlement, UserId};
+use crate::lock::{Lease, LockError, Locks, Patience};
+use crate::store::{Lane, Store, StoreError};
+
+/// Where lanes lead to.
+pub(super) trait Database: Send + Sync + 'static {
+    /// One connection of one's own.
+    type Lane: Calls;
+
+    /// A lane that connects when it is first used.
+    fn lane(&self) -> Self::Lane;
+}
+
+/// What a batch asks of a lane. [`Lane`] says what each call promises.
+pub(super) trait Calls: Send + 'static {
+    fn connect(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    fn issue_batch(
+        &mut self,
+        round: u32,
+        code: &Code,
+        orders: &[Order],
+    ) -> impl Future<Output = Result<Settlement, StoreError>> + Send;
+
+    fn held(
+        &mut self,
+        code: &Code,
+        orders: &[Order],
+    ) -> impl Future<Output = Result<HashMap<UserId, Entry>, StoreError>> + Send;
+}
+
+/// What a batch asks of the lock. [`Locks`] says what each call promises.
+pub(super) trait Locking: Send + Sync + 'static {
+    /// A held lock.
+    type Lease: Send;
+
+    fn acquire(
+        &self,
+        name: &str,
+        patience: Patience,
+        wanted: impl FnMut() -> bool + Send,
+    ) -> impl Future<Output = Result<Self::Lease, LockError>> + Send;
+
+    fn release(&self, lease: Self::Lease) -> impl Future<Output = bool> + Send;
+}
+
+impl Database for Store {
+    type Lane = Lane;
+
+    fn lane(&self) -> Lane {
+        Self::lane(self)
+    }
+}
+
+impl Calls for Lane {
+    fn connect(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        Self::connect(self)
+    }
+
+    fn issue_batch(
+        &mut self,
+        round: u32,
+        code: &Code,
+        orders: &[Order],
+    ) -> impl Future<Output = Result<Settlement, StoreError>> + Send {
+        Self::issue_batch(self, round, code, orders)
+    }
+
+    fn held(
+        &mut self,
+        code: &Code,
+        orders: &[Order],
+    ) -> impl Future<Output = Result<HashMap<UserId, Entry>, StoreError>> + Send {
+        Self::held(self, code, orders)
+    }
+}
+
+impl Locking for Locks {
+    type Lease = Lease;
+
+    fn acquire(
+        &self,
+        name: &str,
+        patience: Patience,
+        wanted: impl FnMut() -> bool + Send,
+    ) -> impl Future<Output = Result<Lease, LockError>> + Send {
+        Self::acquire(self, name, patience, wanted)
+    }
+
+    fn release(&self, lease: Lease) -> impl Future<Output = bool> + Send {
+        Self::release(self, lease)
+    }
+}
