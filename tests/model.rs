@@ -24,7 +24,6 @@ struct State {
     replicas: [Replica; REPLICAS],
     /// Sorted: which of two equal orphans is which makes no difference.
     sessions: Vec<Session>,
-    lock: Option<usize>,
     /// What each user was told at last.
     told: [Option<Told>; USERS],
     breaks: usize,
@@ -67,10 +66,8 @@ enum Told {
 enum Action {
     /// A user asks a replica, for the first time or again.
     Ask(usize, usize),
-    /// A replica that waits gets the lock and closes its batch.
+    /// A replica that waits gets the lock and closes its batch. Any other may hold it, too: nodes forget, leases end.
     Grant(usize),
-    /// The lock's time-to-live ends, or its nodes forget it: it is free while its holder works.
-    Forget,
     /// The server goes on with a session.
     Proceed(usize),
     /// The connection of a session breaks: its caller runs the batch again or gives up, the session lives on.
@@ -95,9 +92,6 @@ impl State {
     fn free(&mut self, replica: usize) {
         self.replicas[replica].batch.clear();
         self.replicas[replica].run = 0;
-        if self.lock == Some(replica) {
-            self.lock = None;
-        }
     }
 
     fn break_connection(&mut self, session: usize) {
@@ -168,12 +162,9 @@ impl Model for Service {
             let asks = unanswered.filter(|user| !state.asks(*user, replica));
             actions.extend(asks.map(|user| Action::Ask(user, replica)));
             let Replica { waiting, batch, .. } = &state.replicas[replica];
-            if !waiting.is_empty() && batch.is_empty() && state.lock.is_none() {
+            if !waiting.is_empty() && batch.is_empty() {
                 actions.push(Action::Grant(replica));
             }
-        }
-        if state.lock.is_some() {
-            actions.push(Action::Forget);
         }
         for (place, session) in state.sessions.iter().enumerate() {
             let is_open = session.step != Step::Committed;
@@ -201,11 +192,9 @@ impl Model for Service {
                 state.replicas[replica].waiting.sort_unstable();
             }
             Action::Grant(replica) => {
-                state.lock = Some(replica);
                 state.replicas[replica].batch = std::mem::take(&mut state.replicas[replica].waiting);
                 state.call(replica);
             }
-            Action::Forget => state.lock = None,
             Action::Proceed(session) => self.proceed(&mut state, session),
             Action::Break(session) => state.break_connection(session),
             Action::RollBack(session) => {
@@ -243,7 +232,7 @@ impl Model for Service {
 
 #[test]
 fn neither_a_lying_lock_nor_an_orphan_nor_a_rerun_breaks_a_promise() {
-    let checked = Service { row_lock: true, user_key: true }.checker().spawn_bfs().join();
+    let checked = Service { row_lock: true, user_key: true }.checker().threads(2).spawn_bfs().join();
     checked.assert_properties();
     assert!(checked.unique_state_count() > 10_000, "{} states", checked.unique_state_count());
 }

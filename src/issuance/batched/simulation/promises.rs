@@ -17,6 +17,7 @@ pub(super) fn broken(plan: &Plan, record: &Record) -> Vec<String> {
         found.extend(answer(plan, &books, attempt));
     }
     found.extend(order_in_time(&books, &record.attempts));
+    found.extend(announced_twice(&record.attempts));
     if plan.change.is_none() && !plan.exclusive {
         found.extend(complete(&books, &record.attempts));
     }
@@ -121,6 +122,16 @@ fn order_in_time(books: &Books, attempts: &[Attempt]) -> Vec<String> {
         found.extend(later.filter(|row| row.serial < entry.serial).map(|row| format!("{row:?} overtook {entry:?}")));
     }
     found
+}
+
+/// "Issued" is said once of a row; whoever asks again with its key is told "replayed".
+fn announced_twice(attempts: &[Attempt]) -> Vec<String> {
+    let mut announced = BTreeSet::new();
+    let issued = attempts.iter().filter_map(|attempt| match &attempt.told {
+        Told::Final(Outcome::Issued(entry)) => Some((entry.round, &entry.code, entry.serial)),
+        _ => None,
+    });
+    issued.filter(|row| !announced.insert(*row)).map(|row| format!("announced twice: {row:?}")).collect()
 }
 
 /// Nobody was sent away for nothing: a code is sold out or everybody has it.
