@@ -16,7 +16,7 @@ const LATER: [(&str, &str); 2] = [
     ("9002_issue_batch_2.sql", "CREATE PROCEDURE issue_batch_2() SELECT 2"),
 ];
 
-/// How a round that nobody asks about any more is removed: docs/OPERATIONS.md has the same statement.
+/// How a round that nobody asks about any more is removed: docs/OPERATIONS.md has it with larger portions.
 const PURGE: &str = "DELETE FROM wallet WHERE round < 3 ORDER BY round, scope, user_id LIMIT 100";
 
 /// A folder with this release's migrations and the later ones.
