@@ -60,7 +60,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const ANSWER_WITHIN: Duration = Duration::from_secs(6);
 /// The exit status of a run that was interrupted.
 const INTERRUPTED: u8 = 130;
-/// After so many broken waves there is enough to look at.
+/// After so many waves that went wrong there is enough to look at.
 const BROKEN_MAX: usize = 10;
 
 /// Break parts of a cluster of the laboratory's own under load, and prove that nothing was lost
@@ -107,6 +107,7 @@ struct Kept<'a> {
     machine: &'a Machine,
     targets: &'a [Target],
     hung: Option<Hung>,
+    failed: usize,
     waves: &'a [Tally],
 }
 
@@ -115,6 +116,8 @@ struct Kept<'a> {
 struct Found {
     database: String,
     tallies: Vec<Tally>,
+    /// Waves that could not be carried out.
+    failed: usize,
     hung: Option<Hung>,
 }
 
@@ -132,7 +135,7 @@ struct Run<'a> {
 
 impl Command {
     /// Runs all waves, prints and keeps what came of them. The exit status: 0 all is well, 1 a promise was broken or,
-    /// without `--quick`, a target was missed, 130 interrupted.
+    /// without `--quick`, a target was missed, 2 a wave could not be carried out, 130 interrupted.
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
         ensure!(
             std::env::var("RUNTIME").as_deref() != Ok("docker"),
@@ -145,10 +148,12 @@ impl Command {
         eprintln!("seed {seed}; what is found goes to {}", folder.display());
         let (mut found, machine) = (Found::default(), Machine::describe(root));
         let done = self.disturb(root, &folder, seed, &mut found, interrupt).await;
-        if let (true, Err(error)) = (found.tallies.is_empty(), &done) {
-            bail!("no wave came to its end: {error:#}");
+        match &done {
+            Err(error) if error.is::<Interrupted>() && found.tallies.is_empty() => return Ok(INTERRUPTED),
+            Err(error) if found.tallies.is_empty() => bail!("no wave came to its end: {error:#}"),
+            _ => {}
         }
-        let targets = report::targets(&found.tallies, found.hung.as_ref());
+        let targets = report::targets(&found);
         let kept = Kept {
             started: started.format(&Rfc3339)?,
             seconds: (OffsetDateTime::now_utc() - started).as_seconds_f64(),
@@ -158,9 +163,10 @@ impl Command {
             machine: &machine,
             targets: &targets,
             hung: found.hung,
+            failed: found.failed,
             waves: &found.tallies,
         };
-        let text = report::text(&found.tallies, &targets, found.hung.as_ref());
+        let text = report::text(&found, &targets, self.is_whole());
         fs::write(folder.join("chaos.json"), serde_json::to_string_pretty(&kept)? + "\n")?;
         fs::write(folder.join("chaos.txt"), &text)?;
         // Kept first: a reader that went away must not cost the figures.
@@ -192,8 +198,14 @@ impl Command {
     /// Times count only in a whole run: a quick one may share its machine.
     fn exit(&self, found: &Found, targets: &[Target]) -> u8 {
         let is_broken = found.tallies.iter().any(|tally| !tally.findings.is_empty());
-        let is_whole = !self.quick && self.only.is_empty() && self.waves.is_none() && self.hung_minutes.is_none();
-        u8::from(is_broken || is_whole && !targets.iter().all(|target| target.met))
+        if !is_broken && found.failed > 0 {
+            return 2;
+        }
+        u8::from(is_broken || self.is_whole() && !targets.iter().all(|target| target.met))
+    }
+
+    fn is_whole(&self) -> bool {
+        !self.quick && self.only.is_empty() && self.waves.is_none() && self.hung_minutes.is_none()
     }
 
     fn folder(&self, root: &Path, started: OffsetDateTime) -> anyhow::Result<PathBuf> {
@@ -243,13 +255,18 @@ impl<'a> Run<'a> {
         let mut broken = 0;
         for wave in &waves {
             progress.begins(&name(wave));
-            let tally = self.wave(wave).await.with_context(|| replay(seed, wave, command))?;
-            progress.ended(estimate(wave), &line(&tally));
-            if !tally.findings.is_empty() {
+            let done = self.wave(wave).await;
+            let (said, is_well) = match &done {
+                Ok(tally) => (line(tally), tally.findings.is_empty()),
+                Err(error) => (format!("{}: NOT CARRIED OUT: {error:#}", name(wave)), false),
+            };
+            progress.ended(estimate(wave), &said);
+            found.failed += usize::from(done.is_err());
+            found.tallies.extend(done.ok());
+            if !is_well {
                 broken += 1;
                 eprintln!("{}", replay(seed, wave, command));
             }
-            found.tallies.push(tally);
             if broken >= BROKEN_MAX {
                 return Ok(());
             }

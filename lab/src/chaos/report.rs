@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::Found;
 use super::fault::Fault;
 use super::hung::Hung;
 use super::tally::{Answers, Tally};
@@ -15,6 +16,8 @@ const STALL_MAX: f64 = 2.5;
 const RECOVERY_MAX: f64 = 3.0;
 /// Coupons that an hour's run sells.
 const COUPONS_MIN: usize = 2_000;
+/// The target that every run has.
+const BROKEN: &str = "broken promises";
 /// The row of waves in which two parts broke.
 const TWO: &str = "two at once";
 
@@ -68,7 +71,8 @@ impl Row {
 }
 
 /// What was asked of a whole run. Times are judged in waves with one fault, for two may well take longer.
-pub fn targets(tallies: &[Tally], hung: Option<&Hung>) -> Vec<Target> {
+pub fn targets(found: &Found) -> Vec<Target> {
+    let tallies = &found.tallies;
     let coupons: usize = tallies.iter().map(|tally| tally.coupons).sum();
     let violations: usize = tallies.iter().map(Tally::violations).sum();
     let longest = |faults: &[Fault], seconds: fn(&Tally) -> f64| {
@@ -79,7 +83,7 @@ pub fn targets(tallies: &[Tally], hung: Option<&Hung>) -> Vec<Target> {
     let most = |name, figure, bound| Target { name, bound, figure, met: figure <= bound };
     #[expect(clippy::cast_precision_loss, reason = "counts of one run")]
     let mut targets = vec![
-        most("broken promises", violations as f64, 0.0),
+        most(BROKEN, violations as f64, 0.0),
         Target {
             name: "coupons sold out, at least",
             bound: COUPONS_MIN as f64,
@@ -93,7 +97,7 @@ pub fn targets(tallies: &[Tally], hung: Option<&Hung>) -> Vec<Target> {
             RECOVERY_MAX,
         ),
     ];
-    targets.extend(hung.map(Hung::target));
+    targets.extend(found.hung.as_ref().map(Hung::target));
     targets
 }
 
@@ -101,13 +105,20 @@ fn named(faults: &[Fault], name: &str) -> bool {
     faults.iter().any(|fault| fault.name() == name)
 }
 
-/// The table and what follows from it.
-pub fn text(tallies: &[Tally], targets: &[Target], hung: Option<&Hung>) -> String {
-    let mut parts = vec![faults(tallies)];
-    parts.extend(hung.map(|hung| format!("{hung}\n")));
+/// The table and what follows from it. Only a whole run has a say in more than broken promises.
+pub fn text(found: &Found, targets: &[Target], is_whole: bool) -> String {
+    let mut parts = vec![faults(&found.tallies)];
+    parts.extend(found.hung.map(|hung| format!("{hung}\n")));
+    if found.failed > 0 {
+        parts.push(format!("WAVES THAT WERE NOT CARRIED OUT: {}\n", found.failed));
+    }
     let mut table = Table::new(&["target", "bound", "figure", "verdict"]);
     for Target { name, bound, figure, met } in targets {
-        let verdict = if *met { "met" } else { "MISSED" };
+        let verdict = match met {
+            _ if !is_whole && *name != BROKEN => "not judged",
+            true => "met",
+            false => "MISSED",
+        };
         table.row([(*name).to_owned(), format!("{bound}"), format!("{figure:.2}"), verdict.to_owned()]);
     }
     parts.push(table.text());
