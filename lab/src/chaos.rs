@@ -69,7 +69,7 @@ pub struct Command {
     /// Every fault twice, always with the same seed, no long run with a hung lock node; only broken promises count
     #[arg(long)]
     quick: bool,
-    /// Where all that is drawn comes from [default: the clock, with --quick 1]
+    /// Where all that is drawn comes from [default: any, with --quick 1]
     #[arg(long)]
     seed: Option<u64>,
     /// How many waves [default: 650, with --quick 40]
