@@ -126,7 +126,7 @@ report: build ## Write the report of a sweep anew: make report FOLDER=results/20
 bench: install build ## Measure every budget on a cluster of its own, 20 minutes; QUICK=1: the main ones in two
 	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
 
-chaos: install build ## Break everything under load for an hour, and prove that nothing was lost; QUICK=1: three
+chaos: install build ## Break everything under load for an hour, and prove that nothing was lost; QUICK=1: three minutes
 	@local/install strace
 	@$(COUPON_LAB_BIN) chaos $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST)) $(if $(WAVES),--waves $(WAVES)) \
 	  $(if $(ONLY),--only $(ONLY)) $(if $(HUNG),--hung-minutes $(HUNG)) $(if $(INTO),--into $(INTO))

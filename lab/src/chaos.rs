@@ -4,11 +4,10 @@
 use std::fs;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use futures_util::future::try_join_all;
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -20,24 +19,22 @@ mod fault;
 mod hung;
 mod plan;
 mod report;
+mod run;
+mod signals;
 mod strike;
 mod tally;
+mod tracer;
 
-use crate::admin::{Admin, Coupon};
-use crate::cluster::Cluster;
 use crate::cluster::private::{Knobs, Private};
-use crate::history::{self, Attempt};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::strategy::Strategy;
-use crate::verify::verify_history;
-use crowd::Crowds;
 pub use fault::Fault;
 use hung::Hung;
-use plan::{Disturbance, Wave};
+use plan::Wave;
 use report::Target;
-use strike::Scene;
+use run::Run;
 use tally::Tally;
 
 const REPLICAS: u32 = 3;
@@ -50,18 +47,14 @@ const HUNG_MINUTES: u32 = 10;
 const SEED_QUICK: u64 = 1;
 /// Seconds of a wave without its fault: the reset, the crowd, the verdict.
 const WAVE_SECONDS: f64 = 3.0;
-/// Whoever has no final answer this long after a wave began never gets one.
-const WAVE_LIMIT: Duration = Duration::from_mins(3);
-/// Until all parts serve again after a wave.
-const READY_WITHIN: Duration = Duration::from_mins(1);
-/// Before an administrative call is repeated.
-const PAUSE: Duration = Duration::from_millis(200);
 /// Every attempt is answered within the service's deadline of 5 s and one more.
 const ANSWER_WITHIN: Duration = Duration::from_secs(6);
+/// A quick run may share its machine, so that only what was forgotten counts: just less than a client's own patience.
+const ANSWER_WITHIN_QUICK: Duration = Duration::from_secs(14);
 /// The exit status of a run that was interrupted.
 const INTERRUPTED: u8 = 130;
 /// After so many waves that went wrong there is enough to look at.
-const BROKEN_MAX: usize = 10;
+const BAD_MAX: usize = 10;
 
 /// Break parts of a cluster of the laboratory's own under load, and prove that nothing was lost
 #[derive(Args)]
@@ -121,16 +114,10 @@ struct Found {
     hung: Option<Hung>,
 }
 
-/// A run on its way.
-struct Run<'a> {
-    root: &'a Path,
-    folder: &'a Path,
-    private: &'a Private,
-    cluster: Cluster,
-    admin: Admin,
-    strategy: Strategy,
-    /// The rule of the current round.
-    exclusive: Option<bool>,
+impl Found {
+    fn is_broken(&self) -> bool {
+        self.tallies.iter().any(|tally| !tally.findings.is_empty())
+    }
 }
 
 impl Command {
@@ -173,6 +160,10 @@ impl Command {
         let _ = writeln!(stdout(), "{text}\nseed {seed}, kept in {}", folder.display());
         match done {
             Err(error) if error.is::<Interrupted>() => Ok(INTERRUPTED),
+            Err(error) if found.is_broken() => {
+                eprintln!("lab: {error:#}");
+                Ok(1)
+            }
             done => done.map(|()| self.exit(&found, &targets)),
         }
     }
@@ -189,7 +180,11 @@ impl Command {
         let others = [("EXPORTERS".to_owned(), "off".to_owned())].into();
         let knobs = Knobs { strategy: self.strategy, replicas: REPLICAS, others };
         let private = Private::start(root, "chaos", self.port_offset, knobs, interrupt.clone()).await?;
-        let work = async { Run::new(root, folder, &private, self.strategy).await?.all(self, seed, found).await };
+        let within = if self.quick { ANSWER_WITHIN_QUICK } else { ANSWER_WITHIN };
+        let work = async {
+            let run = Run::new(root, folder, &private, self.strategy, within).await?;
+            self.all(run, seed, found).await
+        };
         let done = Box::pin(LocalSet::new().run_until(interrupt.or(work))).await;
         private.stop().await.context("cannot stop the cluster")?;
         done
@@ -197,11 +192,10 @@ impl Command {
 
     /// Times count only in a whole run: a quick one may share its machine.
     fn exit(&self, found: &Found, targets: &[Target]) -> u8 {
-        let is_broken = found.tallies.iter().any(|tally| !tally.findings.is_empty());
-        if !is_broken && found.failed > 0 {
+        if !found.is_broken() && found.failed > 0 {
             return 2;
         }
-        u8::from(is_broken || self.is_whole() && !targets.iter().all(|target| target.met))
+        u8::from(found.is_broken() || self.is_whole() && !targets.iter().all(|target| target.met))
     }
 
     fn is_whole(&self) -> bool {
@@ -218,7 +212,7 @@ impl Command {
     /// What can be brought about on this machine of what is wanted.
     async fn faults(&self) -> anyhow::Result<Vec<Fault>> {
         let mut faults = if self.only.is_empty() { Fault::ALL.to_vec() } else { self.only.clone() };
-        if !strike::can_trace().await? {
+        if !tracer::can_trace().await? {
             let traced: Vec<_> = faults.extract_if(.., |fault| fault.needs_tracer()).map(Fault::name).collect();
             eprintln!("strace may not take hold of a process here, so these are left out: {}", traced.join(", "));
         }
@@ -229,127 +223,47 @@ impl Command {
     fn hung_lasts(&self) -> Duration {
         Duration::from_mins(self.hung_minutes.unwrap_or(if self.quick { 0 } else { HUNG_MINUTES }).into())
     }
-}
 
-impl<'a> Run<'a> {
-    async fn new(root: &'a Path, folder: &'a Path, private: &'a Private, strategy: Strategy) -> anyhow::Result<Self> {
-        let cluster = private.cluster()?;
-        let admin = Admin::new(&cluster)?;
-        let puts = plan::COUPONS.map(|(code, total)| {
-            let admin = admin.clone();
-            async move { admin.put_coupon(code, Coupon { discount_percent: 100, total }).await }
-        });
-        try_join_all(puts).await?;
-        Ok(Self { root, folder, private, cluster, admin, strategy, exclusive: None })
-    }
-
-    async fn all(&mut self, command: &Command, seed: u64, found: &mut Found) -> anyhow::Result<()> {
-        if let Some(mysql) = &self.cluster.mysql {
+    async fn all(&self, mut run: Run<'_>, seed: u64, found: &mut Found) -> anyhow::Result<()> {
+        if let Some(mysql) = &run.cluster().mysql {
             found.database = format!("{} {}", mysql.engine, mysql.version.as_deref().unwrap_or("?"));
         }
-        let count = command.waves.unwrap_or(if command.quick { WAVES_QUICK } else { WAVES });
-        let waves: Vec<Wave> = plan::waves(seed, &command.faults().await?, command.first, count).collect();
-        let hung = command.hung_lasts();
+        let (faults, hung) = (self.faults().await?, self.hung_lasts());
+        let count = self.waves.unwrap_or(if self.quick { WAVES_QUICK } else { WAVES });
+        let waves: Vec<Wave> = plan::waves(seed, &faults, self.first, count).collect();
         let steps = waves.len() + usize::from(!hung.is_zero());
         let mut progress = Progress::new(steps, waves.iter().map(estimate).sum::<f64>() + hung.as_secs_f64());
-        let mut broken = 0;
+        let mut bad = 0;
         for wave in &waves {
             progress.begins(&name(wave));
-            let done = self.wave(wave).await;
-            let (said, is_well) = match &done {
-                Ok(tally) => (line(tally), tally.findings.is_empty()),
-                Err(error) => (format!("{}: NOT CARRIED OUT: {error:#}", name(wave)), false),
-            };
-            progress.ended(estimate(wave), &said);
+            let done = run.wave(wave).await;
+            progress.ended(estimate(wave), &said(wave, &done));
+            if done.as_ref().map_or(true, |tally| !tally.findings.is_empty()) {
+                bad += 1;
+                eprintln!("{}", self.replay(seed, wave, &faults));
+            }
             found.failed += usize::from(done.is_err());
             found.tallies.extend(done.ok());
-            if !is_well {
-                broken += 1;
-                eprintln!("{}", replay(seed, wave, command));
-            }
-            if broken >= BROKEN_MAX {
+            if bad >= BAD_MAX {
                 return Ok(());
             }
         }
         if !hung.is_zero() {
             progress.begins("one lock node hangs");
-            found.hung = Some(self.hung(hung).await?);
-            progress.ended(hung.as_secs_f64(), &found.hung.map_or_else(String::new, |hung| hung.to_string()));
+            let measured = run.hung(hung).await?;
+            progress.ended(hung.as_secs_f64(), &measured.to_string());
+            found.hung = Some(measured);
         }
         Ok(())
     }
 
-    /// Breaks, mends, waits for everybody's answer, judges.
-    async fn wave(&mut self, wave: &Wave) -> anyhow::Result<Tally> {
-        let round = self.fresh_round(wave.exclusive).await?;
-        let scene = Scene::new(self.root, self.private)?;
-        let crowds = Crowds::new(&self.url()?, round, WAVE_LIMIT)?;
-        let strikes = try_join_all(wave.faults.iter().map(|fault| scene.strike(*fault, crowds.began())));
-        let (struck, attempts) = tokio::join!(strikes, crowds.ask(wave));
-        let mended = struck?.into_iter().max().unwrap_or(crowds.began());
-        self.admin.ready(READY_WITHIN).await?;
-        let mut database = self.cluster.connect().await?;
-        let report = verify_history(&mut database, &attempts, patience(wave)).await?;
-        if !report.is_clean() {
-            self.keep(wave, &attempts, &report.to_string())?;
-        }
-        Ok(Tally::new(wave, &attempts, mended - crowds.began(), report.rows(), report.findings))
+    /// How to see the same wave again, also on a machine that can bring about more faults than this one.
+    fn replay(&self, seed: u64, wave: &Wave, faults: &[Fault]) -> String {
+        let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
+        let only = if faults == Fault::ALL { String::new() } else { format!(" ONLY={}", names.join(",")) };
+        let (number, strategy) = (wave.number, self.strategy);
+        format!("wave {number} again: make chaos SEED={seed} FIRST={number} WAVES=1 HUNG=0 STRATEGY={strategy}{only}")
     }
-
-    /// A new round under this rule. A connection that broke in the last wave may be noticed only now: then it is "ask again".
-    async fn fresh_round(&mut self, exclusive: bool) -> anyhow::Result<u32> {
-        self.admin.ready(READY_WITHIN).await?;
-        let deadline = Instant::now() + READY_WITHIN;
-        loop {
-            match self.begin(exclusive).await {
-                Err(error) if Instant::now() > deadline => return Err(error),
-                Err(_) => tokio::time::sleep(PAUSE).await,
-                Ok(round) => return Ok(round),
-            }
-        }
-    }
-
-    async fn begin(&mut self, exclusive: bool) -> anyhow::Result<u32> {
-        if self.exclusive != Some(exclusive) {
-            self.admin.put_event(exclusive).await?;
-            self.exclusive = Some(exclusive);
-        }
-        self.admin.reset().await
-    }
-
-    async fn hung(&mut self, lasts: Duration) -> anyhow::Result<Hung> {
-        self.fresh_round(false).await?;
-        let (scene, url) = (Scene::new(self.root, self.private)?, self.url()?);
-        let hangs = Disturbance {
-            fault: Fault::RedisHung,
-            at: Duration::ZERO,
-            lasts: lasts + Duration::from_secs(10),
-            pick: 0,
-        };
-        tokio::select! {
-            ended = scene.strike(hangs, Instant::now()) => ended.and(Err(anyhow::anyhow!("the load took too long"))),
-            hung = Hung::measure(&self.admin, &url, self.strategy, lasts) => hung,
-        }
-    }
-
-    /// The evidence of a broken wave.
-    fn keep(&self, wave: &Wave, attempts: &[Attempt], verdict: &str) -> anyhow::Result<()> {
-        let path = |kind: &str| self.folder.join(format!("wave-{}.{kind}", wave.number));
-        fs::write(path("jsonl"), history::text(attempts)?)?;
-        fs::write(path("txt"), verdict)?;
-        eprintln!("{verdict}");
-        Ok(())
-    }
-
-    fn url(&self) -> anyhow::Result<String> {
-        Ok(self.cluster.nginx.as_ref().context("the cluster has no nginx running")?.url.clone())
-    }
-}
-
-/// How long an attempt may take. What waits inside a frozen process is answered when that goes on.
-fn patience(wave: &Wave) -> Duration {
-    let frozen = wave.faults.iter().filter(|it| it.fault.freezes_replicas()).map(|it| it.lasts);
-    ANSWER_WITHIN + frozen.max().unwrap_or_default()
 }
 
 fn estimate(wave: &Wave) -> f64 {
@@ -359,6 +273,13 @@ fn estimate(wave: &Wave) -> f64 {
 fn name(wave: &Wave) -> String {
     let faults: Vec<_> = wave.faults.iter().map(|it| it.fault.name()).collect();
     format!("wave {}: {}", wave.number, faults.join(" + "))
+}
+
+fn said(wave: &Wave, done: &anyhow::Result<Tally>) -> String {
+    match done {
+        Ok(tally) => line(tally),
+        Err(error) => format!("{}: NOT CARRIED OUT: {error:#}", name(wave)),
+    }
 }
 
 fn line(tally: &Tally) -> String {
@@ -371,11 +292,4 @@ fn line(tally: &Tally) -> String {
         "wave {wave}: {}: {users} users, {issued} pieces, longest wait {longest_wait:.2} s, {verdict}",
         faults.join(" + ")
     )
-}
-
-/// How to see the same wave again.
-fn replay(seed: u64, wave: &Wave, command: &Command) -> String {
-    let only: Vec<_> = command.only.iter().map(|fault| fault.name()).collect();
-    let only = if only.is_empty() { String::new() } else { format!(" ONLY={}", only.join(",")) };
-    format!("wave {0} again: make chaos SEED={seed} FIRST={0} WAVES=1 HUNG=0{only}", wave.number)
 }

@@ -37,7 +37,7 @@ pub enum Told {
     AlreadyIssued(Entry),
     /// 410.
     SoldOut,
-    /// Any other 4xx: final, and not expected of a well-formed request for an open coupon.
+    /// Any other answer: final, and not expected of a well-formed request for an open coupon.
     Refused {
         /// The status.
         status: u16,

@@ -128,7 +128,9 @@ impl<D: Database, L: Locking> Batched<D, L> {
         let round = batch.first().map_or(0, |order| order.ticket.round);
         let started = tokio::time::Instant::now();
         let answers = self.settle(lane, code, round, &orders).await;
-        self.parts.reserve.took(started.elapsed());
+        if !orders.is_empty() {
+            self.parts.reserve.took(started.elapsed());
+        }
         let failed =
             answers.iter().all(|answer| matches!(answer, Err(IssueError::Unavailable(_)))) && !answers.is_empty();
         let reply = || {

@@ -3,18 +3,19 @@
 //! Under overload the queue is as long as the deadline: whoever is next has waited for almost all of it. Without a reserve
 //! work then begins for callers who leave before it ends, and the coupons go to those who were told "not now".
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// What is forgotten of the longest time with every shorter one: an eighth.
-const FORGETTING: u64 = 8;
+/// After so long half of the longest time is forgotten. By the clock and not by the number of batches, so that many quick
+/// ones for one code do not hide the slow one of another.
+const HALF_LIFE: Duration = Duration::from_secs(4);
 
 /// Watches how long the work takes of late.
 pub(super) struct Reserve {
-    /// Microseconds.
-    longest_of_late: AtomicU64,
+    /// The longest, and when it ended.
+    longest: Mutex<(Duration, Instant)>,
     most: Duration,
 }
 
@@ -22,26 +23,27 @@ impl Reserve {
     /// Never more than half of the deadline: work that takes longer than that must still begin, or nobody would ever see
     /// that it has become faster.
     pub(super) fn new(deadline: Duration) -> Self {
-        Self { longest_of_late: AtomicU64::new(0), most: deadline / 2 }
+        Self { longest: Mutex::new((Duration::ZERO, Instant::now())), most: deadline / 2 }
     }
 
-    /// Records work that took so long. Of two who record at once one may be lost; the next batch tells the same.
+    /// Records work that took so long.
     pub(super) fn took(&self, time: Duration) {
-        let before = self.longest_of_late.load(Ordering::Relaxed);
-        let time = u64::try_from(time.min(self.most).as_micros()).unwrap_or(u64::MAX);
-        self.longest_of_late.store(time.max(before - before / FORGETTING), Ordering::Relaxed);
+        let mut longest = self.longest.lock();
+        let now = Instant::now();
+        *longest = (time.min(self.most).max(faded(*longest, now)), now);
     }
 
-    /// An order whose caller leaves before this would be settled for nobody.
+    /// An order whose caller leaves before this would be settled for nobody. Twice the usual time, because work takes longer
+    /// now and then.
     pub(super) fn end(&self) -> Instant {
-        Instant::now() + self.time()
+        let now = Instant::now();
+        now + (2 * faded(*self.longest.lock(), now)).min(self.most)
     }
+}
 
-    /// Twice the usual time, because work takes longer now and then.
-    fn time(&self) -> Duration {
-        let usual = Duration::from_micros(self.longest_of_late.load(Ordering::Relaxed));
-        (2 * usual).min(self.most)
-    }
+/// What is left of a time after it has been forgotten for a while.
+fn faded((time, ended): (Duration, Instant), now: Instant) -> Duration {
+    time.mul_f64(0.5_f64.powf((now - ended).as_secs_f64() / HALF_LIFE.as_secs_f64()))
 }
 
 #[cfg(test)]
@@ -50,25 +52,39 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(5);
 
-    fn reserved_ms(times: impl IntoIterator<Item = u64>) -> u128 {
+    fn reserved(reserve: &Reserve) -> u128 {
+        (reserve.end() - Instant::now()).as_millis()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_work_of_late_decides_however_much_quick_work_comes_after_it() {
         let reserve = Reserve::new(DEADLINE);
-        for time in times {
-            reserve.took(Duration::from_millis(time));
+        assert_eq!(reserved(&reserve), 0);
+
+        for millis in [300, 100, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10] {
+            reserve.took(Duration::from_millis(millis));
         }
-        reserve.time().as_millis()
+
+        assert_eq!(reserved(&reserve), 600);
     }
 
-    #[test]
-    fn the_longest_work_of_late_decides() {
-        assert_eq!(reserved_ms([]), 0);
-        assert_eq!(reserved_ms([100]), 200);
-        assert_eq!(reserved_ms([100, 300, 300, 10]), 525, "an eighth of 300 is forgotten");
-        assert_eq!(reserved_ms([300].into_iter().chain([10; 60])), 20, "in the end all of it");
+    #[tokio::test(start_paused = true)]
+    async fn half_of_it_is_forgotten_in_four_seconds_and_in_the_end_all() {
+        let reserve = Reserve::new(DEADLINE);
+        reserve.took(Duration::from_millis(300));
+
+        tokio::time::advance(HALF_LIFE).await;
+        let half = reserved(&reserve);
+        tokio::time::advance(20 * HALF_LIFE).await;
+
+        assert_eq!((half, reserved(&reserve)), (300, 0));
     }
 
-    #[test]
-    fn half_of_the_time_is_always_left_for_waiting() {
-        assert_eq!(reserved_ms([60_000]), 2_500);
-        assert_eq!(reserved_ms([60_000].into_iter().chain([10; 60])), 20);
+    #[tokio::test(start_paused = true)]
+    async fn half_of_the_time_is_always_left_for_waiting() {
+        let reserve = Reserve::new(DEADLINE);
+        reserve.took(Duration::from_mins(1));
+
+        assert_eq!(reserved(&reserve), 2_500);
     }
 }

@@ -74,10 +74,13 @@ impl Crowd {
         let mut sent = if number.is_multiple_of(2) { 10 } else { head.len() };
         let request = [head, body].concat().into_bytes();
         connection.write_all(&request[..sent]).await.unwrap();
-        while !self.hurry.load(Ordering::Relaxed) && sent < request.len() - 1 {
-            connection.write_all(&request[sent..=sent]).await.unwrap();
-            sent += 1;
-            self.bytes.fetch_add(1, Ordering::Relaxed);
+        while !self.hurry.load(Ordering::Relaxed) {
+            // The last byte is kept until there is hurry, however slow the others are.
+            if sent < request.len() - 1 {
+                connection.write_all(&request[sent..=sent]).await.unwrap();
+                sent += 1;
+                self.bytes.fetch_add(1, Ordering::Relaxed);
+            }
             tokio::time::sleep(PAUSE).await;
         }
         connection.write_all(&request[sent..]).await.unwrap();

@@ -113,12 +113,16 @@ impl Crowds {
         let answer = self.client.post(&self.url).header("idempotency-key", key).json(&body).send().await.ok()?;
         let status = answer.status();
         let text = answer.bytes().await.ok()?;
+        // A whole answer that cannot be read is one that nobody described.
+        let refused = Told::Refused { status: status.as_u16() };
         Some(match status {
-            StatusCode::OK | StatusCode::CREATED => Told::Issued(serde_json::from_slice(&text).ok()?),
-            StatusCode::CONFLICT => Told::AlreadyIssued(serde_json::from_slice::<Problem>(&text).ok()?.entry),
+            StatusCode::OK | StatusCode::CREATED => serde_json::from_slice(&text).map_or(refused, Told::Issued),
+            StatusCode::CONFLICT => {
+                serde_json::from_slice(&text).map_or(refused, |Problem { entry }| Told::AlreadyIssued(entry))
+            }
             StatusCode::GONE => Told::SoldOut,
             StatusCode::SERVICE_UNAVAILABLE => Told::Retryable,
-            other => Told::Refused { status: other.as_u16() },
+            _ => refused,
         })
     }
 

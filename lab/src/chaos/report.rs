@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::Found;
 use super::fault::Fault;
 use super::hung::Hung;
-use super::tally::{Answers, Tally};
+use super::tally::Tally;
 use crate::table::Table;
+use crate::verify::Heard;
 
 /// Seconds that the others may stall after a replica's death: the lock's time to live and one second.
 const STALL_MAX: f64 = 2.5;
@@ -41,7 +42,8 @@ struct Row {
     waves: usize,
     coupons: usize,
     issued: usize,
-    answers: Answers,
+    missed: usize,
+    answers: Heard,
     longest_wait: f64,
     after_fault: f64,
     violations: usize,
@@ -52,6 +54,7 @@ impl Row {
         self.waves += 1;
         self.coupons += tally.coupons;
         self.issued += tally.issued;
+        self.missed += tally.missed;
         self.answers = self.answers.and(tally.answers);
         self.longest_wait = self.longest_wait.max(tally.longest_wait);
         self.after_fault = self.after_fault.max(tally.after_fault);
@@ -59,9 +62,19 @@ impl Row {
     }
 
     fn cells(&self, name: &str) -> Vec<String> {
-        let Answers { issued, already_issued, sold_out, retryable, nothing, other } = self.answers;
-        let counts =
-            [self.waves, self.coupons, self.issued, issued, already_issued, sold_out, retryable, nothing, other];
+        let Heard { issued, already_issued, sold_out, retryable, nothing, refused, .. } = self.answers;
+        let counts = [
+            self.waves,
+            self.missed,
+            self.coupons,
+            self.issued,
+            issued,
+            already_issued,
+            sold_out,
+            retryable,
+            nothing,
+            refused,
+        ];
         let mut cells = vec![name.to_owned()];
         cells.extend(counts.map(|count| count.to_string()));
         cells.extend([self.longest_wait, self.after_fault].map(|seconds| format!("{seconds:.2}")));
@@ -73,7 +86,7 @@ impl Row {
 /// What was asked of a whole run. Times are judged in waves with one fault, for two may well take longer.
 pub fn targets(found: &Found) -> Vec<Target> {
     let tallies = &found.tallies;
-    let coupons: usize = tallies.iter().map(|tally| tally.coupons).sum();
+    let coupons: usize = tallies.iter().filter(|tally| tally.findings.is_empty()).map(|tally| tally.coupons).sum();
     let violations: usize = tallies.iter().map(Tally::violations).sum();
     let longest = |faults: &[Fault], seconds: fn(&Tally) -> f64| {
         let alone = tallies.iter().filter(|tally| matches!(tally.faults[..], [name] if named(faults, name)));
@@ -85,7 +98,7 @@ pub fn targets(found: &Found) -> Vec<Target> {
     let mut targets = vec![
         most(BROKEN, violations as f64, 0.0),
         Target {
-            name: "coupons sold out, at least",
+            name: "coupons that sold out, at least",
             bound: COUPONS_MIN as f64,
             figure: coupons as f64,
             met: coupons >= COUPONS_MIN,
@@ -129,6 +142,7 @@ fn faults(tallies: &[Tally]) -> String {
     let head = [
         "fault",
         "waves",
+        "not hit",
         "coupons",
         "pieces",
         "200/201",

@@ -3,23 +3,23 @@
 #![expect(clippy::disallowed_methods, reason = "this is where the laboratory's SQL lives")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use fastrand::Rng;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use redis::aio::MultiplexedConnection;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::fault::Fault;
 use super::plan::Disturbance;
+use super::signals::{Frozen, freeze, send};
+use super::tracer::Tracer;
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
 use crate::processes::supervised;
@@ -42,13 +42,21 @@ const SENDS: &str = "sendto,sendmsg,write,writev";
 /// The least that both servers accept.
 const CONNECTIONS_LEAST: u32 = 10;
 
+/// What a strike came to.
+pub struct Struck {
+    /// When all was mended.
+    pub mended: Instant,
+    /// Whether anything broke: a process may not get as far as the step at which it was to break.
+    pub hit: bool,
+}
+
 /// The cluster under attack.
 pub struct Scene<'a> {
     root: &'a Path,
     private: &'a Private,
     cluster: Cluster,
     /// Where the supervisor's own process id is written.
-    supervisor: std::path::PathBuf,
+    supervisor: PathBuf,
 }
 
 impl<'a> Scene<'a> {
@@ -58,82 +66,90 @@ impl<'a> Scene<'a> {
         Ok(Self { root, private, cluster: private.cluster()?, supervisor })
     }
 
-    /// Waits until the fault is due after `began`, breaks something, mends it. Returns the moment at which it was mended.
-    pub async fn strike(&self, disturbance: Disturbance, began: Instant) -> anyhow::Result<Instant> {
+    /// Waits until the fault is due after `began`, breaks something, mends it.
+    pub async fn strike(&self, disturbance: Disturbance, began: Instant) -> anyhow::Result<Struck> {
         let due = began + disturbance.at;
-        let work = self.breaks(disturbance, due);
-        work.await.with_context(|| format!("cannot strike with {}", disturbance.fault))?;
-        Ok(Instant::now())
+        let hit = match disturbance.fault {
+            Fault::ReplicaKilledAtAStep | Fault::ReplicaFrozenAtAStep => self.at_a_step(disturbance, due).await,
+            Fault::DiskSlow | Fault::DiskFull => self.disk(disturbance, due).await,
+            _ => self.breaks(disturbance, due).await.map(|()| true),
+        };
+        let hit = hit.with_context(|| format!("cannot strike with {}", disturbance.fault))?;
+        Ok(Struck { mended: Instant::now(), hit })
     }
 
     async fn breaks(&self, disturbance: Disturbance, due: Instant) -> anyhow::Result<()> {
         let Disturbance { fault, lasts, pick, .. } = disturbance;
-        if fault == Fault::ReplicaKilledAtAStep || fault == Fault::ReplicaFrozenAtAStep {
-            return self.at_a_step(disturbance, due).await;
-        }
-        if fault == Fault::DiskSlow || fault == Fault::DiskFull {
-            return self.disk(disturbance, due).await;
-        }
         sleep_until(due.into()).await;
         match fault {
-            Fault::Nothing | Fault::ClientsHangUp => sleep(lasts).await,
-            Fault::ReplicaKilled => self.kill(&[self.one("replica-", pick)?]).await?,
-            Fault::EveryReplicaKilled => self.kill(&self.all("replica-")?).await?,
-            Fault::ReplicaFrozen => freeze(&[self.pid(&self.one("replica-", pick)?)?], lasts).await?,
-            Fault::RedisHung => freeze(&[self.pid(&self.one("redis-", pick)?)?], lasts).await?,
-            Fault::RedisMajorityHung => freeze(&self.majority_of_redis(pick)?, lasts).await?,
-            Fault::RedisKilled => self.kill(&[self.one("redis-", pick)?]).await?,
-            Fault::EveryRedisKilled => self.kill(&self.all("redis-")?).await?,
-            Fault::LocksVanish => self.delete_locks(due + lasts).await?,
-            Fault::ConnectionsKilled => self.kill_connections(due + lasts, pick).await?,
-            Fault::DatabaseHung => freeze(&[self.pid("mysql")?], lasts).await?,
-            Fault::DatabaseKilled => self.kill(&["mysql".to_owned()]).await?,
-            Fault::ConnectionsExhausted => self.exhaust_connections(lasts).await?,
-            Fault::NginxReloaded => self.reload(due + lasts).await?,
-            Fault::ReplicasScaled => self.scale(pick).await?,
-            Fault::ReplicaKilledAtAStep | Fault::ReplicaFrozenAtAStep | Fault::DiskSlow | Fault::DiskFull => {
-                unreachable!("these are traced")
+            Fault::ReplicaKilled => self.kill(&[self.one("replica-", pick)?]).await,
+            Fault::EveryReplicaKilled => self.kill(&self.all("replica-")?).await,
+            Fault::ReplicaFrozen => freeze(&[self.pid(&self.one("replica-", pick)?)?], lasts).await,
+            Fault::RedisHung => freeze(&[self.pid(&self.one("redis-", pick)?)?], lasts).await,
+            Fault::RedisMajorityHung => freeze(&self.majority_of_redis(pick)?, lasts).await,
+            Fault::RedisKilled => self.kill(&[self.one("redis-", pick)?]).await,
+            Fault::EveryRedisKilled => self.kill(&self.all("redis-")?).await,
+            Fault::LocksVanish => self.delete_locks(due + lasts).await,
+            Fault::ConnectionsKilled => self.kill_connections(due + lasts, pick).await,
+            Fault::DatabaseHung => freeze(&[self.pid("mysql")?], lasts).await,
+            Fault::DatabaseKilled => self.kill(&["mysql".to_owned()]).await,
+            Fault::ConnectionsExhausted => self.exhaust_connections(lasts).await,
+            Fault::NginxReloaded => self.reload(due + lasts).await,
+            Fault::ReplicasScaled => self.scale(pick).await,
+            // Nothing, clients that hang up by themselves, and what a tracer does.
+            _ => {
+                sleep(lasts).await;
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// Kills these parts; the supervisor starts them again, and this returns when they serve.
     async fn kill(&self, names: &[String]) -> anyhow::Result<()> {
+        let mut killed = Vec::new();
         for name in names {
-            send(self.pid(name)?, Signal::SIGKILL)?;
+            let pid = self.pid(name)?;
+            send(pid, Signal::SIGKILL)?;
+            killed.push((name, pid));
         }
-        for name in names {
-            self.until_back(name).await?;
+        for (name, pid) in killed {
+            self.until_back(name, Some(pid)).await?;
         }
         Ok(())
     }
 
-    async fn at_a_step(&self, disturbance: Disturbance, due: Instant) -> anyhow::Result<()> {
+    /// Tells whether the process got as far as the step.
+    async fn at_a_step(&self, disturbance: Disturbance, due: Instant) -> anyhow::Result<bool> {
         let Disturbance { fault, lasts, pick, .. } = disturbance;
         let (name, step) = (self.one("replica-", pick)?, 1 + (pick / 16) % STEPS);
         let (pid, frozen) = (self.pid(&name)?, fault == Fault::ReplicaFrozenAtAStep);
         let signal = if frozen { "SIGSTOP" } else { "SIGKILL" };
         sleep_until(ahead(due).into()).await;
-        let tracer = Tracer::start(pid, SENDS, &format!("signal={signal}:when={step}"))?;
+        let tracer = Tracer::start(pid, SENDS, &format!("signal={signal}:when={step}"), &[])?;
         // Goes on again whatever happens to us.
         let stopped = frozen.then(|| Frozen(vec![pid]));
         sleep_until((due + lasts).into()).await;
-        tracer.end().await?;
+        let held = tracer.end().await?;
+        let hit = if frozen { is_stopped(pid) } else { !held };
         drop(stopped);
-        self.until_back(&name).await
+        self.until_back(&name, (hit && !frozen).then_some(pid)).await?;
+        Ok(hit)
     }
 
-    async fn disk(&self, disturbance: Disturbance, due: Instant) -> anyhow::Result<()> {
-        let (calls, fault) = match disturbance.fault {
-            Fault::DiskSlow => ("fsync,fdatasync", "delay_enter=100000"),
-            _ => ("write,pwrite64,fallocate", "error=ENOSPC"),
+    /// Tells whether the database was held until the end, or gave up before.
+    async fn disk(&self, disturbance: Disturbance, due: Instant) -> anyhow::Result<bool> {
+        let pid = self.pid("mysql")?;
+        let (calls, fault, files) = match disturbance.fault {
+            Fault::DiskSlow => ("fsync,fdatasync", "delay_enter=100000", Vec::new()),
+            _ => ("write,pwrite64,fallocate", "error=ENOSPC", data_files(pid)?),
         };
         sleep_until(ahead(due).into()).await;
-        let tracer = Tracer::start(self.pid("mysql")?, calls, fault)?;
+        let tracer = Tracer::start(pid, calls, fault, &files)?;
         sleep_until((due + disturbance.lasts).into()).await;
-        tracer.end().await?;
-        self.until_back("mysql").await
+        let held = tracer.end().await?;
+        let gave_up = !self.pids()?.values().any(|it| i32::try_from(*it) == Ok(pid.as_raw()));
+        self.until_back("mysql", gave_up.then_some(pid)).await?;
+        Ok(held || gave_up)
     }
 
     async fn delete_locks(&self, until: Instant) -> anyhow::Result<()> {
@@ -198,22 +214,26 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// One replica more or one fewer, and back.
+    /// One replica more or one fewer, and back, whatever became of that.
     async fn scale(&self, pick: u32) -> anyhow::Result<()> {
-        let usual = u32::try_from(self.cluster.replicas.len())?;
-        let other = if pick.is_multiple_of(2) { usual + 1 } else { usual - 1 };
-        for replicas in [other, usual] {
-            let mut environment = self.private.environment();
-            environment.insert("REPLICAS".to_owned(), replicas.to_string());
-            script::run(self.root, &["local/cluster", "scale"], &environment, None).await?.must("scale")?;
-        }
-        Ok(())
+        let usual = self.private.knobs().replicas;
+        let there = self.scale_to(if pick.is_multiple_of(2) { usual + 1 } else { usual - 1 }).await;
+        self.scale_to(usual).await?;
+        there
     }
 
-    /// Waits until a killed part serves again.
-    async fn until_back(&self, name: &str) -> anyhow::Result<()> {
+    async fn scale_to(&self, replicas: u32) -> anyhow::Result<()> {
+        let mut environment = self.private.environment();
+        environment.insert("REPLICAS".to_owned(), replicas.to_string());
+        script::run(self.root, &["local/cluster", "scale"], &environment, None).await?.must("scale").map(drop)
+    }
+
+    /// Waits until a part serves again; one that was `killed` as another process, for the kernel accepts connections for the
+    /// dying one.
+    async fn until_back(&self, name: &str, killed: Option<Pid>) -> anyhow::Result<()> {
         let deadline = Instant::now() + BACK_WITHIN;
-        while !self.serves(name).await {
+        let is_another = || killed.is_none_or(|killed| self.pid(name).is_ok_and(|pid| pid != killed));
+        while !(is_another() && self.serves(name).await) {
             ensure!(Instant::now() < deadline, "{name} did not come back within {BACK_WITHIN:?}");
             sleep(LOOK_EVERY).await;
         }
@@ -283,6 +303,24 @@ async fn delete_locks(node: &mut MultiplexedConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether a process stands still.
+fn is_stopped(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
+}
+
+/// The files that a process has open in its own folder: for a database all that it writes, and none of its connections.
+fn data_files(pid: Pid) -> anyhow::Result<Vec<PathBuf>> {
+    let folder = std::fs::read_link(format!("/proc/{pid}/cwd"))?;
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?;
+    let mut files: Vec<_> = open.filter_map(|it| std::fs::read_link(it.ok()?.path()).ok()).collect();
+    files.retain(|file| file.starts_with(&folder) && file.is_file());
+    files.sort();
+    files.dedup();
+    ensure!(!files.is_empty(), "process {pid} has no file open in {}", folder.display());
+    Ok(files)
+}
+
 async fn service_connections(database: &mut MySqlConnection) -> anyhow::Result<Vec<u64>> {
     let list = "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist WHERE user = 'coupon'";
     Ok(sqlx::query_scalar(list).fetch_all(database).await?)
@@ -299,68 +337,4 @@ async fn greets(address: &str) -> bool {
     let mut greeting = [0; 5];
     // The fifth byte is the protocol's version; a refusal has another one there.
     matches!(timeout(Duration::from_secs(1), stream.read_exact(&mut greeting)).await, Ok(Ok(_))) && greeting[4] == 10
-}
-
-/// Stops processes for a while.
-async fn freeze(pids: &[Pid], lasts: Duration) -> anyhow::Result<()> {
-    let frozen = Frozen(pids.to_vec());
-    for pid in &frozen.0 {
-        send(*pid, Signal::SIGSTOP)?;
-    }
-    sleep(lasts).await;
-    Ok(())
-}
-
-/// Processes that go on when this is dropped.
-struct Frozen(Vec<Pid>);
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        for pid in &self.0 {
-            // One that has ended needs it no more.
-            let _ = send(*pid, Signal::SIGCONT);
-        }
-    }
-}
-
-fn send(pid: Pid, signal: Signal) -> anyhow::Result<()> {
-    kill(pid, signal).with_context(|| format!("cannot send {signal} to process {pid}"))
-}
-
-/// strace with a fault to inject. Dropped, it is killed, and the kernel lets go of what it traced.
-struct Tracer(Child);
-
-/// Whether this machine lets strace take hold of a process; many containers do not.
-pub async fn can_trace() -> anyhow::Result<bool> {
-    let mut sleeper = Command::new("sleep").arg("60").kill_on_drop(true).spawn()?;
-    let pid = Pid::from_raw(i32::try_from(sleeper.id().context("sleep has ended")?)?);
-    let mut tracer = Tracer::start(pid, "fsync", "delay_enter=1")?;
-    // One that may not says so at once.
-    let ended = timeout(Duration::from_millis(500), tracer.0.wait()).await.is_ok();
-    sleeper.kill().await?;
-    Ok(!ended)
-}
-
-impl Tracer {
-    fn start(pid: Pid, calls: &str, fault: &str) -> anyhow::Result<Self> {
-        let child = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string()])
-            .args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{fault}")])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot run strace; `make chaos` installs it")?;
-        Ok(Self(child))
-    }
-
-    async fn end(mut self) -> anyhow::Result<()> {
-        if let Some(id) = self.0.id() {
-            // It has ended by itself when what it traced has.
-            let _ = send(Pid::from_raw(i32::try_from(id)?), Signal::SIGTERM);
-        }
-        self.0.wait().await?;
-        Ok(())
-    }
 }

@@ -1,13 +1,14 @@
 //! What one wave came to, in figures.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::plan::Wave;
-use crate::history::{Attempt, Told};
-use crate::verify::Finding;
+use super::strike::Struck;
+use crate::history::Attempt;
+use crate::verify::{Finding, Heard, Report};
 
 /// What one wave came to.
 #[derive(Clone, Debug, Serialize)]
@@ -17,14 +18,16 @@ pub struct Tally {
     pub wave: u32,
     /// What broke.
     pub faults: Vec<&'static str>,
-    /// Coupons that were sold from their full stock.
+    /// Faults that broke nothing, because a process did not get as far as the step at which they were to strike.
+    pub missed: usize,
+    /// Coupons that were offered; where no promise was broken, all of them sold out.
     pub coupons: usize,
     /// Users who asked.
     pub users: usize,
     /// Pieces that were issued.
     pub issued: usize,
     /// Attempts by what their clients were told.
-    pub answers: Answers,
+    pub answers: Heard,
     /// Seconds from a wish's first attempt to its final answer, at most.
     pub longest_wait: f64,
     /// Seconds from the end of the fault to the final answer of the last who waited then.
@@ -33,67 +36,22 @@ pub struct Tally {
     pub findings: Vec<Finding>,
 }
 
-/// Attempts by what their clients were told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Answers {
-    /// 201 and 200.
-    pub issued: usize,
-    /// 409.
-    pub already_issued: usize,
-    /// 410.
-    pub sold_out: usize,
-    /// 503.
-    pub retryable: usize,
-    /// No answer.
-    pub nothing: usize,
-    /// Anything else.
-    pub other: usize,
-}
-
-impl Answers {
-    fn count(attempts: &[Attempt]) -> Self {
-        let mut answers = Self::default();
-        for attempt in attempts {
-            *match attempt.told {
-                Told::Issued(_) => &mut answers.issued,
-                Told::AlreadyIssued(_) => &mut answers.already_issued,
-                Told::SoldOut => &mut answers.sold_out,
-                Told::Retryable => &mut answers.retryable,
-                Told::Nothing => &mut answers.nothing,
-                Told::Refused { .. } => &mut answers.other,
-            } += 1;
-        }
-        answers
-    }
-
-    /// Those of both.
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            issued: self.issued + other.issued,
-            already_issued: self.already_issued + other.already_issued,
-            sold_out: self.sold_out + other.sold_out,
-            retryable: self.retryable + other.retryable,
-            nothing: self.nothing + other.nothing,
-            other: self.other + other.other,
-        }
-    }
-}
-
 impl Tally {
-    /// `mended`: when the last fault was over, from the start of the wave.
-    pub fn new(wave: &Wave, attempts: &[Attempt], mended: Duration, issued: usize, findings: Vec<Finding>) -> Self {
+    /// Counts what came of a wave that began at that moment.
+    pub fn new(wave: &Wave, attempts: &[Attempt], struck: &[Struck], began: Instant, report: Report) -> Self {
+        let mended = struck.iter().map(|it| it.mended - began).max().unwrap_or_default();
         let (longest_wait, after_fault) = waits(attempts, mended);
         Self {
             wave: wave.number,
             faults: wave.faults.iter().map(|it| it.fault.name()).collect(),
+            missed: struck.iter().filter(|it| !it.hit).count(),
             coupons: wave.crowds.len(),
             users: wave.crowds.iter().map(|crowd| crowd.users.len()).sum(),
-            issued,
-            answers: Answers::count(attempts),
+            issued: report.rows(),
+            answers: report.heard.unwrap_or_default(),
             longest_wait,
             after_fault,
-            findings,
+            findings: report.findings,
         }
     }
 
@@ -132,6 +90,7 @@ fn waits(attempts: &[Attempt], mended: Duration) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::Told;
 
     fn attempt(user: &str, asked: u64, answered: u64, told: Told) -> Attempt {
         let (user, code, key) = (user.to_owned(), "A".to_owned(), "k".to_owned());

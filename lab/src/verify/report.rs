@@ -75,7 +75,7 @@ pub struct Heard {
     pub already_issued: usize,
     /// 410.
     pub sold_out: usize,
-    /// Any other 4xx.
+    /// Any other answer.
     pub refused: usize,
     /// 503.
     pub retryable: usize,
@@ -231,6 +231,24 @@ impl Kind {
 impl Serialize for Kind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl Heard {
+    /// Those of two histories that have no user in common.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            attempts: self.attempts + other.attempts,
+            users: self.users + other.users,
+            issued: self.issued + other.issued,
+            already_issued: self.already_issued + other.already_issued,
+            sold_out: self.sold_out + other.sold_out,
+            refused: self.refused + other.refused,
+            retryable: self.retryable + other.retryable,
+            nothing: self.nothing + other.nothing,
+            slowest: self.slowest.max(other.slowest),
+        }
     }
 }
 

@@ -1,0 +1,144 @@
+//! One wave after the other on one cluster: a new round, the strikes and the crowd at the same time, the verdict.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use futures_util::future::{join_all, try_join_all};
+
+use super::crowd::Crowds;
+use super::fault::Fault;
+use super::hung::Hung;
+use super::plan::{COUPONS, Disturbance, Wave};
+use super::strike::Scene;
+use super::tally::Tally;
+use crate::admin::{Admin, Coupon};
+use crate::cluster::Cluster;
+use crate::cluster::private::Private;
+use crate::history::{self, Attempt};
+use crate::strategy::Strategy;
+use crate::verify::{verify, verify_history};
+
+/// Whoever has no final answer this long after a wave began never gets one.
+const WAVE_LIMIT: Duration = Duration::from_mins(3);
+/// Until all parts serve again after a wave.
+const READY_WITHIN: Duration = Duration::from_mins(1);
+/// Before an administrative call is repeated.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// A run on its way.
+pub struct Run<'a> {
+    root: &'a Path,
+    folder: &'a Path,
+    private: &'a Private,
+    cluster: Cluster,
+    admin: Admin,
+    strategy: Strategy,
+    /// The longest that an attempt may take.
+    answer_within: Duration,
+    /// The rule of the current round.
+    exclusive: Option<bool>,
+}
+
+impl<'a> Run<'a> {
+    /// A run on a cluster that has just been started.
+    pub async fn new(
+        root: &'a Path,
+        folder: &'a Path,
+        private: &'a Private,
+        strategy: Strategy,
+        answer_within: Duration,
+    ) -> anyhow::Result<Self> {
+        let cluster = private.cluster()?;
+        let admin = Admin::new(&cluster)?;
+        let puts = COUPONS.map(|(code, total)| {
+            let admin = admin.clone();
+            async move { admin.put_coupon(code, Coupon { discount_percent: 100, total }).await }
+        });
+        try_join_all(puts).await?;
+        Ok(Self { root, folder, private, cluster, admin, strategy, answer_within, exclusive: None })
+    }
+
+    /// What runs where.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Breaks, mends, waits for everybody's answer, judges.
+    pub async fn wave(&mut self, wave: &Wave) -> anyhow::Result<Tally> {
+        let round = self.fresh_round(wave.exclusive).await?;
+        let scene = Scene::new(self.root, self.private)?;
+        let crowds = Crowds::new(&self.url()?, round, WAVE_LIMIT)?;
+        // All of them to their ends, also when one fails: each mends what it broke.
+        let strikes = join_all(wave.faults.iter().map(|fault| scene.strike(*fault, crowds.began())));
+        let (struck, attempts) = tokio::join!(strikes, crowds.ask(wave));
+        let struck = struck.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        self.admin.ready(READY_WITHIN).await?;
+        let mut database = self.cluster.connect().await?;
+        let report = verify_history(&mut database, &attempts, self.patience(wave)).await?;
+        if !report.is_clean() {
+            self.keep(wave, &attempts, &report.to_string())?;
+        }
+        Ok(Tally::new(wave, &attempts, &struck, crowds.began(), report))
+    }
+
+    /// A new round under this rule. A connection that broke in the last wave may be noticed only now: then it is "ask again".
+    async fn fresh_round(&mut self, exclusive: bool) -> anyhow::Result<u32> {
+        self.admin.ready(READY_WITHIN).await?;
+        let deadline = Instant::now() + READY_WITHIN;
+        loop {
+            match self.begin(exclusive).await {
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+                Ok(round) => return Ok(round),
+            }
+        }
+    }
+
+    async fn begin(&mut self, exclusive: bool) -> anyhow::Result<u32> {
+        if self.exclusive != Some(exclusive) {
+            self.admin.put_event(exclusive).await?;
+            self.exclusive = Some(exclusive);
+        }
+        self.admin.reset().await
+    }
+
+    /// One lock node hangs for so long.
+    pub async fn hung(&mut self, lasts: Duration) -> anyhow::Result<Hung> {
+        self.fresh_round(false).await?;
+        let (scene, url) = (Scene::new(self.root, self.private)?, self.url()?);
+        let hangs = Disturbance {
+            fault: Fault::RedisHung,
+            at: Duration::ZERO,
+            lasts: lasts + Duration::from_secs(10),
+            pick: 0,
+        };
+        let hung = tokio::select! {
+            ended = scene.strike(hangs, Instant::now()) => ended.and(Err(anyhow::anyhow!("the load took too long"))),
+            hung = Hung::measure(&self.admin, &url, self.strategy, lasts) => hung,
+        };
+        let report = verify(&mut self.cluster.connect().await?, None).await?;
+        ensure!(report.is_clean(), "with a hung lock node: {}", report.verdict());
+        hung
+    }
+
+    /// How long an attempt may take. What waits inside a frozen process is answered when that goes on.
+    fn patience(&self, wave: &Wave) -> Duration {
+        let frozen = wave.faults.iter().filter(|it| it.fault.freezes_replicas()).map(|it| it.lasts);
+        self.answer_within + frozen.max().unwrap_or_default()
+    }
+
+    /// The evidence of a broken wave.
+    fn keep(&self, wave: &Wave, attempts: &[Attempt], verdict: &str) -> anyhow::Result<()> {
+        let path = |kind: &str| self.folder.join(format!("wave-{}.{kind}", wave.number));
+        fs::write(path("jsonl"), history::text(attempts)?)?;
+        fs::write(path("txt"), verdict)?;
+        eprintln!("{verdict}");
+        Ok(())
+    }
+
+    fn url(&self) -> anyhow::Result<String> {
+        Ok(self.cluster.nginx.as_ref().context("the cluster has no nginx running")?.url.clone())
+    }
+}
