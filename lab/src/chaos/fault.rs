@@ -45,7 +45,7 @@ pub enum Fault {
     NginxReloaded,
     /// A replica comes and goes.
     ReplicasScaled,
-    /// Nine of ten users hang up their first request within 30 ms.
+    /// Eight of ten users hang up their first request within 30 ms.
     ClientsHangUp,
 }
 

@@ -23,7 +23,7 @@ pub const COUPONS: [(&str, u32); 10] = [
 /// When a wave's fault begins. Crowds start around that moment.
 const FAULT_AT: Duration = Duration::from_millis(300);
 
-/// One in so many waves has two faults at once.
+/// One in so many waves draws a second fault; a third of these would take hold of the same part as the first, and are dropped.
 const TWO_FAULTS: u32 = 4;
 
 /// Waves before the event's rule changes: a change takes a second.
