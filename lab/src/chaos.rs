@@ -51,8 +51,6 @@ const WAVE_SECONDS: f64 = 3.0;
 const ANSWER_WITHIN: Duration = Duration::from_secs(6);
 /// A quick run may share its machine, so that only what was forgotten counts: just less than a client's own patience.
 const ANSWER_WITHIN_QUICK: Duration = Duration::from_secs(14);
-/// The exit status of a run that was interrupted.
-const INTERRUPTED: u8 = 130;
 /// After so many waves that went wrong there is enough to look at.
 const BAD_MAX: usize = 10;
 
@@ -136,7 +134,7 @@ impl Command {
         let (mut found, machine) = (Found::default(), Machine::describe(root));
         let done = self.disturb(root, &folder, seed, &mut found, interrupt).await;
         match &done {
-            Err(error) if error.is::<Interrupted>() && found.tallies.is_empty() => return Ok(INTERRUPTED),
+            Err(error) if error.is::<Interrupted>() && found.tallies.is_empty() => return Ok(Interrupted::STATUS),
             Err(error) if found.tallies.is_empty() => bail!("no wave came to its end: {error:#}"),
             _ => {}
         }
@@ -159,7 +157,7 @@ impl Command {
         // Kept first: a reader that went away must not cost the figures.
         let _ = writeln!(stdout(), "{text}\nseed {seed}, kept in {}", folder.display());
         match done {
-            Err(error) if error.is::<Interrupted>() => Ok(INTERRUPTED),
+            Err(error) if error.is::<Interrupted>() => Ok(Interrupted::STATUS),
             Err(error) if found.is_broken() => {
                 eprintln!("lab: {error:#}");
                 Ok(1)
@@ -182,7 +180,7 @@ impl Command {
         let private = Private::start(root, "chaos", self.port_offset, knobs, interrupt.clone()).await?;
         let within = if self.quick { ANSWER_WITHIN_QUICK } else { ANSWER_WITHIN };
         let work = async {
-            let run = Run::new(root, folder, &private, self.strategy, within).await?;
+            let run = Run::new(folder, &private, self.strategy, within).await?;
             self.all(run, seed, found).await
         };
         let done = Box::pin(LocalSet::new().run_until(interrupt.or(work))).await;

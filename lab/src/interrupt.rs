@@ -16,6 +16,11 @@ pub struct Interrupt {
 #[derive(Clone, Copy, Debug)]
 pub struct Interrupted;
 
+impl Interrupted {
+    /// The exit status of a program that was interrupted, as shells have it for Ctrl-C.
+    pub const STATUS: u8 = 130;
+}
+
 impl Display for Interrupted {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
         formatter.write_str("interrupted")

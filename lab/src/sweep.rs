@@ -30,9 +30,6 @@ use cell::Site;
 use folder::{Folder, Setting};
 use plan::{Cell, Grid, Plan, Settings, Shape};
 
-/// What the exit status of an interrupted program is.
-const INTERRUPTED: u8 = 130;
-
 /// After so many failures in a row the next cell will fail, too.
 const FAILURES_MAX: usize = 3;
 
@@ -211,7 +208,7 @@ fn conclude(root: &Path, folder: &Folder, measured: anyhow::Result<Vec<Cell>>) -
         }
         Err(error) if error.is::<Interrupted>() => {
             eprintln!("interrupted; go on by make sweep RESUME={go_on}");
-            INTERRUPTED
+            Interrupted::STATUS
         }
         Err(error) => return Err(error.context(format!("what was measured is in {go_on}"))),
     };

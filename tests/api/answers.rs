@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use coupon_rush::coupons::Timestamp;
 use serde_json::{Value, json};
 
-use crate::support::{ADMIN_TOKEN, Answer, Cluster, Replica, SOUND, Setup, eventually, free_port, in_each};
+use crate::support::{Answer, Cluster, Replica, SOUND, Setup, eventually, free_port, in_each};
 
-const JSON: (&str, &str) = ("content-type", "application/json");
+pub const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Bodies that are no order, with their answer.
 fn refused_bodies() -> Vec<(u16, &'static str, Vec<u8>)> {
@@ -56,17 +56,17 @@ fn refused_bodies() -> Vec<(u16, &'static str, Vec<u8>)> {
     all
 }
 
-async fn send(cluster: &Cluster, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+pub async fn send(cluster: &Cluster, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
     cluster.client.raw(method, &format!("{}{path}", cluster.replicas[0].url), headers, body).await
 }
 
-async fn order(cluster: &Cluster, headers: &[(&str, &str)], code: &str, user: &str) -> Answer {
+pub async fn order(cluster: &Cluster, headers: &[(&str, &str)], code: &str, user: &str) -> Answer {
     let body = json!({"code": code, "userId": user}).to_string().into_bytes();
     send(cluster, "POST", "/coupons/issue", &[&[JSON], headers].concat(), body).await
 }
 
 /// What every refusal has.
-fn assert_problem(answer: &Answer, status: u16, kind: &str) {
+pub fn assert_problem(answer: &Answer, status: u16, kind: &str) {
     assert_eq!((answer.status, answer.member("type")), (status, json!(kind)), "{}", answer.text);
     assert_eq!(answer.header("content-type"), "application/problem+json");
     assert_eq!(answer.member("status"), status);
@@ -89,14 +89,14 @@ fn assert_named(answer: &Answer, is_issue: bool) {
     assert_eq!(answer.header("x-replica"), if is_issue { "replica-1" } else { "" });
 }
 
-fn keys(value: &Value) -> Vec<&str> {
+pub fn keys(value: &Value) -> Vec<&str> {
     let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
     keys.sort_unstable();
     keys
 }
 
 /// What must not change when a request is refused.
-async fn books(cluster: &Cluster) -> (i64, i64) {
+pub async fn books(cluster: &Cluster) -> (i64, i64) {
     (
         cluster.number("SELECT COUNT(*) FROM wallet").await,
         cluster.number("SELECT SUM(remaining) * 1000000 + SUM(next_serial) FROM coupon").await,
@@ -104,13 +104,13 @@ async fn books(cluster: &Cluster) -> (i64, i64) {
 }
 
 /// Names and labels of all series of a replica.
-async fn series(cluster: &Cluster) -> BTreeSet<String> {
+pub async fn series(cluster: &Cluster) -> BTreeSet<String> {
     let answer = cluster.client.get(&format!("{}/metrics", cluster.replicas[0].ops_url)).await;
     let samples = answer.text.lines().filter(|line| !line.starts_with('#'));
     samples.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
 }
 
-async fn assert_no_new_series(cluster: &Cluster, before: &BTreeSet<String>) {
+pub async fn assert_no_new_series(cluster: &Cluster, before: &BTreeSet<String>) {
     let after = series(cluster).await;
     let new: Vec<_> = after.difference(before).filter(|it| !it.contains("_bucket")).collect();
     assert!(new.is_empty(), "{new:?}");
@@ -365,95 +365,6 @@ async fn coupons_are_listed_by_code_with_their_state() {
     cluster.discard().await;
 }
 
-/// What no coupon can be.
-fn bad_coupons(good: &Value) -> Vec<Value> {
-    let change = |member: &str, value: Value| {
-        let mut change = good.clone();
-        change[member] = value;
-        change
-    };
-    vec![
-        change("discountPercent", json!(0)),
-        change("discountPercent", json!(101)),
-        change("discountPercent", json!(-1)),
-        change("total", json!(-1)),
-        change("total", json!(1_000_001)),
-        change("total", json!(1.5)),
-        change("total", json!("300")),
-        change("opensAt", json!("tomorrow")),
-        change("opensAt", json!("1969-12-31T23:59:59Z")),
-        change("closesAt", json!(17)),
-        change("more", json!(1)),
-        json!({"discountPercent": 100}),
-        json!([100, 300, null, null]),
-        json!({"discountPercent": 100, "total": 1, "opensAt": "2030-01-01T00:00:00Z", "closesAt": "2030-01-01T00:00:00Z"}),
-    ]
-}
-
-#[tokio::test]
-async fn administration_needs_the_token_and_refuses_what_is_no_change() {
-    let cluster = Setup::new("batched").coupons([("A", 5)]).start().await;
-    assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201);
-    let (books_before, series_before) = (books(&cluster).await, series(&cluster).await);
-    let ops = &cluster.replicas[0].ops_url;
-    let good = json!({"discountPercent": 100, "total": 300, "opensAt": null, "closesAt": null});
-    let calls = [
-        ("PUT", "/admin/coupons/A"),
-        ("GET", "/admin/event"),
-        ("PUT", "/admin/event"),
-        ("POST", "/admin/reset"),
-        ("GET", "/admin/audit"),
-    ];
-    let wrong = [String::new(), "Bearer ".to_owned(), format!("Bearer {ADMIN_TOKEN}x"), format!("Basic {ADMIN_TOKEN}")];
-    for (method, path) in calls {
-        for token in &wrong {
-            let headers = [("authorization", token.as_str())];
-            let headers = if token.is_empty() { &[][..] } else { &headers };
-            let answer = cluster.client.send(method, &format!("{ops}{path}"), headers, Some(&good)).await;
-            assert_problem(&answer, 401, "/problems/unauthorized");
-            assert_eq!(answer.header("www-authenticate"), "Bearer");
-        }
-    }
-    for body in bad_coupons(&good) {
-        let answer = cluster.admin(0, "PUT", "/admin/coupons/A", Some(body.clone())).await;
-        assert_eq!(answer.status, 422, "{body}: {}", answer.text);
-        assert_problem(&answer, 422, "/problems/invalid-request");
-    }
-    let bad_path = cluster.admin(0, "PUT", "/admin/coupons/a%20b", Some(good.clone())).await;
-    assert_problem(&bad_path, 422, "/problems/invalid-request");
-    for body in [json!({}), json!({"exclusive": "yes"}), json!({"exclusive": true, "round": 7})] {
-        let answer = cluster.admin(0, "PUT", "/admin/event", Some(body)).await;
-        assert_problem(&answer, 422, "/problems/invalid-request");
-    }
-    let below = cluster.admin(0, "PUT", "/admin/coupons/A", Some(json!({"discountPercent": 10, "total": 0}))).await;
-    assert_problem(&below, 409, "/problems/below-issued");
-    assert_problem(&cluster.admin(0, "GET", "/admin/nothing", None).await, 404, "/problems/not-found");
-    assert_problem(&cluster.admin(0, "DELETE", "/admin/event", None).await, 405, "/problems/method-not-allowed");
-
-    assert_eq!(books(&cluster).await, books_before);
-    assert_eq!(cluster.number("SELECT generation FROM event").await, 1);
-    assert_no_new_series(&cluster, &series_before).await;
-    cluster.finish().await;
-}
-
-#[tokio::test]
-async fn the_audit_has_the_books_of_the_round_and_the_arrivals_at_its_edge() {
-    let cluster = Setup::new("batched").replicas(1).coupons([("A", 2), ("B", 3)]).start().await;
-    for (user, arrival) in [("u-1", "t=1700000000.100"), ("u-2", "t=1700000000.200"), ("u-3", "t=1700000000.150")] {
-        order(&cluster, &[("x-request-start", arrival)], "A", user).await;
-    }
-
-    let audit = cluster.admin(0, "GET", "/admin/audit", None).await;
-
-    let a = json!({"code": "A", "total": 2, "remaining": 0, "rows": 2, "distinctUsers": 2, "lowestSerial": 1,
-                   "highestSerial": 2, "latestWinnerArrival": "2023-11-14T22:13:20.2Z",
-                   "earliestLoserArrival": "2023-11-14T22:13:20.15Z"});
-    let b = json!({"code": "B", "total": 3, "remaining": 3, "rows": 0, "distinctUsers": 0, "lowestSerial": null,
-                   "highestSerial": null, "latestWinnerArrival": null, "earliestLoserArrival": null});
-    assert_eq!(audit.json(), json!({"round": 1, "exclusive": false, "coupons": [a, b]}));
-    cluster.finish().await;
-}
-
 #[tokio::test]
 async fn not_now_is_503_with_a_time_to_ask_again() {
     let cluster = Setup::new("batched").replicas(1).set("--request-deadline-ms", 150).start().await;
@@ -486,86 +397,5 @@ async fn without_a_database_everything_but_the_version_is_503() {
     assert_eq!(cluster.get(0, "/version").await.status, 200);
     let ready = cluster.client.get(&format!("{}/readyz", cluster.replicas[0].ops_url)).await;
     assert_eq!((ready.status, ready.member("database")), (503, json!(false)));
-    cluster.discard().await;
-}
-
-/// The status to expect, the route, the path, the headers and the body.
-type Ask<'a> = (u16, &'a str, &'a str, &'a [(&'a str, &'a str)], Vec<u8>);
-
-/// The described answers of one operation: by status, the members that the body may have, or must have for a success.
-fn described<'a>(api: &'a Value, path: &str, method: &str, status: u16) -> (&'a str, Vec<&'a str>) {
-    let answer = &api["paths"][path][method]["responses"][status.to_string()];
-    let (content_type, content) = answer["content"]
-        .as_object()
-        .and_then(|content| content.iter().next())
-        .unwrap_or_else(|| panic!("{method} {path} may answer {status}, which is not described"));
-    let schema = &content["schema"];
-    let name = schema["$ref"].as_str().or(schema["items"]["$ref"].as_str()).unwrap();
-    let schema = api.pointer(name.strip_prefix('#').unwrap()).unwrap();
-    (content_type, keys(&schema["properties"]))
-}
-
-#[tokio::test]
-async fn the_description_lists_exactly_the_public_calls_and_every_answer_they_give() {
-    let setup = Setup::new("batched").replicas(1).coupons([("A", 1), ("B", 1), ("C", 1)]);
-    let cluster = setup.set("--request-deadline-ms", 1_000).start().await;
-    cluster.run("UPDATE coupon SET opens_at = '2999-01-01' WHERE code = 'B'").await;
-    let scheduled = async || cluster.get(0, "/coupons/B").await.member("state") == "scheduled";
-    eventually("the window is seen", scheduled).await;
-
-    let api = cluster.get(0, "/openapi.json").await.json();
-
-    let calls: BTreeSet<(String, String)> =
-        api["paths"].as_object().unwrap().iter().fold(BTreeSet::new(), |mut all, (path, item)| {
-            all.extend(keys(item).into_iter().map(|method| (method.to_owned(), path.clone())));
-            all
-        });
-    let public = [
-        ("post", "/coupons/issue"),
-        ("get", "/coupons"),
-        ("get", "/coupons/{code}"),
-        ("get", "/users/{userId}/coupons"),
-        ("get", "/version"),
-    ];
-    assert_eq!(calls, public.map(|(method, path)| (method.to_owned(), path.to_owned())).into());
-    let issue = |code: &str, user: &str| json!({"code": code, "userId": user}).to_string().into_bytes();
-    let key = &[JSON, ("idempotency-key", "k")][..];
-    let lock = cluster.hold_lock("C").await;
-    let asks: [Ask; 18] = [
-        (201, "/coupons/issue", "/coupons/issue", key, issue("A", "u-1")),
-        (200, "/coupons/issue", "/coupons/issue", key, issue("A", "u-1")),
-        (409, "/coupons/issue", "/coupons/issue", &[JSON], issue("A", "u-1")),
-        (410, "/coupons/issue", "/coupons/issue", key, issue("A", "u-2")),
-        (403, "/coupons/issue", "/coupons/issue", key, issue("B", "u-1")),
-        (404, "/coupons/issue", "/coupons/issue", key, issue("X", "u-1")),
-        (422, "/coupons/issue", "/coupons/issue", key, issue("A", "u 1")),
-        (400, "/coupons/issue", "/coupons/issue", key, vec![]),
-        (415, "/coupons/issue", "/coupons/issue", &[], issue("A", "u-1")),
-        (413, "/coupons/issue", "/coupons/issue", key, issue("A", &"x".repeat(20_000))),
-        (503, "/coupons/issue", "/coupons/issue", key, issue("C", "u-1")),
-        (200, "/coupons", "/coupons", &[], vec![]),
-        (200, "/coupons/{code}", "/coupons/A", &[], vec![]),
-        (404, "/coupons/{code}", "/coupons/X", &[], vec![]),
-        (422, "/coupons/{code}", "/coupons/a%20b", &[], vec![]),
-        (200, "/users/{userId}/coupons", "/users/u-1/coupons", &[], vec![]),
-        (422, "/users/{userId}/coupons", "/users/a%20b/coupons", &[], vec![]),
-        (200, "/version", "/version", &[], vec![]),
-    ];
-    for (status, route, path, headers, body) in asks {
-        let method = if route == "/coupons/issue" { "post" } else { "get" };
-        let answer = send(&cluster, &method.to_uppercase(), path, headers, body).await;
-        assert_eq!(answer.status, status, "{path}: {}", answer.text);
-        let (content_type, members) = described(&api, route, method, status);
-        assert_eq!(answer.header("content-type"), content_type, "{path}");
-        let json = answer.json();
-        let body = json.as_array().map_or(&json, |all| &all[0]);
-        let given = keys(body);
-        assert!(given.iter().all(|member| members.contains(member)), "{path}: {given:?} of {members:?}");
-        assert!(status >= 400 || given.len() == members.len(), "{path}: {given:?} of {members:?}");
-    }
-    lock.release().await;
-    for (path, method) in [("/coupons", "get"), ("/coupons/{code}", "get"), ("/users/{userId}/coupons", "get")] {
-        described(&api, path, method, 503);
-    }
     cluster.discard().await;
 }

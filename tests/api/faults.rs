@@ -2,12 +2,12 @@
 //! Nobody loses a coupon, nobody gets two, and asking again with the same key yields the entry.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Executor};
 
-use crate::support::{Answer, Cluster, Fault, Setup, eventually};
+use crate::support::{Answer, Cluster, Fault, SOON, Setup, eventually};
 
 /// Users who ask at the same time while something breaks.
 const USERS: usize = 2;
@@ -158,9 +158,10 @@ async fn storm(strategy: &str) {
 
 /// Every 30 ms: kills all connections of the service to this database, until that many are gone.
 async fn kill(cluster: &Cluster, least: usize) -> usize {
-    let mut admin = cluster.sql().await;
+    let (mut admin, started) = (cluster.sql().await, Instant::now());
     let mut killed = 0;
     while killed < least {
+        assert!(started.elapsed() < 3 * SOON, "only {killed} of {least} connections could be killed");
         for connection in cluster.connections().await {
             // One that has ended by itself meanwhile cannot be killed.
             killed += usize::from(admin.execute(AssertSqlSafe(format!("KILL CONNECTION {connection}"))).await.is_ok());

@@ -12,10 +12,12 @@
 
 mod support;
 
+mod administration;
 mod answers;
 mod balanced;
 mod bounds;
 mod cancel;
+mod description;
 mod documents;
 mod doors;
 mod encryption;

@@ -29,7 +29,6 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// A run on its way.
 pub struct Run<'a> {
-    root: &'a Path,
     folder: &'a Path,
     private: &'a Private,
     cluster: Cluster,
@@ -44,7 +43,6 @@ pub struct Run<'a> {
 impl<'a> Run<'a> {
     /// A run on a cluster that has just been started.
     pub async fn new(
-        root: &'a Path,
         folder: &'a Path,
         private: &'a Private,
         strategy: Strategy,
@@ -57,7 +55,7 @@ impl<'a> Run<'a> {
             async move { admin.put_coupon(code, Coupon { discount_percent: 100, total }).await }
         });
         try_join_all(puts).await?;
-        Ok(Self { root, folder, private, cluster, admin, strategy, answer_within, exclusive: None })
+        Ok(Self { folder, private, cluster, admin, strategy, answer_within, exclusive: None })
     }
 
     /// What runs where.
@@ -68,7 +66,7 @@ impl<'a> Run<'a> {
     /// Breaks, mends, waits for everybody's answer, judges.
     pub async fn wave(&mut self, wave: &Wave) -> anyhow::Result<Tally> {
         let round = self.fresh_round(wave.exclusive).await?;
-        let scene = Scene::new(self.root, self.private)?;
+        let scene = Scene::new(self.private)?;
         let crowds = Crowds::new(&self.url()?, round, WAVE_LIMIT)?;
         // All of them to their ends, also when one fails: each mends what it broke.
         let strikes = join_all(wave.faults.iter().map(|fault| scene.strike(*fault, crowds.began())));
@@ -107,7 +105,7 @@ impl<'a> Run<'a> {
     /// One lock node hangs for so long.
     pub async fn hung(&mut self, lasts: Duration) -> anyhow::Result<Hung> {
         self.fresh_round(false).await?;
-        let (scene, url) = (Scene::new(self.root, self.private)?, self.url()?);
+        let (scene, url) = (Scene::new(self.private)?, self.url()?);
         let hangs = Disturbance {
             fault: Fault::RedisHung,
             at: Duration::ZERO,

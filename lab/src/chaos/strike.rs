@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is where the laboratory's SQL lives")]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -23,7 +23,6 @@ use super::tracer::Tracer;
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
 use crate::processes::supervised;
-use crate::script;
 
 /// Between two killed connections.
 const KILL_EVERY: Duration = Duration::from_millis(30);
@@ -52,7 +51,6 @@ pub struct Struck {
 
 /// The cluster under attack.
 pub struct Scene<'a> {
-    root: &'a Path,
     private: &'a Private,
     cluster: Cluster,
     /// Where the supervisor's own process id is written.
@@ -61,9 +59,9 @@ pub struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     /// The cluster as it is now.
-    pub fn new(root: &'a Path, private: &'a Private) -> anyhow::Result<Self> {
+    pub fn new(private: &'a Private) -> anyhow::Result<Self> {
         let supervisor = private.file().with_file_name("supervisord.pid");
-        Ok(Self { root, private, cluster: private.cluster()?, supervisor })
+        Ok(Self { private, cluster: private.cluster()?, supervisor })
     }
 
     /// Waits until the fault is due after `began`, breaks something, mends it.
@@ -217,15 +215,9 @@ impl<'a> Scene<'a> {
     /// One replica more or one fewer, and back, whatever became of that.
     async fn scale(&self, pick: u32) -> anyhow::Result<()> {
         let usual = self.private.knobs().replicas;
-        let there = self.scale_to(if pick.is_multiple_of(2) { usual + 1 } else { usual - 1 }).await;
-        self.scale_to(usual).await?;
+        let there = self.private.scale_for_now(if pick.is_multiple_of(2) { usual + 1 } else { usual - 1 }).await;
+        self.private.scale_for_now(usual).await?;
         there
-    }
-
-    async fn scale_to(&self, replicas: u32) -> anyhow::Result<()> {
-        let mut environment = self.private.environment();
-        environment.insert("REPLICAS".to_owned(), replicas.to_string());
-        script::run(self.root, &["local/cluster", "scale"], &environment, None).await?.must("scale").map(drop)
     }
 
     /// Waits until a part serves again; one that was `killed` as another process, for the kernel accepts connections for the

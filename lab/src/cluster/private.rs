@@ -108,10 +108,15 @@ impl Private {
 
     /// Changes the number of replicas under load; nothing else is touched and nothing is lost.
     pub async fn scale(&mut self, replicas: u32) -> anyhow::Result<Cluster> {
-        let wanted = Knobs { replicas, ..self.knobs.clone() };
-        self.script("scale", &wanted, Some(&self.interrupt)).await?;
-        self.knobs = wanted;
+        self.scale_for_now(replicas).await?;
+        self.knobs.replicas = replicas;
         self.cluster()
+    }
+
+    /// The same for a while: whoever calls this goes back to the number in the knobs.
+    pub async fn scale_for_now(&self, replicas: u32) -> anyhow::Result<()> {
+        let wanted = Knobs { replicas, ..self.knobs.clone() };
+        self.script("scale", &wanted, Some(&self.interrupt)).await
     }
 
     /// Stops everything and deletes its data. Runs to its end even when we are asked to stop meanwhile.
