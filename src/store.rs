@@ -16,7 +16,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPool, MySqlPoolOptions, MySqlSslMode};
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, Connection, Executor};
 
 pub use batch::fitting;
 pub use coupons::{Catalogue, LockedCoupon};
@@ -30,6 +30,10 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Longest one statement may take. Longer than the lock wait below, so that the server normally speaks first.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A pooled connection that was idle for longer is asked whether it still lives before it is lent: after a restart of the
+/// server all of them are dead, and each would fail whoever gets it. Busy ones are not asked, so that work pays nothing.
+const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 
 /// What every session starts with. READ COMMITTED: a retry must see what others committed meanwhile. The lock wait is
 /// shorter than the shortest lease, so that nobody waits for a row longer than he may hold the lock.
@@ -128,6 +132,14 @@ impl Store {
             .max_connections(pool_size)
             .acquire_timeout(CONNECT_TIMEOUT)
             .test_before_acquire(false)
+            .before_acquire(|connection, idle| {
+                Box::pin(async move {
+                    if idle.idle_for > IDLE_TRUSTED {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .after_connect(|connection, _| Box::pin(async move { begin_session(connection).await }))
             .connect_lazy_with(options.clone());
         Ok(Self { pool, options })

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor};
 
 use crate::support::{Answer, Cluster, Fault, SOON, Setup, eventually};
@@ -169,6 +170,35 @@ async fn kill(cluster: &Cluster, least: usize) -> usize {
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     killed
+}
+
+#[tokio::test]
+async fn connections_that_died_while_nobody_used_them_fail_nobody() {
+    const POOL: usize = 4;
+    /// Longer than the service trusts an idle connection.
+    const IDLE: Duration = Duration::from_millis(1_200);
+    let cluster = Setup::new("batched").replicas(1).coupons([("A", 10)]).set("--pool-size", POOL).start().await;
+    let change = json!({"discountPercent": 5, "total": 10});
+    let changes = (0..POOL).map(|_| cluster.admin(0, "PUT", "/admin/coupons/A", Some(change.clone())));
+    let row = cluster.hold("A").await;
+    let open_all = async {
+        eventually("all wait for the row or for each other", async || cluster.waiting_for_rows().await == POOL as i64)
+            .await;
+        row.release().await;
+    };
+    let (changed, ()) = tokio::join!(join_all(changes), open_all);
+    assert!(changed.iter().all(|answer| answer.status == 200), "{changed:?}");
+    let mut admin = cluster.sql().await;
+    for connection in cluster.connections().await {
+        // One that has ended by itself meanwhile cannot be killed.
+        let _ = admin.execute(AssertSqlSafe(format!("KILL CONNECTION {connection}"))).await;
+    }
+    tokio::time::sleep(IDLE).await;
+    for turn in 0..POOL {
+        let wallet = cluster.get(0, "/users/u-1/coupons").await;
+        assert_eq!(wallet.status, 200, "{turn}: {}", wallet.text);
+    }
+    cluster.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
