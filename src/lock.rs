@@ -23,8 +23,12 @@ const RETRY_FIRST: Duration = Duration::from_millis(1);
 /// Longest such pause: what a caller waits at most after the lock became free.
 const RETRY_MAX: Duration = Duration::from_millis(25);
 
-/// Pause of a holder that others wait for, after its release: it lets one of them take the lock.
-pub const HANDOVER: Duration = Duration::from_millis(1);
+/// Longest sleep of a waiter until the first wake-up. Longer than the lock usually takes to go round, because whoever asks again
+/// by himself goes to the end of the line.
+const SLEEP_FIRST: Duration = Duration::from_millis(100);
+
+/// Longest sleep after one without a wake-up: the holder has died, or is one that wakes nobody.
+const SLEEP_NEXT: Duration = Duration::from_millis(20);
 
 /// The drift which Redlock allows for between the clocks of the nodes: 1 % of the time-to-live plus 2 ms.
 fn drift(ttl: Duration) -> Duration {
@@ -45,7 +49,7 @@ pub enum LockError {
 /// How to wait for a lock that somebody else holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// A release wakes one waiter through Redis. Costs a connection per waiter.
+    /// A release wakes one waiter through Redis, the one that waits longest. Costs a connection per waiter.
     Wake,
     /// Ask again after a growing, jittered pause.
     Retry,
@@ -67,7 +71,6 @@ pub struct Lease {
     name: String,
     granted: Instant,
     valid_until: Instant,
-    contended: bool,
     /// Whether those who wait for it sleep until they are woken.
     wakes: bool,
 }
@@ -88,21 +91,27 @@ impl Locks {
         mut wanted: impl FnMut() -> bool,
     ) -> Result<Lease, LockError> {
         let started = Instant::now();
+        let wakes = patience == Patience::Wake;
+        let mut lines_up = wakes && self.wakes.others_wait(name);
+        let (mut woken, mut sleep) = (false, SLEEP_FIRST);
         let mut pause = RETRY_FIRST;
-        let mut contended = false;
         while wanted() {
-            if let Some(lock) = self.attempt(name).await? {
+            if !lines_up && let Some(lock) = self.attempt(name).await? {
                 self.metrics.acquired(started);
-                return Ok(Lease { contended, wakes: patience == Patience::Wake, ..lock });
+                return Ok(Lease { wakes, ..lock });
             }
-            contended = true;
-            match patience {
-                Patience::Wake => self.wakes.wait(name).await,
-                Patience::Retry => {
-                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                    pause = (pause * 3 / 2).min(RETRY_MAX);
-                }
+            lines_up = false;
+            if wakes {
+                woken = self.wakes.wait(name, sleep).await;
+                sleep = if woken { SLEEP_FIRST } else { SLEEP_NEXT };
+            } else {
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                pause = (pause * 3 / 2).min(RETRY_MAX);
             }
+        }
+        if woken {
+            // The wake-up came too late for this caller; it belongs to the next one.
+            self.wakes.wake(name).await;
         }
         Err(LockError::Abandoned)
     }
@@ -126,19 +135,24 @@ impl Locks {
             name: name.to_owned(),
             granted: Instant::now(),
             valid_until: asked + self.ttl.saturating_sub(drift(self.ttl)),
-            contended: false,
             wakes: false,
         }))
     }
 
-    /// Gives a lease back and wakes one waiter where waiters sleep. Returns whether others want the lock.
-    pub async fn release(&self, lease: Lease) -> bool {
+    /// Gives a lease back and wakes one waiter where waiters sleep.
+    pub async fn release(&self, lease: Lease) {
         let now = Instant::now();
         self.metrics.held(lease.granted, now > lease.valid_until);
         // Through the current manager: the one that took the lock may still wait for a node that hangs.
         let Lock { resource, val, validity_time, lock_manager } = lease.lock;
         let lock_manager = self.nodes.manager().unwrap_or(lock_manager);
-        Lock { resource, val, validity_time, lock_manager }.release().await;
-        lease.wakes && self.wakes.wake(&lease.name).await || lease.contended
+        let lock = Lock { resource, val, validity_time, lock_manager };
+        if lease.wakes {
+            // Together: the unlocking is under way before the wake-up, and arrives before the woken one asks. A hung node delays
+            // the one and not the other.
+            tokio::join!(lock.release(), self.wakes.wake(&lease.name));
+        } else {
+            lock.release().await;
+        }
     }
 }

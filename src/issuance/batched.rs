@@ -23,7 +23,7 @@ use self::queue::{Answer, Attendance, Queues, Waiting};
 use super::outside::{Calls, Database, Locking};
 use super::{IssueError, OnLockLoss, Parts, RUNS_MAX, Ticket, pause};
 use crate::coupons::{Code, Order, Outcome};
-use crate::lock::{HANDOVER, LockError, Locks, Patience};
+use crate::lock::{LockError, Locks, Patience};
 use crate::store::{Store, StoreError};
 
 /// Connections for batches per replica; more codes than that take turns.
@@ -138,32 +138,26 @@ impl<D: Database, L: Locking> Batched<D, L> {
                 order.answer(answer);
             }
         };
-        let contended = match right {
+        match right {
             Right::Leased(lease) => {
                 let lead = if orders.len() > FEW { RELEASE_LEAD } else { Duration::ZERO };
-                self.release_and(lease, lead, reply).await
+                self.release_and(lease, lead, reply).await;
             }
-            Right::Bypassed => {
-                reply();
-                false
-            }
-        };
+            Right::Bypassed => reply(),
+        }
         if failed {
             tokio::time::sleep(FAILURE_PAUSE).await;
-        } else if contended {
-            tokio::time::sleep(HANDOVER).await;
         }
     }
 
     /// Gives the lease a moment's lead over the answers: a runtime of one thread would otherwise serialise a whole batch of
     /// answers before it sends the wake-up for which another replica waits. A hung lock node does not keep the answers.
-    async fn release_and(&self, lease: L::Lease, lead: Duration, reply: impl FnOnce()) -> bool {
+    async fn release_and(&self, lease: L::Lease, lead: Duration, reply: impl FnOnce()) {
         let mut release = pin!(self.parts.locks.release(lease));
         let released = tokio::time::timeout(lead, &mut release).await;
         reply();
-        match released {
-            Ok(contended) => contended,
-            Err(_) => release.await,
+        if released.is_err() {
+            release.await;
         }
     }
 

@@ -46,7 +46,7 @@ pub(super) trait Locking: Send + Sync + 'static {
         wanted: impl FnMut() -> bool + Send,
     ) -> impl Future<Output = Result<Self::Lease, LockError>> + Send;
 
-    fn release(&self, lease: Self::Lease) -> impl Future<Output = bool> + Send;
+    fn release(&self, lease: Self::Lease) -> impl Future<Output = ()> + Send;
 }
 
 impl Database for Store {
@@ -92,7 +92,7 @@ impl Locking for Locks {
         Self::acquire(self, name, patience, wanted)
     }
 
-    fn release(&self, lease: Lease) -> impl Future<Output = bool> + Send {
+    fn release(&self, lease: Lease) -> impl Future<Output = ()> + Send {
         Self::release(self, lease)
     }
 }

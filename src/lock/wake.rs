@@ -1,17 +1,15 @@
-//! Wake-ups: a release pushes a token to a list on one node, and one waiter pops it. Only a hint: the lock is rslock's, and a
-//! waiter that misses its token asks again by itself after a short while.
+//! Wake-ups: a release pushes a token to a list on one node, and the waiter that waits longest pops it. Only a hint: the lock is
+//! rslock's, and a waiter that misses its token asks again by itself after a while.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 
-use super::Nodes;
-
-/// Longest sleep of a waiter: what a lost wake-up costs.
-const WAIT: Duration = Duration::from_millis(20);
+use super::{Nodes, SLEEP_FIRST};
 
 /// Pause when the node that carries the wake-ups cannot be reached.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -28,35 +26,58 @@ pub(super) struct Wakes {
     idle: Mutex<Vec<(usize, MultiplexedConnection)>>,
     /// The connection that carries all tokens.
     pusher: Mutex<Option<(usize, MultiplexedConnection)>>,
+    /// The names for which somebody else waited when this process last released them, and when that was. No more than there
+    /// are coupons.
+    others: Mutex<HashMap<String, Instant>>,
 }
 
 impl Wakes {
     pub(super) fn new(nodes: Arc<Nodes>, prefix: &str, ttl: Duration) -> Self {
-        Self { nodes, prefix: prefix.to_owned(), ttl, idle: Mutex::default(), pusher: Mutex::default() }
+        let (idle, pusher, others) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { nodes, prefix: prefix.to_owned(), ttl, idle, pusher, others }
     }
 
-    /// Sleeps until the lock called `name` was released, or a short while.
-    pub(super) async fn wait(&self, name: &str) {
-        if self.pop(name).await.is_none() {
+    /// Whether to line up for `name` before asking for it: a short while ago somebody else was woken, whose turn it is. The token
+    /// of whoever has it last still lies there then, so that nobody lines up for nothing.
+    pub(super) fn others_wait(&self, name: &str) -> bool {
+        self.others.lock().get(name).is_some_and(|woken| woken.elapsed() < self.ttl / 2)
+    }
+
+    /// Sleeps until the lock called `name` was released, but no longer than `sleep`. Returns whether it was woken.
+    pub(super) async fn wait(&self, name: &str, sleep: Duration) -> bool {
+        let popped = self.pop(name, sleep).await;
+        if popped.is_none() {
             tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
+        }
+        popped == Some(true)
+    }
+
+    /// Whether there was a token; `None` when the node cannot be asked.
+    async fn pop(&self, name: &str, sleep: Duration) -> Option<bool> {
+        let idle = self.idle.lock().pop();
+        let (place, mut connection) = self.connection(idle, SLEEP_FIRST).await?;
+        let mut command = redis::cmd("BLPOP");
+        command.arg(self.key(name)).arg(sleep.as_secs_f64());
+        let token = command.query_async::<Option<(String, String)>>(&mut connection).await.ok()?;
+        self.idle.lock().push((place, connection));
+        Some(token.is_some())
+    }
+
+    /// Wakes one waiter for `name`, or leaves a token for the next one.
+    pub(super) async fn wake(&self, name: &str) {
+        let woken = self.push(name).await;
+        let mut others = self.others.lock();
+        if woken {
+            others.insert(name.to_owned(), Instant::now());
+        } else {
+            others.remove(name);
         }
     }
 
-    /// `None` when the node cannot be asked.
-    async fn pop(&self, name: &str) -> Option<()> {
-        let idle = self.idle.lock().pop();
-        let (place, mut connection) = self.connection(idle).await?;
-        let mut command = redis::cmd("BLPOP");
-        command.arg(self.key(name)).arg(WAIT.as_secs_f64());
-        command.query_async::<Option<(String, String)>>(&mut connection).await.ok()?;
-        self.idle.lock().push((place, connection));
-        Some(())
-    }
-
-    /// Wakes one waiter for `name`. Returns whether there was one.
-    pub(super) async fn wake(&self, name: &str) -> bool {
+    /// Whether somebody took the token at once.
+    async fn push(&self, name: &str) -> bool {
         let current = self.pusher.lock().clone();
-        let Some((place, mut connection)) = self.connection(current).await else { return false };
+        let Some((place, mut connection)) = self.connection(current, Duration::ZERO).await else { return false };
         let key = self.key(name);
         let mut pipeline = redis::pipe();
         pipeline.lpush(&key, 1).ignore().ltrim(&key, 0, 0).ignore();
@@ -67,10 +88,12 @@ impl Wakes {
         matches!(left, Ok((false,)))
     }
 
-    /// `current` if it leads to the node that carries the wake-ups now, else a new connection to that node.
+    /// `current` if it leads to the node that carries the wake-ups now, else a new connection to that node, whose answers may
+    /// take as long as its commands `sleep`.
     async fn connection(
         &self,
         current: Option<(usize, MultiplexedConnection)>,
+        sleep: Duration,
     ) -> Option<(usize, MultiplexedConnection)> {
         let (place, client) = self.nodes.first_up()?;
         if let Some(connection) = current.filter(|(node, _)| *node == place) {
@@ -78,7 +101,7 @@ impl Wakes {
         }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(TIMEOUT))
-            .set_response_timeout(Some(WAIT + TIMEOUT));
+            .set_response_timeout(Some(sleep + TIMEOUT));
         let connection = client.get_multiplexed_async_connection_with_config(&config).await.ok()?;
         Some((place, connection))
     }

@@ -174,20 +174,22 @@ async fn kill(cluster: &Cluster, least: usize) -> usize {
 
 #[tokio::test]
 async fn connections_that_died_while_nobody_used_them_fail_nobody() {
-    const POOL: usize = 4;
+    const POOL: u32 = 4;
     /// Longer than the service trusts an idle connection.
     const IDLE: Duration = Duration::from_millis(1_200);
     let cluster = Setup::new("batched").replicas(1).coupons([("A", 10)]).set("--pool-size", POOL).start().await;
     let change = json!({"discountPercent": 5, "total": 10});
-    let changes = (0..POOL).map(|_| cluster.admin(0, "PUT", "/admin/coupons/A", Some(change.clone())));
+    let calls = (0..POOL).map(|_| cluster.admin(0, "PUT", "/admin/coupons/A", Some(change.clone())));
     let row = cluster.hold("A").await;
     let open_all = async {
-        eventually("all wait for the row or for each other", async || cluster.waiting_for_rows().await == POOL as i64)
-            .await;
+        eventually("all wait for the row or for each other", async || {
+            cluster.waiting_for_rows().await == i64::from(POOL)
+        })
+        .await;
         row.release().await;
     };
-    let (changed, ()) = tokio::join!(join_all(changes), open_all);
-    assert!(changed.iter().all(|answer| answer.status == 200), "{changed:?}");
+    let (answers, ()) = tokio::join!(join_all(calls), open_all);
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
     let mut admin = cluster.sql().await;
     for connection in cluster.connections().await {
         // One that has ended by itself meanwhile cannot be killed.

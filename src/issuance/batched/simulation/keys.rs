@@ -33,6 +33,8 @@ struct State {
     faults: VecDeque<LockFault>,
     tokens: u64,
     waiting: usize,
+    /// Whether the last release woke somebody.
+    lines_up: bool,
     /// Leases that were granted and not given back.
     outstanding: usize,
 }
@@ -41,7 +43,6 @@ struct State {
 pub(super) struct Token {
     name: String,
     number: u64,
-    contended: bool,
     release: Duration,
 }
 
@@ -57,7 +58,7 @@ impl Keys {
     }
 
     /// One attempt; `None` while somebody else holds the key.
-    async fn attempt(&self, name: &str, contended: bool) -> Result<Option<Token>, LockError> {
+    async fn attempt(&self, name: &str) -> Result<Option<Token>, LockError> {
         let fault = self.state.lock().faults.pop_front().unwrap_or(LockFault::None);
         hop().await;
         let mut release = Duration::ZERO;
@@ -76,7 +77,7 @@ impl Keys {
         state.outstanding += 1;
         let number = state.tokens;
         state.held.insert(name.to_owned(), (number, now + TTL));
-        Ok(Some(Token { name: name.to_owned(), number, contended, release }))
+        Ok(Some(Token { name: name.to_owned(), number, release }))
     }
 
     async fn wait(&self) {
@@ -95,18 +96,19 @@ impl Locking for Arc<Keys> {
         _: Patience,
         mut wanted: impl FnMut() -> bool + Send,
     ) -> Result<Token, LockError> {
-        let mut contended = false;
+        let mut lines_up = self.state.lock().lines_up;
         while wanted() {
-            if let Some(token) = self.attempt(name, contended).await? {
+            if !lines_up && let Some(token) = self.attempt(name).await? {
                 return Ok(token);
             }
-            contended = true;
+            lines_up = false;
             self.wait().await;
         }
+        self.released.notify_one();
         Err(LockError::Abandoned)
     }
 
-    async fn release(&self, lease: Token) -> bool {
+    async fn release(&self, lease: Token) {
         hop().await;
         if !lease.release.is_zero() {
             tokio::time::sleep(lease.release).await;
@@ -117,6 +119,6 @@ impl Locking for Arc<Keys> {
             state.held.remove(&lease.name);
         }
         self.released.notify_one();
-        state.waiting > 0 || lease.contended
+        state.lines_up = state.waiting > 0;
     }
 }
