@@ -46,7 +46,7 @@ pub fn coupons(scenario: Scenario) -> Vec<(String, u32)> {
     let hot = (HOT.to_owned(), HOT_PIECES);
     match scenario {
         Scenario::Version(_) | Scenario::Refused | Scenario::Rush | Scenario::Arrival => Vec::new(),
-        Scenario::Codes => shared_codes().into_iter().map(|code| (code, CODE_PIECES)).collect(),
+        Scenario::Codes | Scenario::RateOfCodes => shared_codes().into_iter().map(|code| (code, CODE_PIECES)).collect(),
         Scenario::SoldOut | Scenario::AlreadyIssued => vec![(GONE.to_owned(), GONE_PIECES)],
         Scenario::Jump => (1..=FOUGHT_CODES).map(|number| (fought_code(number), FOUGHT_PIECES)).chain([hot]).collect(),
         _ => vec![hot],
@@ -112,6 +112,10 @@ fn ask(scenario: Scenario, peak: Option<f64>) -> anyhow::Result<Ask> {
             issue(MANY, Pace::Open(peak / f64::from(share)), LONG)
         }
         Scenario::Rate(_) => issue(CONNECTIONS, Pace::Open(RATE), LONG),
+        // With few connections four replicas would have no batches to speak of: an open model must not wait for its callers.
+        Scenario::RateOfCodes => {
+            Ask { requests: self::issue(shared_codes(), new("m")), ..issue(MANY, Pace::Open(RATE), LONG) }
+        }
         Scenario::CrossCheck => issue(CONNECTIONS, Pace::Open(CROSS_CHECK_RATE.into()), crowd::ARRIVAL_TIME),
         Scenario::SoldOut => Ask {
             requests: self::issue(vec![GONE.to_owned()], new("m")),

@@ -51,6 +51,8 @@ pub enum Scenario {
     Open(u32),
     /// Open model at [`RATE`] with so many replicas.
     Rate(u32),
+    /// The same of 32 codes, four replicas.
+    RateOfCodes,
     /// How far later arrivals got ahead of earlier ones, four replicas.
     Jump,
     /// A strategy with 200 connections at one `POOL_SIZE`, to find its best.
@@ -79,7 +81,7 @@ impl Scenario {
     pub fn cluster(self) -> (Strategy, u32) {
         match self {
             Self::Rate(replicas) => (Strategy::Batched, replicas),
-            Self::Jump => (Strategy::Batched, 4),
+            Self::RateOfCodes | Self::Jump => (Strategy::Batched, 4),
             Self::Probe(strategy, _) | Self::Best(strategy) => (strategy, REPLICAS),
             _ => (Strategy::Batched, REPLICAS),
         }
@@ -94,7 +96,13 @@ impl Scenario {
     pub fn estimate(self) -> f64 {
         match self {
             Self::Version(_) | Self::Refused => 4.5,
-            Self::Issue(_) | Self::Codes | Self::Open(_) | Self::Rate(_) | Self::Jump | Self::CrossCheck => 8.0,
+            Self::Issue(_)
+            | Self::Codes
+            | Self::Open(_)
+            | Self::Rate(_)
+            | Self::RateOfCodes
+            | Self::Jump
+            | Self::CrossCheck => 8.0,
             Self::SoldOut | Self::AlreadyIssued => 8.5,
             Self::Alone => 5.0,
             Self::Probe(..) => 6.0,
@@ -120,6 +128,7 @@ impl Display for Scenario {
             Self::Open(2) => f.write_str("open-half"),
             Self::Open(share) => write!(f, "open-{share}"),
             Self::Rate(replicas) => write!(f, "rate-3000-of-{replicas}"),
+            Self::RateOfCodes => f.write_str("rate-3000-32-codes"),
             Self::Jump => f.write_str("jump"),
             Self::Probe(strategy, pool) => write!(f, "{strategy}-pool-{pool}"),
             Self::Best(strategy) => f.write_str(strategy.name()),
@@ -144,8 +153,8 @@ const QUICK: [Scenario; 6] = [
 const MORE: [Scenario; 5] =
     [Scenario::Codes, Scenario::SoldOut, Scenario::AlreadyIssued, Scenario::Open(3), Scenario::Open(2)];
 
-const SCALES: [Scenario; 5] =
-    [Scenario::Rate(1), Scenario::Rate(2), Scenario::Rate(4), Scenario::Jump, Scenario::Rate(8)];
+const SCALES: [Scenario; 6] =
+    [Scenario::Rate(1), Scenario::Rate(2), Scenario::Rate(4), Scenario::RateOfCodes, Scenario::Jump, Scenario::Rate(8)];
 
 /// All steps in order: k6 first, on replicas that nothing has fattened yet, then the probes, then the rounds. `only`
 /// keeps the scenarios whose name begins with one of its words, and what those are measured against.
@@ -186,6 +195,7 @@ fn wanted(scenario: Scenario, only: &[String]) -> bool {
             Scenario::Version(1_000) => named("issue-1000") || named("issue-32-codes"),
             // The peak that shares are taken of; and what 32 codes are compared with.
             Scenario::Issue(1_000) => named("open-third") || named("open-half") || named("issue-32-codes"),
+            Scenario::Rate(4) => named("rate-3000-32-codes"),
             Scenario::Issue(200) => named("pessimistic"),
             Scenario::Probe(strategy, _) => named(strategy.name()),
             _ => false,
@@ -236,6 +246,7 @@ mod tests {
         let only = |word: &str| names(&steps(1, false, &[word.to_owned()]));
 
         assert_eq!(only("sold-out"), ["1 version-200", "1 sold-out"]);
+        assert_eq!(only("rate-3000-32-codes"), ["1 version-200", "1 rate-3000-of-4", "1 rate-3000-32-codes"]);
         assert_eq!(only("open-half"), ["1 version-200", "1 issue-1000", "1 open-half"]);
         let strategies = only("pessimistic");
         assert!(strategies.contains(&"0 pessimistic-pool-2".to_owned()), "{strategies:?}");
