@@ -23,11 +23,12 @@ const RETRY_FIRST: Duration = Duration::from_millis(1);
 /// Longest such pause: what a caller waits at most after the lock became free.
 const RETRY_MAX: Duration = Duration::from_millis(25);
 
-/// Longest sleep of a waiter until the first wake-up. Longer than the lock usually takes to go round, because whoever asks again
+/// Longest first sleep of a waiter. Longer than the lock usually takes to go round, because whoever asks again
 /// by himself goes to the end of the line.
 const SLEEP_FIRST: Duration = Duration::from_millis(100);
 
-/// Longest sleep after one without a wake-up: the holder has died, or is one that wakes nobody.
+/// Longest sleep of one who was refused after his first: the holder has died or wakes nobody, or the wake-up came before the lock
+/// was free, and then nobody else is woken either.
 const SLEEP_NEXT: Duration = Duration::from_millis(20);
 
 /// The drift which Redlock allows for between the clocks of the nodes: 1 % of the time-to-live plus 2 ms.
@@ -103,7 +104,7 @@ impl Locks {
             lines_up = false;
             if wakes {
                 woken = self.wakes.wait(name, sleep).await;
-                sleep = if woken { SLEEP_FIRST } else { SLEEP_NEXT };
+                sleep = SLEEP_NEXT;
             } else {
                 tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                 pause = (pause * 3 / 2).min(RETRY_MAX);
