@@ -89,30 +89,46 @@ impl Locks {
         &self,
         name: &str,
         patience: Patience,
-        mut wanted: impl FnMut() -> bool,
+        wanted: impl FnMut() -> bool,
     ) -> Result<Lease, LockError> {
         let started = Instant::now();
-        let wakes = patience == Patience::Wake;
-        let mut lines_up = wakes && self.wakes.others_wait(name);
+        let lease = match patience {
+            Patience::Wake => self.acquire_in_line(name, wanted).await?,
+            Patience::Retry => self.acquire_by_asking(name, wanted).await?,
+        };
+        self.metrics.acquired(started);
+        Ok(Lease { wakes: patience == Patience::Wake, ..lease })
+    }
+
+    /// Sleeps between the attempts until a release wakes it. Whose own last release has woken another sleeps before the first,
+    /// too: it is not his turn.
+    async fn acquire_in_line(&self, name: &str, mut wanted: impl FnMut() -> bool) -> Result<Lease, LockError> {
+        let mut asks = !self.wakes.others_wait(name);
         let (mut woken, mut sleep) = (false, SLEEP_FIRST);
-        let mut pause = RETRY_FIRST;
         while wanted() {
-            if !lines_up && let Some(lock) = self.attempt(name).await? {
-                self.metrics.acquired(started);
-                return Ok(Lease { wakes, ..lock });
+            if asks && let Some(lease) = self.attempt(name).await? {
+                return Ok(lease);
             }
-            lines_up = false;
-            if wakes {
-                woken = self.wakes.wait(name, sleep).await;
-                sleep = SLEEP_NEXT;
-            } else {
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                pause = (pause * 3 / 2).min(RETRY_MAX);
-            }
+            asks = true;
+            woken = self.wakes.wait(name, sleep).await;
+            sleep = SLEEP_NEXT;
         }
         if woken {
             // The wake-up came too late for this caller; it belongs to the next one.
             self.wakes.wake(name).await;
+        }
+        Err(LockError::Abandoned)
+    }
+
+    /// Pauses between the attempts.
+    async fn acquire_by_asking(&self, name: &str, mut wanted: impl FnMut() -> bool) -> Result<Lease, LockError> {
+        let mut pause = RETRY_FIRST;
+        while wanted() {
+            if let Some(lease) = self.attempt(name).await? {
+                return Ok(lease);
+            }
+            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            pause = (pause * 3 / 2).min(RETRY_MAX);
         }
         Err(LockError::Abandoned)
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::answers::{assert_no_new_series, assert_problem, books, order, series};
+use crate::support::documented::{assert_no_new_series, assert_problem, books, order, series};
 use crate::support::{ADMIN_TOKEN, Setup};
 
 /// What no coupon can be.

@@ -1,13 +1,12 @@
 //! Every answer of the API, as documented, from a real replica.
 
-use std::collections::BTreeSet;
-
 use coupon_rush::coupons::Timestamp;
 use serde_json::{Value, json};
 
+use crate::support::documented::{
+    JSON, assert_named, assert_no_new_series, assert_problem, books, keys, order, send, series,
+};
 use crate::support::{Answer, Cluster, Replica, SOUND, Setup, eventually, free_port, in_each};
-
-pub const JSON: (&str, &str) = ("content-type", "application/json");
 
 /// Bodies that are no order, with their answer.
 fn refused_bodies() -> Vec<(u16, &'static str, Vec<u8>)> {
@@ -54,66 +53,6 @@ fn refused_bodies() -> Vec<(u16, &'static str, Vec<u8>)> {
         all.push((413, "/problems/payload-too-large", body));
     }
     all
-}
-
-pub async fn send(cluster: &Cluster, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
-    cluster.client.raw(method, &format!("{}{path}", cluster.replicas[0].url), headers, body).await
-}
-
-pub async fn order(cluster: &Cluster, headers: &[(&str, &str)], code: &str, user: &str) -> Answer {
-    let body = json!({"code": code, "userId": user}).to_string().into_bytes();
-    send(cluster, "POST", "/coupons/issue", &[&[JSON], headers].concat(), body).await
-}
-
-/// What every refusal has.
-pub fn assert_problem(answer: &Answer, status: u16, kind: &str) {
-    assert_eq!((answer.status, answer.member("type")), (status, json!(kind)), "{}", answer.text);
-    assert_eq!(answer.header("content-type"), "application/problem+json");
-    assert_eq!(answer.member("status"), status);
-    assert!(answer.member("title").is_string());
-    let members: BTreeSet<_> = answer.json().as_object().unwrap().keys().cloned().collect();
-    let known = ["detail", "entry", "status", "title", "type"].map(str::to_owned);
-    assert!(members.is_subset(&BTreeSet::from(known)), "{}", answer.text);
-    let retry_after: Option<u64> = answer.headers.get("retry-after").map(|it| it.to_str().unwrap().parse().unwrap());
-    match status {
-        503 => assert!(matches!(retry_after, Some(1..=3)), "{retry_after:?}"),
-        403 => assert_ne!(retry_after, Some(0)),
-        _ => assert_eq!(retry_after, None, "{}", answer.text),
-    }
-}
-
-/// What every answer has.
-fn assert_named(answer: &Answer, is_issue: bool) {
-    let id = answer.header("x-request-id");
-    assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "`{id}`: {} {}", answer.status, answer.text);
-    assert_eq!(answer.header("x-replica"), if is_issue { "replica-1" } else { "" });
-}
-
-pub fn keys(value: &Value) -> Vec<&str> {
-    let mut keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
-    keys.sort_unstable();
-    keys
-}
-
-/// What must not change when a request is refused.
-pub async fn books(cluster: &Cluster) -> (i64, i64) {
-    (
-        cluster.number("SELECT COUNT(*) FROM wallet").await,
-        cluster.number("SELECT SUM(remaining) * 1000000 + SUM(next_serial) FROM coupon").await,
-    )
-}
-
-/// Names and labels of all series of a replica.
-pub async fn series(cluster: &Cluster) -> BTreeSet<String> {
-    let answer = cluster.client.get(&format!("{}/metrics", cluster.replicas[0].ops_url)).await;
-    let samples = answer.text.lines().filter(|line| !line.starts_with('#'));
-    samples.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
-}
-
-pub async fn assert_no_new_series(cluster: &Cluster, before: &BTreeSet<String>) {
-    let after = series(cluster).await;
-    let new: Vec<_> = after.difference(before).filter(|it| !it.contains("_bucket")).collect();
-    assert!(new.is_empty(), "{new:?}");
 }
 
 #[tokio::test]

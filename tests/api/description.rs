@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::answers::{JSON, keys, send};
+use crate::support::documented::{JSON, keys, send};
 use crate::support::{Setup, eventually};
 
 /// The status to expect, the route, the path, the headers and the body.

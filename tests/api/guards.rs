@@ -101,11 +101,7 @@ async fn lose_connections(cluster: &Cluster, round: usize) -> Report {
         async move { recorder.ask(replica, code, &format!("u-{user}"), "k").await }
     });
     let told = join_all(asks).await;
-    let mut admin = cluster.sql().await;
-    for connection in cluster.connections().await {
-        // One that has ended by itself meanwhile cannot be killed.
-        let _ = admin.execute(AssertSqlSafe(format!("KILL CONNECTION {connection}"))).await;
-    }
+    cluster.kill_connections().await;
     for (user, _) in told.iter().enumerate().filter(|(_, told)| !told.is_final()) {
         recorder.insist(1 - replica, &code, &format!("u-{user}"), "k").await;
     }

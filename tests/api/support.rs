@@ -5,6 +5,7 @@ mod balancer;
 mod client;
 mod counts;
 mod crowd;
+pub mod documented;
 mod fault_proxy;
 mod obstacles;
 mod recorder;

@@ -98,13 +98,16 @@ fn ask(scenario: Scenario, peak: Option<f64>) -> anyhow::Result<Ask> {
         given_away: false,
     };
     let closed = |connections| issue(connections, Pace::Closed, SHORT);
+    // Many connections, for a fixed rate, too: few would leave no batches to speak of.
+    let shared = |pace| Ask { requests: self::issue(shared_codes(), new("m")), ..issue(MANY, pace, LONG) };
     let ask = match scenario {
         Scenario::Version(connections) => {
             Ask { requests: Requests::Get { path: "/version".to_owned() }, expect: vec![200], ..closed(connections) }
         }
         Scenario::Refused => Ask { requests: Requests::Refused, expect: vec![422], ..closed(CONNECTIONS) },
         Scenario::Issue(connections) => issue(connections, Pace::Closed, LONG),
-        Scenario::Codes => Ask { requests: self::issue(shared_codes(), new("m")), ..issue(MANY, Pace::Closed, LONG) },
+        Scenario::Codes => shared(Pace::Closed),
+        Scenario::RateOfCodes => shared(Pace::Open(RATE)),
         Scenario::Alone => closed(1),
         Scenario::Open(share) => {
             let peak =
@@ -112,10 +115,6 @@ fn ask(scenario: Scenario, peak: Option<f64>) -> anyhow::Result<Ask> {
             issue(MANY, Pace::Open(peak / f64::from(share)), LONG)
         }
         Scenario::Rate(_) => issue(CONNECTIONS, Pace::Open(RATE), LONG),
-        // With few connections four replicas would have no batches to speak of: an open model must not wait for its callers.
-        Scenario::RateOfCodes => {
-            Ask { requests: self::issue(shared_codes(), new("m")), ..issue(MANY, Pace::Open(RATE), LONG) }
-        }
         Scenario::CrossCheck => issue(CONNECTIONS, Pace::Open(CROSS_CHECK_RATE.into()), crowd::ARRIVAL_TIME),
         Scenario::SoldOut => Ask {
             requests: self::issue(vec![GONE.to_owned()], new("m")),

@@ -51,7 +51,7 @@ pub enum Scenario {
     Open(u32),
     /// Open model at [`RATE`] with so many replicas.
     Rate(u32),
-    /// The same of 32 codes, four replicas.
+    /// The same of 32 codes, with four replicas and 1,000 connections.
     RateOfCodes,
     /// How far later arrivals got ahead of earlier ones, four replicas.
     Jump,

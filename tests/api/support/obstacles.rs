@@ -69,20 +69,34 @@ impl Cluster {
 
     /// The server's numbers of the service's connections to this cluster's database.
     pub async fn connections(&self) -> Vec<u64> {
+        self.connections_used_within(u32::MAX).await
+    }
+
+    /// The same of those that were used within the last `seconds`.
+    pub async fn connections_used_within(&self, seconds: u32) -> Vec<u64> {
         let user = self.database_url().strip_prefix("mysql://").unwrap().split(':').next().unwrap().to_owned();
         let name = &self.name;
-        let list = if self.is_mysql() {
-            format!(
-                "SELECT CAST(processlist_id AS UNSIGNED) FROM performance_schema.threads \
-                  WHERE processlist_db = '{name}' AND processlist_user = '{user}'"
-            )
+        let (table, of) = if self.is_mysql() {
+            ("performance_schema.threads", "processlist_")
         } else {
-            format!(
-                "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist WHERE db = '{name}' AND user = '{user}'"
-            )
+            ("information_schema.processlist", "")
         };
+        let list = format!(
+            "SELECT CAST({of}id AS UNSIGNED) FROM {table} \
+              WHERE {of}db = '{name}' AND {of}user = '{user}' AND {of}time < {seconds}"
+        );
         let rows = self.sql().await.fetch_all(AssertSqlSafe(list)).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Kills all of the service's connections to this cluster's database. Returns how many.
+    pub async fn kill_connections(&self) -> usize {
+        let (mut admin, mut killed) = (self.sql().await, 0);
+        for connection in self.connections().await {
+            // One that has ended by itself meanwhile cannot be killed.
+            killed += usize::from(admin.execute(AssertSqlSafe(format!("KILL CONNECTION {connection}"))).await.is_ok());
+        }
+        killed
     }
 
     /// The service's own URL of this cluster's database.
