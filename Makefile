@@ -46,7 +46,7 @@ help: ## Print this
 	@echo "  these four: WARMUP=5s SEED=1 ACKS=1|0 DROPS=forbid|allow VUS= (k6/lib/stream.js says what they mean)"
 	@echo "  sweep: REPLICAS=1,2,4,8 STRATEGIES=redlock,batched SHAPES=hot,many,rush REPEATS=1 RATE=1000 WINDOW=12 SEED=1 INTO=FOLDER"
 	@echo "    RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
-	@echo "  ROUNDS=5 ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000 (make bench)"
+	@echo "  ROUNDS=5 TRIES=6 ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000 (make bench)"
 	@echo "  chaos: SEED= WAVES=900 FIRST=0 ONLY=FAULT,FAULT HUNG=10 (minutes with a hung lock node) INTO=FOLDER CHAOS_PORT_OFFSET=12000"
 	@echo "  RUNTIME=local|docker GRAFANA_PORT=3000 (Grafana is Docker's alone)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= POOL_SIZE= REQUEST_DEADLINE_MS= DRAIN_MS= THREADS= LOG= (handed on to the replicas)"
@@ -123,8 +123,9 @@ sweep: install build ## Measure lock wait and latency against replicas, 45 minut
 report: build ## Write the report of a sweep anew: make report FOLDER=results/20260101T000000Z
 	@$(COUPON_LAB_BIN) report $(or $(FOLDER),$(error FOLDER= names the folder of a sweep))
 
-bench: install build ## Measure every budget on a cluster of its own, 20 minutes; QUICK=1: the main ones in two
-	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
+bench: install build ## Measure every budget on a cluster of its own, 20 minutes on a quiet machine; QUICK=1: the main ones in two
+	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(TRIES),--tries $(TRIES)) $(if $(ONLY),--only $(ONLY)) \
+	  $(if $(INTO),--into $(INTO))
 
 chaos: install build ## Break everything under load for an hour, and prove that nothing was lost; QUICK=1: three minutes
 	@local/install strace

@@ -18,6 +18,7 @@ pub mod prometheus;
 pub mod report;
 pub mod script;
 mod servers;
+mod speed;
 mod stage;
 pub mod strategy;
 pub mod sweep;

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, timeout_at};
+
+use crate::processes::of_this_thread;
 
 mod answer;
 mod command;
@@ -150,7 +151,7 @@ async fn open(address: SocketAddr, wanted: usize) -> anyhow::Result<Vec<Connecti
 
 /// Runs on a thread of its own, so that its processor time is the load's and nobody else's.
 async fn run(plan: &Plan, connections: Vec<Connection>, mut tell: oneshot::Sender<Outcome>) {
-    let cpu_before = cpu_seconds();
+    let cpu_before = of_this_thread();
     let turns = Rc::new(Turns::new(plan.pace, plan.until));
     let run = Rc::new(connection::Run::new(plan, Rc::clone(&turns)));
     let mut clients = tokio::task::JoinSet::new();
@@ -168,7 +169,7 @@ async fn run(plan: &Plan, connections: Vec<Connection>, mut tell: oneshot::Sende
         () = async { tokio::join!(turns.keep_time(), answered); } => {}
         () = tell.closed() => return,
     }
-    let outcome = run.finish(cpu_seconds() - cpu_before);
+    let outcome = run.finish(of_this_thread() - cpu_before);
     drop(clients);
     // Nobody waits for it any more: then nobody misses it.
     let _ = tell.send(outcome);
@@ -184,11 +185,6 @@ async fn patient(run: &connection::Run, all: impl Future<Output = ()>) {
         }
         answered = run.answered();
     }
-}
-
-/// Processor time of the calling thread.
-fn cpu_seconds() -> f64 {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0.0, |time| Duration::from(time).as_secs_f64())
 }
 
 #[cfg(test)]

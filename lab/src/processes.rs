@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::Context;
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 use serde::Serialize;
 
@@ -170,6 +172,11 @@ pub fn own() -> anyhow::Result<f64> {
     let stat = fs::read_to_string("/proc/self/stat").context("this needs Linux's /proc")?;
     let ticks = process(&stat).context("/proc/self/stat has an unknown form")?.ticks;
     seconds(ticks)
+}
+
+/// Processor seconds of the calling thread.
+pub fn of_this_thread() -> f64 {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(0.0, |time| Duration::from(time).as_secs_f64())
 }
 
 /// The kernel counts processor time in ticks.

@@ -31,6 +31,15 @@ impl Progress {
         self.bar.set_message(step.to_owned());
     }
 
+    /// Something about the step that goes on.
+    pub fn says(&self, what: &str) {
+        if self.is_terminal {
+            self.bar.println(what);
+        } else {
+            eprintln!("{what}");
+        }
+    }
+
     /// A step that was guessed to take so many seconds has ended like this.
     pub fn ended(&mut self, guessed: f64, what: &str) {
         self.done += guessed;

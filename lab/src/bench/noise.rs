@@ -1,6 +1,6 @@
 //! Whether the machine was left alone while it was measured.
 
-use super::sample::Sample;
+use super::sample::{SLOWNESS_MAX, Sample};
 use crate::machine::Machine;
 
 /// A machine with more than this to do before anything is measured is not quiet.
@@ -16,20 +16,21 @@ pub fn noise(machine: &Machine, samples: &[Sample]) -> Vec<String> {
         found.push(format!("the load average was {:.1} before the run began", machine.load_before));
     }
     let share = |part: fn(&Sample) -> f64| move |sample: &Sample| part(sample) / sample.quiet.all.max(f64::EPSILON);
-    let mut look = |what: &str, most: f64, share: &dyn Fn(&Sample) -> f64| {
+    let mut look = |what: &str, of: &str, most: f64, share: &dyn Fn(&Sample) -> f64| {
         let loud: Vec<_> = samples.iter().filter(|sample| share(sample) > most).collect();
         if let Some(worst) = loud.iter().max_by(|a, b| share(a).total_cmp(&share(b))) {
             let (percent, loud, all) = (share(worst) * 100.0, loud.len(), samples.len());
             let Sample { scenario, round, .. } = worst;
             found.push(format!(
-                "{what} up to {percent:.0} % of the processors ({scenario}, round {round}); \
+                "{what} up to {percent:.0} % {of} ({scenario}, round {round}); \
                  more than {:.0} % in {loud} of {all} measurements",
                 most * 100.0
             ));
         }
     };
-    look("other processes used", OTHERS_MAX, &share(|sample| sample.quiet.others));
-    look("the host took away", STOLEN_MAX, &share(|sample| sample.quiet.stolen));
+    look("other processes used", "of the processors", OTHERS_MAX, &share(|sample| sample.quiet.others));
+    look("the host took away", "of the processors", STOLEN_MAX, &share(|sample| sample.quiet.stolen));
+    look("the host took away", "of the processors' speed", SLOWNESS_MAX, &|sample| sample.quiet.slowness());
     found
 }
 
@@ -49,18 +50,25 @@ mod tests {
         sample
     }
 
+    fn at_speed(speed: f64) -> Sample {
+        let mut sample = sample(0.0, 0.0);
+        sample.quiet.speed = Some(speed);
+        sample
+    }
+
     #[test]
     fn a_quiet_machine_is_not_complained_about() {
-        assert_eq!(noise(&machine(0.2), &[sample(0.1, 0.0), Sample::default()]), Vec::<String>::new());
+        assert_eq!(noise(&machine(0.2), &[sample(0.1, 0.0), at_speed(0.95), Sample::default()]), Vec::<String>::new());
     }
 
     #[test]
     fn every_kind_of_noise_is_named_with_its_worst_measurement() {
-        let found = noise(&machine(3.0), &[sample(0.1, 0.0), sample(4.0, 0.4)]);
+        let found = noise(&machine(3.0), &[sample(0.1, 0.0), sample(4.0, 0.4), at_speed(0.6)]);
 
-        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found.len(), 4, "{found:?}");
         assert!(found[0].contains("3.0"), "{found:?}");
-        assert!(found[1].contains("up to 50 %") && found[1].contains("in 1 of 2 measurements"), "{found:?}");
-        assert!(found[2].contains("took away up to 5 %"), "{found:?}");
+        assert!(found[1].contains("up to 50 %") && found[1].contains("in 1 of 3 measurements"), "{found:?}");
+        assert!(found[2].contains("took away up to 5 % of the processors "), "{found:?}");
+        assert!(found[3].contains("took away up to 40 % of the processors' speed"), "{found:?}");
     }
 }

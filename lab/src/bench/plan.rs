@@ -92,6 +92,12 @@ impl Scenario {
         matches!(self, Self::Probe(..) | Self::Best(_))
     }
 
+    /// Whether it is made again when the host slowed the processors down meanwhile. k6 needs a minute, and what it measures
+    /// hardly depends on the speed.
+    pub fn can_repeat(self) -> bool {
+        !matches!(self, Self::Rush | Self::Arrival)
+    }
+
     /// Seconds that it takes with everything around it, as seen on two cores; only the time left is guessed from it.
     pub fn estimate(self) -> f64 {
         match self {

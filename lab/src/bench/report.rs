@@ -7,11 +7,14 @@ use crate::strategy::Strategy;
 use crate::table::Table;
 
 /// Everything, in the order in which it matters.
-pub fn text(lines: &[Line], samples: &[Sample], noise: &[String]) -> String {
+pub fn text(lines: &[Line], samples: &[Sample], superseded: usize, noise: &[String]) -> String {
     let mut parts = vec![budgets(lines)];
     parts.push(strategies(samples));
     parts.push(costs(samples));
     parts.push(measurements(samples));
+    if superseded > 0 {
+        parts.push(format!("{superseded} measurements on processors that the host had slowed down were made again; bench.json has them\n"));
+    }
     let broken: Vec<String> = scenarios(samples).iter().filter_map(|scenario| broken(samples, scenario)).collect();
     if !broken.is_empty() {
         parts.push(format!("measurements without a figure\n{}\n", broken.join("\n")));
@@ -182,6 +185,9 @@ fn costs(samples: &[Sample]) -> String {
     if table.has_rows() { table.text() } else { String::new() }
 }
 
+const EXPLAINED: &str = "each: for an issued coupon, or for an answer where none was issued\n\
+    speed: of the processors meanwhile, 1 being the fastest that was seen\n";
+
 /// Each scenario once, in the order in which it was first measured, without the probes.
 fn scenarios(samples: &[Sample]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
@@ -207,6 +213,7 @@ fn measurements(samples: &[Sample]) -> String {
         "Redis each",
         "SQL each",
         "replica MiB",
+        "speed",
     ];
     let mut table = Table::new(&head);
     for scenario in scenarios(samples) {
@@ -228,9 +235,10 @@ fn measurements(samples: &[Sample]) -> String {
             told(|it| it.each(it.redis_commands)),
             told(|it| it.each(it.mysql.questions)),
             shown(Spread::of(good.iter().filter_map(|it| it.peak_mebibytes())).map(|it| it.median)),
+            shown(Spread::of(good.iter().filter_map(|it| it.quiet.speed)).map(|it| it.median)),
         ]);
     }
-    format!("{}each: for an issued coupon, or for an answer where none was issued\n", table.text())
+    format!("{}{EXPLAINED}", table.text())
 }
 
 /// One line about a sample, for whoever watches.

@@ -8,6 +8,9 @@ use crate::load::{Errors, Outcome};
 use crate::processes::{Memory, Used};
 use crate::servers::Statements;
 
+/// A measurement whose processors were slower than this is made again where that can be done.
+pub const SLOWNESS_MAX: f64 = 0.1;
+
 /// One measurement of one scenario in one round.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -78,6 +81,20 @@ pub struct Quiet {
     pub others: f64,
     /// Taken away by the host.
     pub stolen: f64,
+    /// Mean speed of the processors; 1 is the fastest that the run had seen until then. `None`: nobody looked.
+    pub speed: Option<f64>,
+}
+
+impl Quiet {
+    /// Whether the host made the processors slower than a measurement should have them.
+    pub fn is_slowed(&self) -> bool {
+        self.slowness() > SLOWNESS_MAX
+    }
+
+    /// Share of their speed that the processors did not have.
+    pub fn slowness(&self) -> f64 {
+        self.speed.map_or(0.0, |speed| 1.0 - speed)
+    }
 }
 
 impl Sample {

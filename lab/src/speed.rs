@@ -1,0 +1,109 @@
+//! How fast the processors are meanwhile. A host that lets two of its guests' processors share one core makes both nearly half
+//! as fast, for seconds at a time, and no counter of Linux tells: to the guest it is not stolen time. So the same small piece of
+//! work is done fifty times a second, and its own processor time is looked at.
+
+use std::hint::black_box;
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+
+use crate::processes::of_this_thread;
+
+/// Time between two looks.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Numbers that are written and read in a piece: 16 µs of a fast processor, so that looking costs 0.2 % of one.
+const NUMBERS: u64 = 200;
+
+/// Looks at the processors' speed as long as it lives.
+pub struct Gauge {
+    /// Seconds that each look's piece took.
+    looks: Arc<Mutex<Vec<f64>>>,
+}
+
+/// A moment, to ask for the speed since then.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(usize);
+
+impl Gauge {
+    /// Looks from now on.
+    pub fn start() -> anyhow::Result<Self> {
+        let looks = Arc::default();
+        let weak = Arc::downgrade(&looks);
+        thread::Builder::new().name("gauge".to_owned()).spawn(move || watch(&weak)).context("cannot start a thread")?;
+        Ok(Self { looks })
+    }
+
+    /// Now.
+    pub fn mark(&self) -> Mark {
+        Mark(self.looks.lock().len())
+    }
+
+    /// Mean speed since then; 1 is the fastest that was ever seen. `None` before the first look.
+    pub fn since(&self, mark: Mark) -> Option<f64> {
+        let looks = self.looks.lock();
+        mean_speed(&looks, mark.0)
+    }
+}
+
+/// The mean of the looks from `first` on, each as a share of the fastest of all.
+fn mean_speed(looks: &[f64], first: usize) -> Option<f64> {
+    let fastest = looks.iter().copied().reduce(f64::min)?;
+    let since = looks.get(first..).filter(|since| !since.is_empty())?;
+    #[expect(clippy::cast_precision_loss, reason = "looks of some hours")]
+    Some(since.iter().map(|seconds| fastest / seconds).sum::<f64>() / since.len() as f64)
+}
+
+fn watch(looks: &Weak<Mutex<Vec<f64>>>) {
+    while let Some(looks) = looks.upgrade() {
+        // The first finds caches that others have filled.
+        piece();
+        let before = of_this_thread();
+        piece();
+        let took = of_this_thread() - before;
+        if took > 0.0 {
+            looks.lock().push(took);
+        }
+        drop(looks);
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Work as programs have it, with branches, calls and memory: plain arithmetic hardly minds a core that is shared.
+fn piece() {
+    for number in 0..NUMBERS {
+        let text = format!("{}:{number:x}", number * 7_919);
+        let _ = black_box(text.split(':').next().map(str::parse::<u64>));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_speed_is_a_share_of_the_fastest_ever_seen() {
+        let looks = [1.0, 2.0, 2.0, 4.0];
+
+        assert_eq!(mean_speed(&looks, 0), Some(0.5625));
+        assert_eq!(mean_speed(&looks, 1), Some((0.5 + 0.5 + 0.25) / 3.0));
+        assert_eq!(mean_speed(&looks, 4), None);
+        assert_eq!(mean_speed(&[], 0), None);
+    }
+
+    #[test]
+    fn a_gauge_looks_again_and_again() {
+        let gauge = Gauge::start().unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        let (mark, mut speed) = (gauge.mark(), None);
+        while speed.is_none() && std::time::Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+            speed = gauge.since(mark);
+        }
+
+        assert!(speed.is_some_and(|speed| speed > 0.0 && speed <= 1.0), "{speed:?}");
+    }
+}
