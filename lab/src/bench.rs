@@ -20,6 +20,7 @@ mod noise;
 mod plan;
 mod report;
 mod sample;
+mod tries;
 
 use crate::cluster::private::users_own;
 use crate::interrupt::Interrupt;
@@ -31,6 +32,7 @@ use crate::strategy::Strategy;
 use budgets::Line;
 use plan::{POOL_SIZE, POOL_SIZES, Scenario, Step};
 use sample::Sample;
+use tries::Tries;
 
 /// Measure every budget on a cluster of the laboratory's own
 #[derive(Args)]
@@ -45,7 +47,7 @@ pub struct Command {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
     /// How often a measurement is made at most while the host slows the processors down; the fastest processors count
-    /// [default: 6, with --quick 1]
+    /// [default: 3, with --quick 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=50))]
     tries: Option<u32>,
     /// Keep bench.json and bench.txt here [default: a new folder in .cluster/runs]
@@ -121,11 +123,11 @@ impl Command {
         }
         let steps = plan::steps(rounds, self.quick, &self.only);
         let machine = Machine::describe(root);
-        let tries = self.tries.unwrap_or(if self.quick { 1 } else { 6 });
-        let gauge = Gauge::start()?;
+        let most = self.tries.unwrap_or(if self.quick { 1 } else { 3 });
+        let tries = Tries { most, gauge: Gauge::start()? };
         let mut stage = Stage::start(root, "bench", self.port_offset, plan::start(), interrupt.clone()).await?;
         let mut found = Found::default();
-        let measured = interrupt.or(all(&mut stage, &gauge, tries, &steps, &mut found)).await;
+        let measured = interrupt.or(all(&mut stage, &tries, &steps, &mut found)).await;
         stage.stop().await.context("cannot stop the cluster")?;
         if let (true, Err(error)) = (found.samples.is_empty(), &measured) {
             anyhow::bail!("nothing was measured: {error:#}");
@@ -142,7 +144,7 @@ impl Command {
             database: found.database.clone(),
             rounds,
             quick: self.quick,
-            tries,
+            tries: most,
             settings: Settings::default(),
             best_pool_size: &found.best_pool_size,
             noise: &noise,
@@ -171,7 +173,7 @@ fn keep(folder: &Path, kept: &Kept, text: &str) -> anyhow::Result<PathBuf> {
 
 /// Measures all steps. A step that fails is a measurement without a figure; only an interrupt, or a cluster that cannot be
 /// changed, ends the run.
-async fn all(stage: &mut Stage, gauge: &Gauge, tries: u32, steps: &[Step], found: &mut Found) -> anyhow::Result<()> {
+async fn all(stage: &mut Stage, tries: &Tries, steps: &[Step], found: &mut Found) -> anyhow::Result<()> {
     if let Some(mysql) = &stage.cluster().mysql {
         found.database = format!("{} {}", mysql.engine, mysql.version.as_deref().unwrap_or("?"));
     }
@@ -185,17 +187,9 @@ async fn all(stage: &mut Stage, gauge: &Gauge, tries: u32, steps: &[Step], found
             // All of them at once, so that the last round finds what the first one found. k6 brings its own.
             stage.offer(steps.iter().flat_map(|step| measure::coupons(step.scenario)).collect()).await?;
         }
-        let mut made = Vec::new();
-        loop {
-            let sample = measure::measure(stage, gauge, *step, peak(found, step.round)).await;
-            made.push(sample.unwrap_or_else(|error| failed(*step, &error)));
-            if !is_wanted_again(&made, if step.scenario.can_repeat() { tries } else { 1 }) {
-                break;
-            }
-            progress.says(&format!("round {}: {}: slowed by the host, again", step.round, step.scenario));
-        }
-        let mut sample = made.swap_remove(counting(&made));
-        found.superseded.append(&mut made);
+        let peak = peak(found, step.round);
+        let (mut sample, others) = tries.measure(stage, *step, peak, &progress).await;
+        found.superseded.extend(others);
         if step.scenario.is_strategy() {
             sample.pool_size = Some(pool_size);
         }
@@ -205,28 +199,6 @@ async fn all(stage: &mut Stage, gauge: &Gauge, tries: u32, steps: &[Step], found
         found.best_pool_size = best_pool_sizes(&found.samples);
     }
     Ok(())
-}
-
-/// Whether the host slowed down the last try of a measurement, and there may be one more. A broken promise is final.
-fn is_wanted_again(made: &[Sample], tries: u32) -> bool {
-    let is_slowed = made.last().is_some_and(|last| last.broken.is_none() && last.quiet.is_slowed());
-    is_slowed && made.len() < tries as usize
-}
-
-/// The place of the try that counts: the one whose promise was broken, or whose processors were fastest. What it measured
-/// has no say in it.
-fn counting(made: &[Sample]) -> usize {
-    let merit = |sample: &Sample| (sample.broken.is_some(), -sample.quiet.slowness());
-    let best = made.iter().enumerate().max_by(|one, other| {
-        let ((one, slow), (other, slower)) = (merit(one.1), merit(other.1));
-        one.cmp(&other).then(slow.total_cmp(&slower))
-    });
-    best.map_or(0, |(place, _)| place)
-}
-
-fn failed(step: Step, error: &anyhow::Error) -> Sample {
-    let broken = Some(format!("{error:#}"));
-    Sample { scenario: step.scenario.to_string(), round: step.round, broken, ..Sample::default() }
 }
 
 /// The highest rate of issues that a round saw so far.
@@ -254,33 +226,5 @@ fn pool_size(found: &Found, scenario: Scenario) -> u32 {
         Scenario::Probe(_, size) => size,
         Scenario::Best(strategy) => found.best_pool_size.get(&strategy).copied().unwrap_or(POOL_SIZE),
         _ => POOL_SIZE,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at_speed(speed: f64) -> Sample {
-        let mut sample = Sample::default();
-        sample.quiet.speed = Some(speed);
-        sample
-    }
-
-    #[test]
-    fn a_slowed_measurement_is_made_again_until_it_was_not_or_it_was_tried_often_enough() {
-        assert!(is_wanted_again(&[at_speed(0.6)], 3));
-        assert!(!is_wanted_again(&[at_speed(0.6), at_speed(0.95)], 3));
-        assert!(!is_wanted_again(&[at_speed(0.6), at_speed(0.7), at_speed(0.6)], 3));
-        assert!(!is_wanted_again(&[Sample::default()], 3), "nobody looked");
-    }
-
-    #[test]
-    fn the_fastest_processors_count_but_a_broken_promise_counts_before_them() {
-        let broken = Sample { broken: Some("oversold".to_owned()), ..at_speed(0.5) };
-
-        assert_eq!(counting(&[at_speed(0.6), at_speed(0.8), at_speed(0.7)]), 1);
-        assert_eq!(counting(&[at_speed(0.6), broken.clone()]), 1);
-        assert!(!is_wanted_again(&[broken], 3));
     }
 }

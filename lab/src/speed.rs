@@ -42,19 +42,20 @@ impl Gauge {
         Mark(self.looks.lock().len())
     }
 
-    /// Mean speed since then; 1 is the fastest that was ever seen. `None` before the first look.
+    /// Mean speed since then; 1 is what the fastest twentieth of all looks until now had. `None` without a look.
     pub fn since(&self, mark: Mark) -> Option<f64> {
         let looks = self.looks.lock();
         mean_speed(&looks, mark.0)
     }
 }
 
-/// The mean of the looks from `first` on, each as a share of the fastest of all.
+/// The mean of the looks from `first` on. Not against the very fastest of all, which may be a single piece of luck.
 fn mean_speed(looks: &[f64], first: usize) -> Option<f64> {
-    let fastest = looks.iter().copied().reduce(f64::min)?;
     let since = looks.get(first..).filter(|since| !since.is_empty())?;
+    let mut fast = looks.to_vec();
+    let (_, full, _) = fast.select_nth_unstable_by(looks.len() / 20, f64::total_cmp);
     #[expect(clippy::cast_precision_loss, reason = "looks of some hours")]
-    Some(since.iter().map(|seconds| fastest / seconds).sum::<f64>() / since.len() as f64)
+    Some(since.iter().map(|seconds| *full / seconds).sum::<f64>() / since.len() as f64)
 }
 
 fn watch(looks: &Weak<Mutex<Vec<f64>>>) {
@@ -85,13 +86,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_speed_is_a_share_of_the_fastest_ever_seen() {
+    fn the_speed_is_a_share_of_the_fastest_seen() {
         let looks = [1.0, 2.0, 2.0, 4.0];
 
         assert_eq!(mean_speed(&looks, 0), Some(0.5625));
         assert_eq!(mean_speed(&looks, 1), Some((0.5 + 0.5 + 0.25) / 3.0));
         assert_eq!(mean_speed(&looks, 4), None);
         assert_eq!(mean_speed(&[], 0), None);
+    }
+
+    #[test]
+    fn one_lucky_look_does_not_make_all_others_slow() {
+        let mut looks = vec![2.0; 39];
+        looks.push(1.0);
+
+        assert_eq!(mean_speed(&looks, 0), Some(1.025));
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub struct Quiet {
     pub others: f64,
     /// Taken away by the host.
     pub stolen: f64,
-    /// Mean speed of the processors; 1 is the fastest that the run had seen until then. `None`: nobody looked.
+    /// Mean speed of the processors; 1 is the fastest that the run had seen until then, see `speed`. `None`: nobody looked.
     pub speed: Option<f64>,
 }
 
