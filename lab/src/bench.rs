@@ -26,7 +26,6 @@ use crate::cluster::private::users_own;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
 use crate::progress::Progress;
-use crate::speed::Gauge;
 use crate::stage::Stage;
 use crate::strategy::Strategy;
 use budgets::Line;
@@ -123,11 +122,10 @@ impl Command {
         }
         let steps = plan::steps(rounds, self.quick, &self.only);
         let machine = Machine::describe(root);
-        let most = self.tries.unwrap_or(if self.quick { 1 } else { 3 });
-        let tries = Tries { most, gauge: Gauge::start()? };
+        let tries = Tries(self.tries.unwrap_or(if self.quick { 1 } else { 3 }));
         let mut stage = Stage::start(root, "bench", self.port_offset, plan::start(), interrupt.clone()).await?;
         let mut found = Found::default();
-        let measured = interrupt.or(all(&mut stage, &tries, &steps, &mut found)).await;
+        let measured = interrupt.or(all(&mut stage, tries, &steps, &mut found)).await;
         stage.stop().await.context("cannot stop the cluster")?;
         if let (true, Err(error)) = (found.samples.is_empty(), &measured) {
             anyhow::bail!("nothing was measured: {error:#}");
@@ -144,7 +142,7 @@ impl Command {
             database: found.database.clone(),
             rounds,
             quick: self.quick,
-            tries: most,
+            tries: tries.0,
             settings: Settings::default(),
             best_pool_size: &found.best_pool_size,
             noise: &noise,
@@ -173,7 +171,7 @@ fn keep(folder: &Path, kept: &Kept, text: &str) -> anyhow::Result<PathBuf> {
 
 /// Measures all steps. A step that fails is a measurement without a figure; only an interrupt, or a cluster that cannot be
 /// changed, ends the run.
-async fn all(stage: &mut Stage, tries: &Tries, steps: &[Step], found: &mut Found) -> anyhow::Result<()> {
+async fn all(stage: &mut Stage, tries: Tries, steps: &[Step], found: &mut Found) -> anyhow::Result<()> {
     if let Some(mysql) = &stage.cluster().mysql {
         found.database = format!("{} {}", mysql.engine, mysql.version.as_deref().unwrap_or("?"));
     }

@@ -3,6 +3,7 @@
 //! work is done fifty times a second, and its own processor time is looked at.
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
@@ -17,6 +18,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Numbers that are written and read in a piece: 16 µs of a fast processor, so that looking costs 0.2 % of one.
 const NUMBERS: u64 = 200;
+
+/// Processors with a smaller share of their full speed were slowed by the host.
+pub const SPEED_MIN: f64 = 0.9;
 
 /// Looks at the processors' speed as long as it lives.
 pub struct Gauge {
@@ -42,20 +46,19 @@ impl Gauge {
         Mark(self.looks.lock().len())
     }
 
-    /// Mean speed since then; 1 is what the fastest twentieth of all looks until now had. `None` without a look.
-    pub fn since(&self, mark: Mark) -> Option<f64> {
-        let looks = self.looks.lock();
-        mean_speed(&looks, mark.0)
+    /// Mean speed between two moments; 1 is what the fastest twentieth of all looks until now had. `None` without a look.
+    pub fn between(&self, from: Mark, to: Mark) -> Option<f64> {
+        mean_speed(&self.looks.lock(), from.0..to.0)
     }
 }
 
-/// The mean of the looks from `first` on. Not against the very fastest of all, which may be a single piece of luck.
-fn mean_speed(looks: &[f64], first: usize) -> Option<f64> {
-    let since = looks.get(first..).filter(|since| !since.is_empty())?;
+/// The mean of some of the looks. Not against the very fastest of all, which may be a single piece of luck.
+fn mean_speed(looks: &[f64], of: Range<usize>) -> Option<f64> {
+    let some = looks.get(of).filter(|some| !some.is_empty())?;
     let mut fast = looks.to_vec();
     let (_, full, _) = fast.select_nth_unstable_by(looks.len() / 20, f64::total_cmp);
     #[expect(clippy::cast_precision_loss, reason = "looks of some hours")]
-    Some(since.iter().map(|seconds| *full / seconds).sum::<f64>() / since.len() as f64)
+    Some(some.iter().map(|seconds| *full / seconds).sum::<f64>() / some.len() as f64)
 }
 
 fn watch(looks: &Weak<Mutex<Vec<f64>>>) {
@@ -89,10 +92,10 @@ mod tests {
     fn the_speed_is_a_share_of_the_fastest_seen() {
         let looks = [1.0, 2.0, 2.0, 4.0];
 
-        assert_eq!(mean_speed(&looks, 0), Some(0.5625));
-        assert_eq!(mean_speed(&looks, 1), Some((0.5 + 0.5 + 0.25) / 3.0));
-        assert_eq!(mean_speed(&looks, 4), None);
-        assert_eq!(mean_speed(&[], 0), None);
+        assert_eq!(mean_speed(&looks, 0..4), Some(0.5625));
+        assert_eq!(mean_speed(&looks, 1..3), Some(0.5));
+        assert_eq!(mean_speed(&looks, 4..4), None);
+        assert_eq!(mean_speed(&[], 0..0), None);
     }
 
     #[test]
@@ -100,7 +103,7 @@ mod tests {
         let mut looks = vec![2.0; 39];
         looks.push(1.0);
 
-        assert_eq!(mean_speed(&looks, 0), Some(1.025));
+        assert_eq!(mean_speed(&looks, 0..40), Some(1.025));
     }
 
     #[test]
@@ -110,7 +113,7 @@ mod tests {
         let (mark, mut speed) = (gauge.mark(), None);
         while speed.is_none() && std::time::Instant::now() < end {
             thread::sleep(Duration::from_millis(1));
-            speed = gauge.since(mark);
+            speed = gauge.between(mark, gauge.mark());
         }
 
         assert!(speed.is_some_and(|speed| speed > 0.0 && speed <= 1.0), "{speed:?}");

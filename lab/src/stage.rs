@@ -13,6 +13,7 @@ use crate::cluster::private::{Knobs, Private};
 use crate::interrupt::Interrupt;
 use crate::processes::{Machine, Parts, Used, own};
 use crate::servers::{Asked, Servers};
+use crate::speed::{Gauge, Mark};
 use crate::verify::{self, Ack, Report};
 
 /// So many coupons are put at once: each call takes a second, and the database is not to be flooded.
@@ -27,6 +28,7 @@ pub struct Stage {
     admin: Admin,
     parts: Parts,
     servers: Servers,
+    gauge: Gauge,
     offered: BTreeSet<String>,
 }
 
@@ -40,6 +42,8 @@ pub struct Moment {
     pub machine: Machine,
     /// Of redis and the database.
     pub asked: Asked,
+    /// Of the gauge.
+    mark: Mark,
     /// Pages of metrics by replica.
     pub pages: BTreeMap<String, String>,
 }
@@ -53,11 +57,12 @@ impl Stage {
         knobs: Knobs,
         interrupt: Interrupt,
     ) -> anyhow::Result<Self> {
+        let gauge = Gauge::start()?;
         let private = Private::start(root, name, port_offset, knobs, interrupt.clone()).await?;
         match Self::meet(&private).await {
             Ok((cluster, admin, parts, servers)) => {
                 let (root, offered) = (root.to_owned(), BTreeSet::new());
-                Ok(Self { private, root, interrupt, cluster, admin, parts, servers, offered })
+                Ok(Self { private, root, interrupt, cluster, admin, parts, servers, gauge, offered })
             }
             Err(error) => {
                 private.stop().await.context("and what was started could not be stopped")?;
@@ -132,13 +137,19 @@ impl Stage {
         // A kernel that does not let go of a peak reports the one since the process began, which is no lower.
         let _ = self.parts.forget_peaks();
         let (pages, asked) = (self.admin.metrics().await?, self.servers.asked().await?);
-        Ok(Moment { used: self.parts.used()?, own: own()?, machine: Machine::read()?, asked, pages })
+        let (used, own, machine) = (self.parts.used()?, own()?, Machine::read()?);
+        Ok(Moment { used, own, machine, asked, mark: self.gauge.mark(), pages })
     }
 
     /// Reads every counter; processors first, so that the reading is not in what was measured until now.
     pub async fn look(&mut self) -> anyhow::Result<Moment> {
-        let (machine, used, own) = (Machine::read()?, self.parts.used()?, own()?);
-        Ok(Moment { used, own, machine, asked: self.servers.asked().await?, pages: self.admin.metrics().await? })
+        let (mark, machine, used, own) = (self.gauge.mark(), Machine::read()?, self.parts.used()?, own()?);
+        Ok(Moment { used, own, machine, asked: self.servers.asked().await?, mark, pages: self.admin.metrics().await? })
+    }
+
+    /// Mean speed of the processors between two moments, as a share of the fastest seen: see [`Gauge::between`].
+    pub fn speed(&self, from: &Moment, to: &Moment) -> Option<f64> {
+        self.gauge.between(from.mark, to.mark)
     }
 
     /// What runs where.

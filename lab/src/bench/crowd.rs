@@ -9,7 +9,6 @@ use super::plan::{CROSS_CHECK_RATE, Step};
 use super::sample::Sample;
 use crate::k6::Summary;
 use crate::script;
-use crate::speed::Gauge;
 use crate::stage::Stage;
 
 const USERS: u32 = 10_000;
@@ -17,13 +16,12 @@ const USERS: u32 = 10_000;
 pub const ARRIVAL_TIME: Duration = Duration::from_secs(10);
 
 /// 10,000 users who all come at once, each with a connection of its own, to stock that most of them do not get.
-pub async fn rush(stage: &mut Stage, gauge: &Gauge, step: Step) -> anyhow::Result<Sample> {
+pub async fn rush(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
     let before = stage.before().await?;
-    let mark = gauge.mark();
     let (summary, ended) = k6(stage, "rush", &[("USERS", USERS.to_string()), ("VUS", USERS.to_string())]).await?;
     let after = stage.look().await?;
     let mut sample = sample(step, &summary);
-    sample.quiet.speed = gauge.since(mark);
+    sample.quiet.speed = stage.speed(&before, &after);
     let machine = after.machine.since(before.machine);
     (sample.quiet.all, sample.quiet.idle, sample.quiet.stolen) = (machine.all, machine.idle, machine.stolen);
     sample.memory = stage.parts().memory()?;
@@ -38,12 +36,13 @@ pub async fn rush(stage: &mut Stage, gauge: &Gauge, step: Step) -> anyhow::Resul
 }
 
 /// A thousand requests a second.
-pub async fn arrival(stage: &mut Stage, gauge: &Gauge, step: Step) -> anyhow::Result<Sample> {
+pub async fn arrival(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
     let knobs = [("RATE", CROSS_CHECK_RATE.to_string()), ("DURATION", format!("{}s", ARRIVAL_TIME.as_secs()))];
-    let mark = gauge.mark();
+    let before = stage.before().await?;
     let (summary, ended) = k6(stage, "arrival", &knobs).await?;
+    let after = stage.look().await?;
     let mut sample = sample(step, &summary);
-    sample.quiet.speed = gauge.since(mark);
+    sample.quiet.speed = stage.speed(&before, &after);
     sample.broken = (!ended.is_empty()).then_some(ended);
     Ok(sample)
 }

@@ -8,7 +8,6 @@ use super::sample::{Quiet, Sample};
 use crate::histogram::Histogram;
 use crate::jump::Jump;
 use crate::load::{Load, Outcome, Pace, Plan, Requests, Until, Users, load};
-use crate::speed::Gauge;
 use crate::stage::{Moment, Stage};
 use crate::verify::Ack;
 
@@ -63,13 +62,13 @@ fn fought_code(number: u32) -> String {
 }
 
 /// Measures one step. `peak` is the highest rate of issues in this round so far.
-pub async fn measure(stage: &mut Stage, gauge: &Gauge, step: Step, peak: Option<f64>) -> anyhow::Result<Sample> {
+pub async fn measure(stage: &mut Stage, step: Step, peak: Option<f64>) -> anyhow::Result<Sample> {
     match step.scenario {
-        Scenario::Rush => crowd::rush(stage, gauge, step).await,
-        Scenario::Arrival => crowd::arrival(stage, gauge, step).await,
+        Scenario::Rush => crowd::rush(stage, step).await,
+        Scenario::Arrival => crowd::arrival(stage, step).await,
         scenario => {
             let ask = ask(scenario, peak)?;
-            let mut sample = run(stage, gauge, step, &ask).await?;
+            let mut sample = run(stage, step, &ask).await?;
             if scenario == Scenario::Jump {
                 fought(stage, &mut sample).await?;
             }
@@ -154,7 +153,7 @@ fn one_after_the_other() -> Vec<String> {
     (1..=FOUGHT_CODES).flat_map(|number| std::iter::repeat_n(fought_code(number), FOUGHT_REQUESTS as usize)).collect()
 }
 
-async fn run(stage: &mut Stage, gauge: &Gauge, step: Step, ask: &Ask) -> anyhow::Result<Sample> {
+async fn run(stage: &mut Stage, step: Step, ask: &Ask) -> anyhow::Result<Sample> {
     let plan = Plan {
         url: stage.url()?,
         connections: ask.connections,
@@ -181,13 +180,10 @@ async fn run(stage: &mut Stage, gauge: &Gauge, step: Step, ask: &Ask) -> anyhow:
     acks.extend(load(warm_up(&plan, step.scenario)).await?.acks()?);
     let load = Load::connect(plan).await?;
     let before = stage.before().await?;
-    let mark = gauge.mark();
     let outcome = load.run().await?;
-    let speed = gauge.since(mark);
     let after = stage.look().await?;
     let mut sample = Sample::of(step.scenario.to_string(), step.round, &outcome);
     counters(&mut sample, stage, &before, &after, &outcome)?;
-    sample.quiet.speed = speed;
     sample.broken = doubt(step.scenario, ask, &outcome);
     if touches_tables(step.scenario) {
         acks.extend(outcome.acks()?);
@@ -241,7 +237,13 @@ fn counters(
     let parts: f64 = sample.cpu_seconds.values().sum();
     let (machine, own) = (after.machine.since(before.machine), after.own - before.own);
     let others = (machine.all - machine.idle - machine.stolen - parts - own).max(0.0);
-    sample.quiet = Quiet { all: machine.all, idle: machine.idle, others, stolen: machine.stolen, speed: None };
+    sample.quiet = Quiet {
+        all: machine.all,
+        idle: machine.idle,
+        others,
+        stolen: machine.stolen,
+        speed: stage.speed(before, after),
+    };
     sample.cpu_seconds.insert("loader".to_owned(), outcome.cpu_seconds);
     sample.memory = stage.parts().memory()?;
     let nodes = stage.cluster().redis.len();

@@ -1,7 +1,8 @@
 //! Whether the machine was left alone while it was measured.
 
-use super::sample::{SLOWNESS_MAX, Sample};
+use super::sample::Sample;
 use crate::machine::Machine;
+use crate::speed::SPEED_MIN;
 
 /// A machine with more than this to do before anything is measured is not quiet.
 const LOAD_MAX: f64 = 0.5;
@@ -30,7 +31,7 @@ pub fn noise(machine: &Machine, samples: &[Sample]) -> Vec<String> {
     };
     look("other processes used", "of the processors", OTHERS_MAX, &share(|sample| sample.quiet.others));
     look("the host took away", "of the processors", STOLEN_MAX, &share(|sample| sample.quiet.stolen));
-    look("the host took away", "of the processors' speed", SLOWNESS_MAX, &|sample| sample.quiet.slowness());
+    look("the host took away", "of the processors' speed", 1.0 - SPEED_MIN, &|sample| sample.quiet.slowness());
     found
 }
 

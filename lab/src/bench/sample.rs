@@ -7,9 +7,7 @@ use serde::Serialize;
 use crate::load::{Errors, Outcome};
 use crate::processes::{Memory, Used};
 use crate::servers::Statements;
-
-/// A measurement whose processors were slower than this is made again where that can be done.
-pub const SLOWNESS_MAX: f64 = 0.1;
+use crate::speed::SPEED_MIN;
 
 /// One measurement of one scenario in one round.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -88,7 +86,7 @@ pub struct Quiet {
 impl Quiet {
     /// Whether the host made the processors slower than a measurement should have them.
     pub fn is_slowed(&self) -> bool {
-        self.slowness() > SLOWNESS_MAX
+        self.slowness() > 1.0 - SPEED_MIN
     }
 
     /// Share of their speed that the processors did not have.

@@ -4,35 +4,30 @@ use super::measure::measure;
 use super::plan::Step;
 use super::sample::Sample;
 use crate::progress::Progress;
-use crate::speed::Gauge;
 use crate::stage::Stage;
 
-/// How often, and who looks at the processors.
-pub struct Tries {
-    /// At most so often, at least once.
-    pub most: u32,
-    /// The speed of the processors.
-    pub gauge: Gauge,
-}
+/// How often at most, at least once.
+#[derive(Clone, Copy, Debug)]
+pub struct Tries(pub u32);
 
 impl Tries {
     /// Measures a step once, and again while it is wanted: the try that counts, and the others. What could not be measured at all
     /// is a sample without a figure.
     pub async fn measure(
-        &self,
+        self,
         stage: &mut Stage,
         step: Step,
         peak: Option<f64>,
         progress: &Progress,
     ) -> (Sample, Vec<Sample>) {
-        let most = if step.scenario.can_repeat() { self.most } else { 1 };
+        let most = if step.scenario.can_repeat() { self.0 } else { 1 };
         let mut made = Vec::new();
         while is_wanted(&made, most) {
             if let Some(Sample { quiet, .. }) = made.last() {
                 let speed = 100.0 - quiet.slowness() * 100.0;
                 progress.says(&format!("round {}: {}: again, at {speed:.0} % speed", step.round, step.scenario));
             }
-            let sample = measure(stage, &self.gauge, step, peak).await;
+            let sample = measure(stage, step, peak).await;
             made.push(sample.unwrap_or_else(|error| failed(step, &error)));
         }
         (made.swap_remove(counting(&made)), made)

@@ -7,7 +7,7 @@ use crate::sweep::plan::Settings;
 pub type Column = (&'static str, fn(&Found, &Settings) -> Option<String>);
 
 /// All columns, those first that name the cell.
-pub const COLUMNS: [Column; 35] = [
+pub const COLUMNS: [Column; 36] = [
     ("shape", |it, _| Some(it.cell.shape.to_string())),
     ("strategy", |it, _| Some(it.cell.strategy.to_string())),
     ("replicas", |it, _| Some(it.cell.replicas.to_string())),
@@ -41,6 +41,7 @@ pub const COLUMNS: [Column; 35] = [
     ("Redis CPU", |it, _| processors(it, "Redis")),
     ("watching CPU", |it, _| processors(it, "watching")),
     ("others CPU", |it, _| processors(it, "others")),
+    ("speed %", |it, _| it.processors.speed.map(|speed| number(speed * 100.0, 0))),
     ("lost updates", |it, _| Some((it.verdict.lost_updates + it.fairness.verdict.lost_updates).to_string())),
     ("promises", |it, _| Some(promises(it))),
 ];

@@ -97,7 +97,7 @@ pub async fn measure(mut site: Site<'_>, cell: Cell, commit: &str) -> anyhow::Re
         sent: whole(summary.number(&scoped("http_reqs", cell.shape), "count")),
         dropped: whole(summary.number(&scoped("dropped_iterations", cell.shape), "count")),
         drain,
-        processors: processors(first, last),
+        processors: processors(first, last, site.stage.speed(&first.moment, &last.moment)),
         batch_size: batch_size(first, last),
         shares: shares(&issues_by_replica(&first.moment.pages, &last.moment.pages)),
         fairness,
@@ -283,7 +283,7 @@ fn batch_size(from: &Edge, to: &Edge) -> Option<f64> {
     (batches > 0.0).then(|| since("coupon_batch_size_sum") / batches)
 }
 
-fn processors(from: &Edge, to: &Edge) -> Processors {
+fn processors(from: &Edge, to: &Edge, speed: Option<f64>) -> Processors {
     let (machine, before) = (to.moment.machine.since(from.moment.machine), &from.moment.used);
     let seconds = (to.at - from.at).as_secs_f64();
     let used = |part: &str| {
@@ -301,6 +301,7 @@ fn processors(from: &Edge, to: &Edge) -> Processors {
         watching: used("prometheus") + (to.moment.own - from.moment.own) / seconds,
         others: 0.0,
         stolen: machine.stolen / seconds,
+        speed,
     };
     let known = found.busy();
     found.others = ((machine.all - machine.idle) / seconds - known).max(0.0);

@@ -120,6 +120,9 @@ pub struct Processors {
     pub others: f64,
     /// Taken away by the host.
     pub stolen: f64,
+    /// Their mean speed, as a share of the fastest that the sweep had seen until then. `None`: nobody looked.
+    #[serde(default)]
+    pub speed: Option<f64>,
 }
 
 impl Processors {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     Data, Found, Shape, highest, is_rate_bound, milliseconds, named, of_cells, per_second, percent, processors,
 };
+use crate::speed::SPEED_MIN;
 use crate::strategy::Strategy;
 
 /// A generator beyond this share of one processor per processor of the machine takes what the service would need.
@@ -22,8 +23,8 @@ const OUTSIDE_MS: f64 = 5.0;
 
 /// The sentences, those that doubt the most first.
 pub fn find(data: &Data) -> Vec<String> {
-    let rules: [fn(&Data) -> Option<String>; 11] =
-        [unfinished, commits, others, stolen, busy, generator, dropped, outside, rate, no_lock_wait, spread];
+    let rules: [fn(&Data) -> Option<String>; 12] =
+        [unfinished, commits, others, stolen, slowed, busy, generator, dropped, outside, rate, no_lock_wait, spread];
     let mut found: Vec<String> = rules.into_iter().filter_map(|rule| rule(data)).collect();
     found.push(
         "Percentiles at the replica come from buckets that grow by 1.5: a value is exact to its bucket, and within it values are \
@@ -72,6 +73,20 @@ fn stolen(data: &Data) -> Option<String> {
         percent(STOLEN_MAX),
         of_cells(loud, data.found.len()),
         percent(share(worst)),
+        named(worst)
+    ))
+}
+
+fn slowed(data: &Data) -> Option<String> {
+    let lost = |it: &Found| it.processors.speed.map_or(0.0, |speed| 1.0 - speed);
+    let slow = data.found.iter().filter(|it| lost(it) > 1.0 - SPEED_MIN).count();
+    let worst = highest(&data.found, lost).filter(|_| slow > 0)?;
+    Some(format!(
+        "The host let others share the cores: the processors had less than {} of their full speed in {}, {} at the least ({}). Times \
+         there are longer than the service's own, and cells compare only where their speeds do.",
+        percent(SPEED_MIN),
+        of_cells(slow, data.found.len()),
+        percent(1.0 - lost(worst)),
         named(worst)
     ))
 }
@@ -235,6 +250,14 @@ mod tests {
             text.contains("In 2 of 4 cells") && text.contains("up to 25 %") && text.contains("better than the truth"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_slowed_machine_is_named_and_one_that_nobody_looked_at_is_not() {
+        let text = said(|found| found.processors.speed = Some(if found.cell.replicas == 2 { 0.55 } else { 0.95 }));
+
+        assert!(text.contains("less than 90 % of their full speed in 2 of 4 cells, 55 % at the least"), "{text}");
+        assert!(!said(|found| found.processors.speed = None).contains("full speed"));
     }
 
     #[test]
