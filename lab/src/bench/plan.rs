@@ -92,10 +92,10 @@ impl Scenario {
         matches!(self, Self::Probe(..) | Self::Best(_))
     }
 
-    /// Whether it is made again when the host slowed the processors down meanwhile. k6 needs a minute, and what it measures
-    /// hardly depends on the speed.
+    /// Whether it is made again when the host slowed the processors down meanwhile. Not what needs k6 and a minute for a count of
+    /// failures, and not what only finds a pool size.
     pub fn can_repeat(self) -> bool {
-        !matches!(self, Self::Rush | Self::Arrival)
+        !matches!(self, Self::Rush | Self::Arrival | Self::Probe(..))
     }
 
     /// Seconds that it takes with everything around it, as seen on two cores; only the time left is guessed from it.
