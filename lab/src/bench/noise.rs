@@ -31,7 +31,7 @@ pub fn noise(machine: &Machine, samples: &[Sample]) -> Vec<String> {
     };
     look("other processes used", "of the processors", OTHERS_MAX, &share(|sample| sample.quiet.others));
     look("the host took away", "of the processors", STOLEN_MAX, &share(|sample| sample.quiet.stolen));
-    look("the host took away", "of the processors' speed", 1.0 - SPEED_MIN, &|sample| sample.quiet.slowness());
+    look("the processors lost", "of their full speed", 1.0 - SPEED_MIN, &|sample| sample.quiet.slowness());
     found
 }
 
@@ -70,6 +70,6 @@ mod tests {
         assert!(found[0].contains("3.0"), "{found:?}");
         assert!(found[1].contains("up to 50 %") && found[1].contains("in 1 of 3 measurements"), "{found:?}");
         assert!(found[2].contains("took away up to 5 % of the processors "), "{found:?}");
-        assert!(found[3].contains("took away up to 40 % of the processors' speed"), "{found:?}");
+        assert!(found[3].contains("the processors lost up to 40 % of their full speed"), "{found:?}");
     }
 }

@@ -13,7 +13,7 @@ pub fn text(lines: &[Line], samples: &[Sample], superseded: usize, noise: &[Stri
     parts.push(costs(samples));
     parts.push(measurements(samples));
     if superseded > 0 {
-        parts.push(format!("{superseded} measurements on processors that the host had slowed down were made again; bench.json has them\n"));
+        parts.push(format!("{superseded} measurements on slowed processors were made again; bench.json has them\n"));
     }
     let broken: Vec<String> = scenarios(samples).iter().filter_map(|scenario| broken(samples, scenario)).collect();
     if !broken.is_empty() {

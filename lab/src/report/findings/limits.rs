@@ -82,8 +82,8 @@ fn slowed(data: &Data) -> Option<String> {
     let slow = data.found.iter().filter(|it| lost(it) > 1.0 - SPEED_MIN).count();
     let worst = highest(&data.found, lost).filter(|_| slow > 0)?;
     Some(format!(
-        "The host let others share the cores: the processors had less than {} of their full speed in {}, {} at the least ({}). Times \
-         there are longer than the service's own, and cells compare only where their speeds do.",
+        "The processors had less than {} of their full speed in {}, {} at the least ({}), as they do when the host lets others share \
+         their cores. Times there are longer than the service's own, and cells compare only where their speeds do.",
         percent(SPEED_MIN),
         of_cells(slow, data.found.len()),
         percent(1.0 - lost(worst)),
