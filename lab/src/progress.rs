@@ -45,10 +45,10 @@ impl Progress {
         self.done += guessed;
         self.bar.inc(1);
         if self.is_terminal {
-            self.bar.println(what);
+            self.says(what);
         } else {
             let (place, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            eprintln!("[{place}/{all}, {} left] {what}", minutes(self.left()));
+            self.says(&format!("[{place}/{all}, {} left] {what}", minutes(self.left())));
         }
     }
 

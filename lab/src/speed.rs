@@ -1,6 +1,6 @@
-//! How fast the processors are meanwhile. A host that lets two of its guests' processors share one core makes both nearly half
-//! as fast, for seconds at a time, and no counter of Linux tells: to the guest it is not stolen time. So the same small piece of
-//! work is done fifty times a second, and its own processor time is looked at.
+//! How fast the processors are meanwhile. Those of a virtual machine can be nearly half as fast for seconds at a time, as when
+//! the host lets two of them share a core, and no counter of Linux tells: it is not stolen time. So the same small piece of work
+//! is done fifty times a second, and its own processor time is looked at.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -31,7 +31,7 @@ pub struct Gauge {
     looks: Arc<Mutex<Vec<f64>>>,
 }
 
-/// A moment, to ask for the speed since then.
+/// A moment, to ask for the speed between two of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(usize);
 

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::support::{
-    BYTES_PER_IDLE, BYTES_PER_ORDER, Cluster, Process, Setup, alone, connect, eventually, sample, settings,
+    BYTES_PER_IDLE, BYTES_PER_ORDER, Cluster, Process, Setup, alone, connect, eventually, pace, sample, settings,
 };
 
 /// A replica without ports: ten thousand requests at once need no ten thousand sockets.
@@ -201,8 +201,9 @@ async fn a_body_that_comes_a_byte_at_a_time_is_answered_within_the_deadline() {
         );
         writer.write_all(head.as_bytes()).await.unwrap();
         let dribble = async {
+            let mut pace = pace(Duration::from_millis(50));
             for sent in 1..LENGTH {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                pace.tick().await;
                 if writer.write_all(b" ").await.is_err() {
                     return sent;
                 }

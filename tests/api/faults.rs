@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Answer, Cluster, Fault, SOON, Setup, eventually};
+use crate::support::{Answer, Cluster, Fault, SOON, Setup, eventually, pace};
 
 /// Users who ask at the same time while something breaks.
 const USERS: usize = 2;
@@ -158,11 +158,11 @@ async fn storm(strategy: &str) {
 
 /// Every 30 ms: kills all connections of the service to this database, until that many are gone.
 async fn kill(cluster: &Cluster, least: usize) -> usize {
-    let (mut killed, started) = (0, Instant::now());
+    let (mut killed, started, mut pace) = (0, Instant::now(), pace(Duration::from_millis(30)));
     while killed < least {
         assert!(started.elapsed() < 3 * SOON, "only {killed} of {least} connections could be killed");
         killed += cluster.kill_connections().await;
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        pace.tick().await;
     }
     killed
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Balancer, Client, Cluster, Process, Setup, alone, connect, eventually, sample};
+use crate::support::{Balancer, Client, Cluster, Process, Setup, alone, connect, eventually, pace, sample};
 
 /// Clients that send a byte now and then: half of them in the head of their request, half of them in its body.
 const SLOW: usize = 500;
@@ -74,6 +74,7 @@ impl Crowd {
         let mut sent = if number.is_multiple_of(2) { 10 } else { head.len() };
         let request = [head, body].concat().into_bytes();
         connection.write_all(&request[..sent]).await.unwrap();
+        let mut pace = pace(PAUSE);
         while !self.hurry.load(Ordering::Relaxed) {
             // The last byte is kept until there is hurry, however slow the others are.
             if sent < request.len() - 1 {
@@ -81,7 +82,7 @@ impl Crowd {
                 sent += 1;
                 self.bytes.fetch_add(1, Ordering::Relaxed);
             }
-            tokio::time::sleep(PAUSE).await;
+            pace.tick().await;
         }
         connection.write_all(&request[sent..]).await.unwrap();
         let mut answer = [0; 12];

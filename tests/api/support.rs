@@ -11,6 +11,7 @@ mod obstacles;
 mod recorder;
 mod server;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use coupon_rush::config::{Cli, Command};
 use futures_util::future::join_all;
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection};
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 pub use balancer::Balancer;
 pub use client::{Answer, Client};
@@ -276,9 +278,29 @@ pub fn settings(arguments: &[(String, String)]) -> Box<coupon_rush::config::Serv
 
 /// Waits until `condition` holds, or panics saying what never came true.
 pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    until(what, SOON, async || condition().await.then_some(()).ok_or("not yet")).await;
+}
+
+/// Tries until it succeeds, or panics with what the last try lacked.
+pub async fn until<T, E: Display>(
+    what: impl Display,
+    within: Duration,
+    mut attempt: impl AsyncFnMut() -> Result<T, E>,
+) -> T {
     let started = Instant::now();
-    while !condition().await {
-        assert!(started.elapsed() < SOON, "{what}: not within {SOON:?}");
+    loop {
+        let lacking = match attempt().await {
+            Ok(found) => return found,
+            Err(lacking) => lacking,
+        };
+        assert!(started.elapsed() < within, "{what}: not within {within:?}: {lacking}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The pace of one who does something every `period`, and no faster after a delay.
+pub fn pace(period: Duration) -> Interval {
+    let mut pace = interval_at(tokio::time::Instant::now() + period, period);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace
 }

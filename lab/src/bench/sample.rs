@@ -68,7 +68,7 @@ pub struct Latency {
     pub max: f64,
 }
 
-/// Processor seconds of everything that was not measured.
+/// How quiet the machine was: processor seconds of everything that was not measured, and the processors' speed.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Quiet {
     /// All processors together, over the measurement.

@@ -1,12 +1,11 @@
 //! What a test puts in the way of an issue: a held row, a held lock, a broken way to the database; and what it sees of it.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use redis::aio::MultiplexedConnection;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, Row};
 
-use super::{Answer, Client, Cluster, FaultProxy, Replica, SOON};
+use super::{Answer, Client, Cluster, FaultProxy, Replica, SOON, until};
 
 /// Coupon rows that a transaction of the test has locked.
 pub struct Held(MySqlConnection);
@@ -179,15 +178,11 @@ impl Cluster {
 
     /// Asks one replica until it gives a decision: an answer that is neither missing nor "not now".
     pub async fn decided(&self, replica: usize, code: &str, user: &str) -> Answer {
-        let started = Instant::now();
-        loop {
+        until(format!("a decision about {user} and {code}"), 3 * SOON, async || {
             let answer = self.issue(replica, code, user, "k").await;
-            if !matches!(answer.status, 0 | 503) {
-                return answer;
-            }
-            assert!(started.elapsed() < 3 * SOON, "{user} got no decision for {code}: {}", answer.text);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            if matches!(answer.status, 0 | 503) { Err(answer.text) } else { Ok(answer) }
+        })
+        .await
     }
 }
 

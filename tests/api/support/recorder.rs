@@ -7,7 +7,7 @@ use coupon_lab::verify::{Report, verify_history};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Answer, Cluster, SOON};
+use super::{Answer, Cluster, SOON, until};
 
 /// Longest that an answer may take: the deadline of a request and a second.
 const PATIENCE: Duration = Duration::from_secs(6);
@@ -44,15 +44,11 @@ impl<'a> Recorder<'a> {
 
     /// Asks until the answer is final.
     pub async fn insist(&self, replica: usize, code: &str, user: &str, key: &str) -> Told {
-        let started = Instant::now();
-        loop {
+        until(format!("a decision about {user} and {code}"), 3 * SOON, async || {
             let told = self.ask(replica, code, user, key).await;
-            if told.is_final() {
-                return told;
-            }
-            assert!(started.elapsed() < 3 * SOON, "{user} got no decision for {code}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            if told.is_final() { Ok(told) } else { Err("only answers that are not final") }
+        })
+        .await
     }
 
     /// What a client concluded from something else than an answer.
