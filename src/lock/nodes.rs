@@ -4,10 +4,12 @@
 //! whether it is there. One that is not gets replaced, in a fresh lock manager, by a client that fails at once: the number of
 //! nodes, and so the quorum, stays what it was.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo};
@@ -126,6 +128,24 @@ async fn manager(clients: &[Client], up: &[bool]) -> redis::RedisResult<LockMana
     Ok(manager)
 }
 
+/// The answer of a node, or `None` if it takes too long. A busy process sees its time-out before the answer that lies in the
+/// socket. So that gets a turn each to be sent, received and handed over, and then, for what other threads have in hand, three times
+/// as long as the time-out was late; at most as long as it had already.
+async fn in_time<T>(answer: impl Future<Output = T>) -> Option<T> {
+    let (mut answer, asked) = (pin!(answer), Instant::now());
+    if let Ok(answer) = tokio::time::timeout(PROBE_RESPONSE_TIMEOUT, &mut answer).await {
+        return Some(answer);
+    }
+    let late = asked.elapsed().saturating_sub(PROBE_RESPONSE_TIMEOUT);
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+        if let Some(answer) = answer.as_mut().now_or_never() {
+            return Some(answer);
+        }
+    }
+    tokio::time::timeout((3 * late).min(PROBE_RESPONSE_TIMEOUT), answer).await.ok()
+}
+
 /// What is known of one node.
 struct Probe {
     client: Client,
@@ -169,28 +189,26 @@ impl Probe {
             return false;
         }
         let Some(connection) = &mut self.connection else { return false };
-        match redis::cmd("PING").query_async::<()>(connection).await {
-            Ok(()) => true,
-            Err(error) => {
-                // A time-out keeps the connection: the node may only be slow, and its answers stay in order.
-                if !error.is_timeout() {
-                    self.connection = None;
-                }
+        match in_time(redis::cmd("PING").query_async::<()>(connection)).await {
+            Some(Ok(())) => true,
+            Some(Err(_)) => {
+                self.connection = None;
                 false
             }
+            // The connection is kept: the node may only be slow, and its answers stay in order.
+            None => false,
         }
     }
 
     /// Connects and notes whether this is still the process that was seen before: a restart always breaks the connection.
     async fn connect(&mut self, ttl: Duration) -> bool {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PROBE_CONNECT_TIMEOUT))
-            .set_response_timeout(Some(PROBE_RESPONSE_TIMEOUT));
+        let config =
+            AsyncConnectionConfig::new().set_connection_timeout(Some(PROBE_CONNECT_TIMEOUT)).set_response_timeout(None);
         let Ok(mut connection) = self.client.get_multiplexed_async_connection_with_config(&config).await else {
             return false;
         };
-        let info: Result<String, _> = redis::cmd("INFO").arg("server").query_async(&mut connection).await;
-        let Ok(info) = info else { return false };
+        let info = in_time(redis::cmd("INFO").arg("server").query_async::<String>(&mut connection)).await;
+        let Some(Ok(info)) = info else { return false };
         let run_id = info.lines().find_map(|line| line.strip_prefix("run_id:")).map(str::to_owned);
         if self.run_id.is_some() && self.run_id != run_id {
             self.votes_from = Instant::now() + ttl;
@@ -198,5 +216,30 @@ impl Probe {
         self.run_id = run_id;
         self.connection = Some(connection);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_a_busy_process_reads_after_its_time_out_counts() {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            let started = Instant::now();
+            while started.elapsed() < PROBE_RESPONSE_TIMEOUT * 3 / 2 {}
+            for _ in 0..2 {
+                tokio::task::yield_now().await;
+            }
+            let _ = tell.send("PONG");
+        });
+
+        assert_eq!(in_time(told).await, Some(Ok("PONG")));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_does_not_answer_is_given_up() {
+        assert_eq!(in_time(std::future::pending::<()>()).await, None);
     }
 }

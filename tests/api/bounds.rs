@@ -18,7 +18,8 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::support::{
-    BYTES_PER_IDLE, BYTES_PER_ORDER, Cluster, Process, Setup, alone, connect, eventually, pace, sample, settings,
+    BYTES_PER_IDLE, BYTES_PER_ORDER, Cluster, Process, SOON, Setup, alone, connect, eventually, pace, sample, settings,
+    until,
 };
 
 /// A replica without ports: ten thousand requests at once need no ten thousand sockets.
@@ -51,8 +52,13 @@ async fn overfill(app: &Arc<App>) -> JoinSet<(u16, String)> {
     for user in 0..QUEUE_MAX {
         waiting.spawn(ask(router.clone(), format!("u-{user}")));
     }
-    let depth = async || metric(app, "coupon_queue_depth") as usize == QUEUE_MAX;
-    eventually("the queue is full", depth).await;
+    until("the queue is full", SOON, async || {
+        let [depth, bypassed, shed] =
+            ["coupon_queue_depth", "coupon_lock_bypassed_total", "coupon_shed_total"].map(|series| metric(app, series));
+        let lacking = format!("{depth} in the queue, {shed} sent away, {bypassed} batches without the lock");
+        if depth as usize == QUEUE_MAX { Ok(()) } else { Err(lacking) }
+    })
+    .await;
     assert_eq!(metric(app, "coupon_shed_total"), 0.0);
     for user in 0..TOO_MANY {
         let told = ask(router.clone(), format!("late-{user}")).await;
