@@ -37,7 +37,7 @@ pub(super) trait Calls: Send + 'static {
 /// What a batch asks of the lock. [`Locks`] says what each call promises.
 pub(super) trait Locking: Send + Sync + 'static {
     /// A held lock.
-    type Lease: Send;
+    type Lease: Send + Sync;
 
     fn acquire(
         &self,
@@ -45,6 +45,8 @@ pub(super) trait Locking: Send + Sync + 'static {
         patience: Patience,
         wanted: impl FnMut() -> bool + Send,
     ) -> impl Future<Output = Result<Self::Lease, LockError>> + Send;
+
+    fn may_stay(&self, lease: &Self::Lease) -> impl Future<Output = bool> + Send;
 
     fn release(&self, lease: Self::Lease) -> impl Future<Output = ()> + Send;
 }
@@ -90,6 +92,10 @@ impl Locking for Locks {
         wanted: impl FnMut() -> bool + Send,
     ) -> impl Future<Output = Result<Lease, LockError>> + Send {
         Self::acquire(self, name, patience, wanted)
+    }
+
+    fn may_stay(&self, lease: &Lease) -> impl Future<Output = bool> + Send {
+        Self::may_stay(self, lease)
     }
 
     fn release(&self, lease: Lease) -> impl Future<Output = ()> + Send {

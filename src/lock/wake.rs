@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, InfoDict};
 
 use super::{Nodes, SLEEP_FIRST};
 
@@ -24,8 +24,8 @@ pub(super) struct Wakes {
     ttl: Duration,
     /// Connections for waiting: a blocked one can carry nothing else, so each waiter borrows its own.
     idle: Mutex<Vec<(usize, MultiplexedConnection)>>,
-    /// The connection that carries all tokens.
-    pusher: Mutex<Option<(usize, MultiplexedConnection)>>,
+    /// The connection for everything else.
+    sender: Mutex<Option<(usize, MultiplexedConnection)>>,
     /// The names for which somebody else waited when this process last released them, and when that was. No more than there
     /// are coupons.
     others: Mutex<HashMap<String, Instant>>,
@@ -33,14 +33,24 @@ pub(super) struct Wakes {
 
 impl Wakes {
     pub(super) fn new(nodes: Arc<Nodes>, prefix: &str, ttl: Duration) -> Self {
-        let (idle, pusher, others) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { nodes, prefix: prefix.to_owned(), ttl, idle, pusher, others }
+        let (idle, sender, others) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { nodes, prefix: prefix.to_owned(), ttl, idle, sender, others }
     }
 
     /// Whether to line up for `name` before asking for it: a short while ago somebody else was woken, whose turn it is. The token
     /// of whoever has it last still lies there then, so that nobody lines up for nothing.
     pub(super) fn others_wait(&self, name: &str) -> bool {
         self.others.lock().get(name).is_some_and(|woken| woken.elapsed() < self.ttl / 2)
+    }
+
+    /// Whether nobody sleeps before any lock: the node that carries the wake-ups counts its blocked clients. Somebody before another
+    /// lock is counted, too, so that this errs on the side of giving way.
+    pub(super) async fn nobody_sleeps(&self) -> bool {
+        let current = self.sender.lock().clone();
+        let Some((place, mut connection)) = self.connection(current, Duration::ZERO).await else { return false };
+        let clients: Result<InfoDict, _> = redis::cmd("INFO").arg("clients").query_async(&mut connection).await;
+        *self.sender.lock() = clients.is_ok().then_some((place, connection));
+        clients.is_ok_and(|clients| clients.get("blocked_clients") == Some(0))
     }
 
     /// Sleeps until the lock called `name` was released, but no longer than `sleep`. Returns whether it was woken.
@@ -76,7 +86,7 @@ impl Wakes {
 
     /// Whether somebody took the token at once.
     async fn push(&self, name: &str) -> bool {
-        let current = self.pusher.lock().clone();
+        let current = self.sender.lock().clone();
         let Some((place, mut connection)) = self.connection(current, Duration::ZERO).await else { return false };
         let key = self.key(name);
         let mut pipeline = redis::pipe();
@@ -84,7 +94,7 @@ impl Wakes {
         // A waiter takes the token at once, and then there is no list whose life could be limited.
         pipeline.pexpire(&key, i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX));
         let left: Result<(bool,), _> = pipeline.query_async(&mut connection).await;
-        *self.pusher.lock() = left.is_ok().then_some((place, connection));
+        *self.sender.lock() = left.is_ok().then_some((place, connection));
         matches!(left, Ok((false,)))
     }
 

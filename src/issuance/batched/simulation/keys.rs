@@ -108,6 +108,13 @@ impl Locking for Arc<Keys> {
         Err(LockError::Abandoned)
     }
 
+    async fn may_stay(&self, lease: &Token) -> bool {
+        hop().await;
+        let state = self.state.lock();
+        let young = |(number, end): &(u64, Instant)| *number == lease.number && Instant::now() + TTL / 2 < *end;
+        state.waiting == 0 && !state.lines_up && state.held.get(&lease.name).is_some_and(young)
+    }
+
     async fn release(&self, lease: Token) {
         hop().await;
         if !lease.release.is_zero() {
