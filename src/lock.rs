@@ -31,8 +31,8 @@ const SLEEP_FIRST: Duration = Duration::from_millis(100);
 /// was free, and then nobody else is woken either.
 const SLEEP_NEXT: Duration = Duration::from_millis(20);
 
-/// The part of its time-to-live for which a lease may be kept for more work; the rest is for the work itself.
-const STAY: u32 = 3;
+/// A lease may stay for more work during one part in so many of its time-to-live; the rest is for the work itself.
+const STAY_PART: u32 = 3;
 
 /// The drift which Redlock allows for between the clocks of the nodes: 1 % of the time-to-live plus 2 ms.
 fn drift(ttl: Duration) -> Duration {
@@ -163,7 +163,7 @@ impl Locks {
     /// round trip to one node, where giving it back and taking it again are two to all of them. Whoever lines up later is seen
     /// the next time.
     pub async fn may_stay(&self, lease: &Lease) -> bool {
-        lease.granted.elapsed() < self.ttl / STAY
+        lease.granted.elapsed() < self.ttl / STAY_PART
             && !self.wakes.others_wait(&lease.name)
             && self.wakes.nobody_sleeps().await
     }

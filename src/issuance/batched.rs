@@ -29,8 +29,9 @@ use crate::store::{Store, StoreError};
 /// Connections for batches per replica; more codes than that take turns.
 const LANES: usize = 8;
 
-/// How long the answers of a large batch wait for the release at most.
-const RELEASE_LEAD: Duration = Duration::from_millis(2);
+/// How long the answers of a large batch wait for the release at most, and those of any batch for the question whether the lease
+/// may stay.
+const LOCK_LEAD: Duration = Duration::from_millis(2);
 
 /// A batch up to this size is answered while its release is under way: so few answers delay no wake-up, and one user alone is
 /// answered 0.2 ms sooner.
@@ -56,15 +57,16 @@ enum Right<T> {
 }
 
 /// A batch that is settled and not answered yet.
-struct Settled {
-    answers: Vec<(Waiting, Answer)>,
-    /// Whether the database could not settle any of it.
-    failed: bool,
-}
+struct Settled(Vec<(Waiting, Answer)>);
 
 impl Settled {
+    /// Whether the database could not settle any of it.
+    fn has_failed(&self) -> bool {
+        !self.0.is_empty() && self.0.iter().all(|(_, answer)| matches!(answer, Err(IssueError::Unavailable(_))))
+    }
+
     fn answer(self) {
-        for (order, answer) in self.answers {
+        for (order, answer) in self.0 {
             order.answer(answer);
         }
     }
@@ -117,13 +119,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
             return self.refuse(code, lane, &refusal).await;
         }
         match self.right(code).await {
-            Ok(Right::Leased(lease)) => self.settle_under(lease, code, lane).await,
-            Ok(Right::Bypassed) => {
-                let settled = self.settle_batch(code, lane).await;
-                let failed = settled.failed;
-                settled.answer();
-                pause_after(failed).await;
-            }
+            Ok(right) => self.settle_under(right, code, lane).await,
             Err(LockError::Abandoned) => {}
             Err(LockError::QuorumGone) => {
                 for order in self.close(code) {
@@ -145,23 +141,33 @@ impl<D: Database, L: Locking> Batched<D, L> {
     }
 
     /// One batch, and another one as long as nobody else wants a lock.
-    async fn settle_under(&self, lease: L::Lease, code: &Code, lane: &mut D::Lane) {
+    async fn settle_under(&self, right: Right<L::Lease>, code: &Code, lane: &mut D::Lane) {
         loop {
             let settled = self.settle_batch(code, lane).await;
-            let (failed, few) = (settled.failed, settled.answers.len() <= FEW);
-            if !failed && self.goes_on(code) && self.parts.locks.may_stay(&lease).await {
+            let failed = settled.has_failed();
+            if !failed && self.stays(&right, code).await {
                 settled.answer();
                 continue;
             }
-            let lead = if few { Duration::ZERO } else { RELEASE_LEAD };
-            self.release_and(lease, lead, || settled.answer()).await;
-            return pause_after(failed).await;
+            match right {
+                Right::Leased(lease) => self.release_and_answer(lease, settled).await,
+                Right::Bypassed => settled.answer(),
+            }
+            if failed {
+                tokio::time::sleep(FAILURE_PAUSE).await;
+            }
+            return;
         }
     }
 
-    /// Whether somebody waits for a code of which something can be had, and no other code waits for this lane.
-    fn goes_on(&self, code: &Code) -> bool {
-        self.queues.has_waiting(code) && self.parts.memory.refusal(code).is_none() && self.turns.available_permits() > 0
+    /// Whether the next batch follows under the same lease: somebody waits for a code of which something can be had, no other code
+    /// waits for this lane, and nobody else wants a lock. A hung lock node does not keep the answers.
+    async fn stays(&self, right: &Right<L::Lease>, code: &Code) -> bool {
+        let Right::Leased(lease) = right else { return false };
+        let goes_on = self.queues.has_waiting(code)
+            && self.parts.memory.refusal(code).is_none()
+            && self.turns.available_permits() > 0;
+        goes_on && tokio::time::timeout(LOCK_LEAD, self.parts.locks.may_stay(lease)).await.unwrap_or(false)
     }
 
     /// Closes a batch and calls for it.
@@ -174,17 +180,16 @@ impl<D: Database, L: Locking> Batched<D, L> {
         if !orders.is_empty() {
             self.parts.reserve.took(started.elapsed());
         }
-        let failed =
-            answers.iter().all(|answer| matches!(answer, Err(IssueError::Unavailable(_)))) && !answers.is_empty();
-        Settled { answers: batch.into_iter().zip(answers).collect(), failed }
+        Settled(batch.into_iter().zip(answers).collect())
     }
 
     /// Gives the lease a moment's lead over the answers: a runtime of one thread would otherwise serialise a whole batch of
     /// answers before it sends the wake-up for which another replica waits. A hung lock node does not keep the answers.
-    async fn release_and(&self, lease: L::Lease, lead: Duration, reply: impl FnOnce()) {
+    async fn release_and_answer(&self, lease: L::Lease, settled: Settled) {
+        let lead = if settled.0.len() > FEW { LOCK_LEAD } else { Duration::ZERO };
         let mut release = pin!(self.parts.locks.release(lease));
         let released = tokio::time::timeout(lead, &mut release).await;
-        reply();
+        settled.answer();
         if released.is_err() {
             release.await;
         }
@@ -283,13 +288,6 @@ impl<D: Database, L: Locking> Batched<D, L> {
                 tokio::time::sleep(FAILURE_PAUSE).await;
             }
         }
-    }
-}
-
-/// Leaves a failing database alone for a moment.
-async fn pause_after(failed: bool) {
-    if failed {
-        tokio::time::sleep(FAILURE_PAUSE).await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, InfoDict};
+use redis::{AsyncConnectionConfig, FromRedisValue, InfoDict, Pipeline};
 
 use super::{Nodes, SLEEP_FIRST};
 
@@ -46,11 +46,10 @@ impl Wakes {
     /// Whether nobody sleeps before any lock: the node that carries the wake-ups counts its blocked clients. Somebody before another
     /// lock is counted, too, so that this errs on the side of giving way.
     pub(super) async fn nobody_sleeps(&self) -> bool {
-        let current = self.sender.lock().clone();
-        let Some((place, mut connection)) = self.connection(current, Duration::ZERO).await else { return false };
-        let clients: Result<InfoDict, _> = redis::cmd("INFO").arg("clients").query_async(&mut connection).await;
-        *self.sender.lock() = clients.is_ok().then_some((place, connection));
-        clients.is_ok_and(|clients| clients.get("blocked_clients") == Some(0))
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("INFO").arg("clients");
+        let clients: Option<(InfoDict,)> = self.send(&pipeline).await;
+        clients.is_some_and(|(clients,)| clients.get("blocked_clients") == Some(0))
     }
 
     /// Sleeps until the lock called `name` was released, but no longer than `sleep`. Returns whether it was woken.
@@ -86,16 +85,21 @@ impl Wakes {
 
     /// Whether somebody took the token at once.
     async fn push(&self, name: &str) -> bool {
-        let current = self.sender.lock().clone();
-        let Some((place, mut connection)) = self.connection(current, Duration::ZERO).await else { return false };
         let key = self.key(name);
         let mut pipeline = redis::pipe();
         pipeline.lpush(&key, 1).ignore().ltrim(&key, 0, 0).ignore();
         // A waiter takes the token at once, and then there is no list whose life could be limited.
         pipeline.pexpire(&key, i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX));
-        let left: Result<(bool,), _> = pipeline.query_async(&mut connection).await;
-        *self.sender.lock() = left.is_ok().then_some((place, connection));
-        matches!(left, Ok((false,)))
+        self.send(&pipeline).await == Some((false,))
+    }
+
+    /// What the node that carries the wake-ups answers; `None` when it cannot be asked.
+    async fn send<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Option<T> {
+        let current = self.sender.lock().clone();
+        let (place, mut connection) = self.connection(current, Duration::ZERO).await?;
+        let answer = pipeline.query_async(&mut connection).await;
+        *self.sender.lock() = answer.is_ok().then_some((place, connection));
+        answer.ok()
     }
 
     /// `current` if it leads to the node that carries the wake-ups now, else a new connection to that node, whose answers may

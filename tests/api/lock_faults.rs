@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Answer, Cluster, Process, Setup, eventually, free_port, redis_connection, sample, until};
+use crate::support::{Answer, Cluster, Process, SOON, Setup, eventually, free_port, redis_connection, sample, until};
 
 /// Pieces per race.
 const STOCK: u32 = 5;
@@ -91,11 +91,15 @@ fn stock(codes: &[String]) -> Vec<(String, u32)> {
     codes.iter().map(|code| (code.clone(), STOCK)).collect()
 }
 
-/// How many issues come to an end in one second.
-async fn slice(done: &AtomicUsize) -> usize {
-    let before = done.load(Ordering::Relaxed);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    done.load(Ordering::Relaxed) - before
+/// Waits for `count` more issues, at most `within`, and returns how many came to an end a second.
+async fn issues(what: &str, done: &AtomicUsize, count: usize, within: Duration) -> usize {
+    let (before, started) = (done.load(Ordering::Relaxed), Instant::now());
+    let more = until(what, within, async || {
+        let more = done.load(Ordering::Relaxed) - before;
+        if more >= count { Ok(more) } else { Err(format!("{more} of {count} issues")) }
+    })
+    .await;
+    more * 1_000 / usize::try_from(started.elapsed().as_millis()).unwrap().max(1)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,26 +121,22 @@ async fn a_hung_node_is_one_blip_and_then_the_old_speed() {
         }
     });
     let observe = async {
-        slice(&done).await;
-        let before = slice(&done).await;
+        let second = Duration::from_secs(1);
+        issues("it is at work", &done, 100, SOON).await;
+        // Without the prober every lock and every release would take half a second: at most 16 issues a second.
+        let before = issues("enough to tell", &done, 501, 5 * second).await;
+        let usual = 65.max(before / 5 + 1);
         // The first node carries the wake-ups, too.
         nodes.signal(0, "STOP");
-        let blip = slice(&done).await;
+        issues("the blip", &done, 17, second).await;
         until_seen(&cluster, 0, 0.0).await;
-        let during = slice(&done).await;
+        issues("while it hangs", &done, usual, second).await;
         nodes.signal(0, "CONT");
         until_seen(&cluster, 0, 1.0).await;
-        let after = slice(&done).await;
+        issues("when it is back", &done, usual, second).await;
         stop.cancel();
-        [before, blip, during, after]
     };
-    let (_, [before, blip, during, after]) = tokio::join!(join_all(clients), observe);
-    // Without the prober every lock and every release would take half a second: at most 16 issues in a slice.
-    let all = format!("{before} before, {blip} in the second of the blip, {during} during, {after} after");
-    assert!(before > 100, "{all}: too few to tell");
-    assert!(blip > 16, "{all}");
-    assert!(during > 64 && during > before / 5, "{all}");
-    assert!(after > 64 && after > before / 5, "{all}");
+    tokio::join!(join_all(clients), observe);
     // Two nodes of three are a quorum, as long as the machine is not too busy to hear them.
     for replica in 0..2 {
         let bypassed = cluster.metric(replica, "coupon_lock_bypassed_total").await;

@@ -287,14 +287,14 @@ pub async fn until<T, E: Display>(
     within: Duration,
     mut attempt: impl AsyncFnMut() -> Result<T, E>,
 ) -> T {
-    let started = Instant::now();
+    let (started, mut pace) = (Instant::now(), pace(Duration::from_millis(20)));
     loop {
         let lacking = match attempt().await {
             Ok(found) => return found,
             Err(lacking) => lacking,
         };
         assert!(started.elapsed() < within, "{what}: not within {within:?}: {lacking}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pace.tick().await;
     }
 }
 
