@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 
-use self::plan::{LockFault, Plan, plans};
+use self::plan::{Ask, CallFault, LockFault, Plan, plans};
 use self::promises::broken;
 use self::world::run;
 
@@ -113,6 +113,22 @@ fn the_plans_meet_every_answer() {
     let met = met.into_inner();
     let answers = ["already-issued", "busy", "hung up", "issued", "rejected", "replayed", "sold-out", "unavailable"];
     assert!(met.keys().copied().eq(answers), "{met:?}");
+}
+
+#[test]
+fn nodes_that_hang_while_a_lease_is_held_do_not_keep_the_answers() {
+    // The second order comes while the first is being settled, so that there is a reason to stay.
+    let asks: Vec<_> = [(0, 2_000), (1, 2_050)].map(|(user, at_ms)| Ask { user, at_ms, ..Ask::default() }).into();
+    for seed in 0..100 {
+        let (calls, attempts) = (vec![CallFault::Slow { ms: 100 }], vec![LockFault::HungLater { ms: 1_000 }]);
+        let plan = Plan { seed, replicas: 1, stock: vec![2], asks: asks.clone(), calls, attempts, ..Plan::default() };
+
+        let record = run(&plan, None);
+
+        let issued = record.attempts.iter().filter(|attempt| attempt.told.name() == "issued");
+        let first = issued.min_by_key(|attempt| attempt.told_ms).unwrap();
+        assert!(first.told_ms - first.asked_ms < 200, "seed {seed}: {first:?}");
+    }
 }
 
 /// Takes a guard away, and expects a small plan that shows the loss, with `symptom` in what was found.

@@ -43,7 +43,17 @@ struct State {
 pub(super) struct Token {
     name: String,
     number: u64,
-    release: Duration,
+    /// How long the nodes hang when the holder asks them something.
+    hung: Duration,
+}
+
+impl Token {
+    async fn hop(&self) {
+        hop().await;
+        if !self.hung.is_zero() {
+            tokio::time::sleep(self.hung).await;
+        }
+    }
 }
 
 impl Keys {
@@ -61,11 +71,11 @@ impl Keys {
     async fn attempt(&self, name: &str) -> Result<Option<Token>, LockError> {
         let fault = self.state.lock().faults.pop_front().unwrap_or(LockFault::None);
         hop().await;
-        let mut release = Duration::ZERO;
+        let mut hung = Duration::ZERO;
         match fault {
             LockFault::QuorumGone => return Err(LockError::QuorumGone),
             LockFault::Slow { ms } => tokio::time::sleep(millis(ms)).await,
-            LockFault::HungRelease { ms } => release = millis(ms),
+            LockFault::HungLater { ms } => hung = millis(ms),
             LockFault::Amnesia | LockFault::None => {}
         }
         let mut state = self.state.lock();
@@ -77,7 +87,7 @@ impl Keys {
         state.outstanding += 1;
         let number = state.tokens;
         state.held.insert(name.to_owned(), (number, now + TTL));
-        Ok(Some(Token { name: name.to_owned(), number, release }))
+        Ok(Some(Token { name: name.to_owned(), number, hung }))
     }
 
     async fn wait(&self) {
@@ -109,17 +119,14 @@ impl Locking for Arc<Keys> {
     }
 
     async fn may_stay(&self, lease: &Token) -> bool {
-        hop().await;
+        lease.hop().await;
         let state = self.state.lock();
         let young = |(number, end): &(u64, Instant)| *number == lease.number && Instant::now() + TTL / 2 < *end;
         state.waiting == 0 && !state.lines_up && state.held.get(&lease.name).is_some_and(young)
     }
 
     async fn release(&self, lease: Token) {
-        hop().await;
-        if !lease.release.is_zero() {
-            tokio::time::sleep(lease.release).await;
-        }
+        lease.hop().await;
         let mut state = self.state.lock();
         state.outstanding -= 1;
         if state.held.get(&lease.name).is_some_and(|(number, _)| *number == lease.number) {

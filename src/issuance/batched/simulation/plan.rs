@@ -5,7 +5,7 @@ use proptest::option::weighted;
 use proptest::prelude::*;
 
 /// Everything that is decided before a simulation starts. A part that is left out, or smaller, makes a smaller plan.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Plan {
     /// Where all delays and jitter come from.
     pub(super) seed: u64,
@@ -26,7 +26,7 @@ pub(super) struct Plan {
 }
 
 /// A client who wants a coupon and asks until the answer is final.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Ask {
     pub(super) user: u8,
     /// Any number; the codes take turns.
@@ -88,8 +88,8 @@ pub(super) enum LockFault {
     Slow {
         ms: u64,
     },
-    /// It is granted, and its release will take long.
-    HungRelease {
+    /// It is granted, and whatever the holder asks of the nodes afterwards takes long.
+    HungLater {
         ms: u64,
     },
 }
@@ -165,7 +165,7 @@ fn attempt() -> impl Strategy<Value = LockFault> {
         1 => Just(LockFault::QuorumGone),
         2 => Just(LockFault::Amnesia),
         1 => (1..700_u64).prop_map(|ms| LockFault::Slow { ms }),
-        1 => (1..700_u64).prop_map(|ms| LockFault::HungRelease { ms }),
+        1 => (1..700_u64).prop_map(|ms| LockFault::HungLater { ms }),
     ]
 }
 
