@@ -46,7 +46,7 @@ help: ## Print this
 	@echo "  these four: WARMUP=5s SEED=1 ACKS=1|0 DROPS=forbid|allow VUS= (k6/lib/stream.js says what they mean)"
 	@echo "  sweep: REPLICAS=1,2,4,8 STRATEGIES=redlock,batched SHAPES=hot,many,rush REPEATS=1 RATE=1000 WINDOW=12 SEED=1 INTO=FOLDER"
 	@echo "    RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
-	@echo "  ROUNDS=5 TRIES=3 ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000 (make bench)"
+	@echo "  ROUNDS=5 TRIES=3 (with QUICK=1: 3 and 1) ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000 (make bench)"
 	@echo "  chaos: SEED= WAVES=900 FIRST=0 ONLY=FAULT,FAULT HUNG=10 (minutes with a hung lock node) INTO=FOLDER CHAOS_PORT_OFFSET=12000"
 	@echo "  RUNTIME=local|docker GRAFANA_PORT=3000 (Grafana is Docker's alone)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= POOL_SIZE= REQUEST_DEADLINE_MS= DRAIN_MS= THREADS= LOG= (handed on to the replicas)"

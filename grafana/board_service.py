@@ -58,7 +58,7 @@ def lock():
         lines("Attempts by result", "`contended` means that somebody else held it: the cost of many replicas. `unavailable` means no quorum.",
               "ops", per("result", rate("coupon_lock_attempts_total")),
               colors={"granted": GREEN, "contended": YELLOW, "unavailable": VERMILION}),
-        quantiles("Time to acquire", "From the first attempt at the lock to its grant, per batch. What lock wait has on top is time in the queue.",
+        quantiles("Time to acquire", "From wanting the lock to its grant, per lease. What lock wait has on top is time in the queue.",
                   f"coupon_lock_acquire_seconds_bucket{{{SERVICE}}}"),
         quantiles("Time held", "From grant to release. It bounds everything: a code's batches per second are at most one over this. Dashed: 1.5 s, the lease's life.",
                   f"coupon_lock_hold_seconds_bucket{{{SERVICE}}}", limit=1.5),

@@ -77,7 +77,7 @@ impl LockMetrics {
         );
         lock.register_with_unit(
             "acquire",
-            "Time from the first attempt to the grant",
+            "Time from wanting the lock to its grant",
             Unit::Seconds,
             it.acquire.clone(),
         );

@@ -219,8 +219,8 @@ fn values(figure: &Figure, samples: &[Sample]) -> Vec<f64> {
     }
 }
 
-/// The exit status of a run: 0 every budget that was to be measured is met, 1 one is missed or broken, 2 one could not be
-/// measured.
+/// The exit status of a run: 0 every budget that was to be measured is met, 1 one is missed or a measurement for it failed or
+/// broke a promise, 2 one was not measured.
 pub fn exit(lines: &[Line]) -> u8 {
     let any = |wanted: &[Verdict]| lines.iter().any(|line| wanted.contains(&line.verdict));
     if any(&[Verdict::Missed, Verdict::Broken]) {
