@@ -217,18 +217,21 @@ impl Issuer {
 }
 
 impl<D, L> Parts<D, L> {
-    /// Counts an error after which the same work may be run again, and returns any other.
-    fn may_run_again(&self, error: StoreError) -> Result<(), StoreError> {
+    /// Counts an error after which the same work may be run again. Returns any other, and every one of the last run.
+    fn may_run_again(&self, error: StoreError, is_last: bool) -> Result<(), StoreError> {
         let reason = match error {
             StoreError::Contended(_) => Rerun::Contended,
             StoreError::Duplicate(_) => Rerun::Duplicate,
             StoreError::Unknown(_) => Rerun::Unknown,
             StoreError::Rejected(_) | StoreError::Unavailable(_) => return Err(error),
         };
-        tracing::debug!(error = &error as &dyn std::error::Error, "running it again");
         if reason == Rerun::Unknown {
             self.issue.unknown_outcome();
         }
+        if is_last {
+            return Err(error);
+        }
+        tracing::debug!(error = &error as &dyn std::error::Error, "running it again");
         self.issue.rerun(reason);
         Ok(())
     }

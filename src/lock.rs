@@ -23,16 +23,15 @@ const RETRY_FIRST: Duration = Duration::from_millis(1);
 /// Longest such pause: what a caller waits at most after the lock became free.
 const RETRY_MAX: Duration = Duration::from_millis(25);
 
-/// Longest first sleep of a waiter. Longer than the lock usually takes to go round, because whoever asks again
-/// by himself goes to the end of the line.
-const SLEEP_FIRST: Duration = Duration::from_millis(100);
+/// Longest sleep of a waiter, who then asks by himself and keeps his place in line: the holder has died or wakes nobody.
+const SLEEP: Duration = Duration::from_millis(100);
 
-/// Longest sleep of one who was refused after his first: the holder has died or wakes nobody, or the wake-up came before the lock
-/// was free, and then nobody else is woken either.
-const SLEEP_NEXT: Duration = Duration::from_millis(20);
+/// Longest sleep of one who was woken and refused all the same: the wake-up came before the lock was free, or from a release long
+/// ago. In the first case nobody else is woken.
+const SLEEP_REFUSED: Duration = Duration::from_millis(20);
 
-/// A lease may stay for more work during one part in so many of its time-to-live; the rest is for the work itself.
-const STAY_PART: u32 = 3;
+/// A lease may stay for more work while more than this share of its time-to-live is left for the work itself.
+const STAY_LEFT: f64 = 2.0 / 3.0;
 
 /// The drift which Redlock allows for between the clocks of the nodes: 1 % of the time-to-live plus 2 ms.
 fn drift(ttl: Duration) -> Duration {
@@ -103,18 +102,23 @@ impl Locks {
         Ok(Lease { wakes: patience == Patience::Wake, ..lease })
     }
 
-    /// Sleeps between the attempts until a release wakes it. Whose own last release has woken another sleeps before the first,
-    /// too: it is not his turn.
+    /// Sleeps between the attempts until a release wakes it, with one place in line for as long as it can. Whose own last release has
+    /// woken another sleeps before the first attempt, too: it is not his turn.
     async fn acquire_in_line(&self, name: &str, mut wanted: impl FnMut() -> bool) -> Result<Lease, LockError> {
         let mut asks = !self.wakes.others_wait(name);
-        let (mut woken, mut sleep) = (false, SLEEP_FIRST);
+        let (mut woken, mut place) = (false, None);
         while wanted() {
             if asks && let Some(lease) = self.attempt(name).await? {
                 return Ok(lease);
             }
             asks = true;
-            woken = self.wakes.wait(name, sleep).await;
-            sleep = SLEEP_NEXT;
+            let sleep = if woken { SLEEP_REFUSED } else { SLEEP };
+            let place_in_line = place.get_or_insert_with(|| Box::pin(self.wakes.line_up(name)));
+            let called = tokio::time::timeout(sleep, place_in_line).await;
+            if called.is_ok() {
+                place = None;
+            }
+            woken = called.unwrap_or(false);
         }
         if woken {
             // The wake-up came too late for this caller; it belongs to the next one.
@@ -163,9 +167,8 @@ impl Locks {
     /// round trip to one node, where giving it back and taking it again are two to all of them. Whoever lines up later is seen
     /// the next time.
     pub async fn may_stay(&self, lease: &Lease) -> bool {
-        lease.granted.elapsed() < self.ttl / STAY_PART
-            && !self.wakes.others_wait(&lease.name)
-            && self.wakes.nobody_sleeps().await
+        let left = lease.valid_until.saturating_duration_since(Instant::now());
+        left > self.ttl.mul_f64(STAY_LEFT) && !self.wakes.others_wait(&lease.name) && self.wakes.nobody_sleeps().await
     }
 
     /// Gives a lease back and wakes one waiter where waiters sleep.

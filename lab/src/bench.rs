@@ -116,7 +116,7 @@ impl Command {
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
         let started = OffsetDateTime::now_utc();
         let rounds = self.rounds.unwrap_or(if self.quick { 3 } else { 5 });
-        if let Some((word, names)) = plan::unknown(&self.only) {
+        if let Some((word, names)) = plan::unknown(self.quick, &self.only) {
             anyhow::bail!("--only {word}: no measurement's name begins with that; there are {}", names.join(", "));
         }
         let steps = plan::steps(rounds, self.quick, &self.only);

@@ -89,8 +89,8 @@ impl<D: Database, L: Locking> Batched<D, L> {
     }
 
     /// Queues the order and waits for its answer. Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, one more
-    /// to one Redis node for the wake-up; 1 to that node instead of all these where the next batch follows under the same lease;
-    /// 2 more for every attempt at a lock that another replica holds.
+    /// to one Redis node for the wake-up. Where orders wait and the last release woke nobody, 1 to that node asks whether the lease may
+    /// stay; if so, none of the others to Redis are needed. 2 more for every attempt at a lock that another replica holds.
     pub(super) async fn issue(self: &Arc<Self>, ticket: Ticket) -> Answer {
         let (caller, answer) = oneshot::channel();
         let code = ticket.order.code.clone();
@@ -249,8 +249,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
                     self.parts.issue.transaction(started);
                     break settlement;
                 }
-                Err(error) if run == RUNS_MAX => return Err(error),
-                Err(error) => self.parts.may_run_again(error)?,
+                Err(error) => self.parts.may_run_again(error, run == RUNS_MAX)?,
             }
             pause(run).await;
             run += 1;

@@ -125,7 +125,7 @@ impl Parts {
                 }
                 Ok(Step::Conflict) => {}
                 Err(Failure::Lock(error)) => return Err(error.into()),
-                Err(Failure::Store(error)) => self.may_run_again(error)?,
+                Err(Failure::Store(error)) => self.may_run_again(error, run == runs)?,
             }
             pause(run).await;
         }

@@ -9,10 +9,14 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, FromRedisValue, InfoDict, Pipeline};
 
-use super::{Nodes, SLEEP_FIRST};
+use super::Nodes;
 
 /// Pause when the node that carries the wake-ups cannot be reached.
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// How long a place in line lasts. Longer than the lock usually takes to go round, because a new place is at the end of the line:
+/// whoever takes one more often than it goes round never gets to the front. Short, because a place at a node that no longer carries the wake-ups is worth nothing.
+const PLACE: Duration = Duration::from_millis(500);
 
 /// Longest wait for an answer of that node beyond the sleep itself.
 const TIMEOUT: Duration = Duration::from_millis(100);
@@ -52,9 +56,10 @@ impl Wakes {
         clients.is_some_and(|(clients,)| clients.get("blocked_clients") == Some(0))
     }
 
-    /// Sleeps until the lock called `name` was released, but no longer than `sleep`. Returns whether it was woken.
-    pub(super) async fn wait(&self, name: &str, sleep: Duration) -> bool {
-        let popped = self.pop(name, sleep).await;
+    /// Takes the last place in the line before the lock called `name`, and returns whether a release woke its first, who was this one; else
+    /// the place is lost. Dropping it gives it up; a wake-up that is on its way then wakes nobody.
+    pub(super) async fn line_up(&self, name: &str) -> bool {
+        let popped = self.pop(name).await;
         if popped.is_none() {
             tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
         }
@@ -62,11 +67,11 @@ impl Wakes {
     }
 
     /// Whether there was a token; `None` when the node cannot be asked.
-    async fn pop(&self, name: &str, sleep: Duration) -> Option<bool> {
+    async fn pop(&self, name: &str) -> Option<bool> {
         let idle = self.idle.lock().pop();
-        let (place, mut connection) = self.connection(idle, SLEEP_FIRST).await?;
+        let (place, mut connection) = self.connection(idle, PLACE).await?;
         let mut command = redis::cmd("BLPOP");
-        command.arg(self.key(name)).arg(sleep.as_secs_f64());
+        command.arg(self.key(name)).arg(PLACE.as_secs_f64());
         let token = command.query_async::<Option<(String, String)>>(&mut connection).await.ok()?;
         self.idle.lock().push((place, connection));
         Some(token.is_some())

@@ -26,6 +26,7 @@ mod forgery;
 mod guards;
 mod idempotency;
 mod lifecycle;
+mod line;
 mod lock_faults;
 mod memory;
 mod metrics;

@@ -1,11 +1,10 @@
 //! Round trips of one issue, counted by the servers: the numbers in the strategies' docs.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
 
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::join_all;
 
-use crate::support::{Cluster, PrivateRedis, Setup, added, eventually};
+use crate::support::{PrivateRedis, Setup, added, eventually};
 
 /// What each strategy sends to the database for one issue, and how many of the wake-up's commands to Redis.
 const STRATEGIES: [(&str, &[&str]); 6] = [
@@ -119,51 +118,5 @@ async fn a_hundred_who_wait_together_cost_batched_one_call_and_one_lock() {
     assert_eq!(sent, ["CALL"]);
     let more = cluster.metric(0, r#"coupon_lock_attempts_total{result="granted"}"#).await - granted;
     assert!((more - 1.0).abs() < f64::EPSILON, "{more} locks");
-    cluster.finish().await;
-}
-
-/// A caller who makes so many orders, one after the other.
-async fn orders(cluster: &Cluster, replica: usize, caller: usize, many: usize) {
-    for order in 0..many {
-        let answer = cluster.issue(replica, "A", &format!("u-{replica}-{caller}-{order}"), "k").await;
-        assert_eq!(answer.status, 201, "{}", answer.text);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_is_alone_settles_batch_after_batch_under_one_lease() {
-    let redis = PrivateRedis::start().await;
-    let setup = Setup::new("batched").replicas(1).set("--redis-urls", redis.urls());
-    let cluster = setup.coupons([("A", 500)]).start().await;
-
-    join_all((0..20).map(|caller| orders(&cluster, 0, caller, 25))).await;
-
-    let batches = cluster.metric(0, "coupon_batch_size_count").await;
-    let leases = cluster.metric(0, r#"coupon_lock_attempts_total{result="granted"}"#).await;
-    assert!(batches >= 25.0 && leases < batches / 2.0, "{leases} leases for {batches} batches");
-    cluster.finish().await;
-}
-
-/// A hundred callers keep one replica busy without a pause, so that it could keep its lease for ever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_that_lines_up_waits_for_few_batches_of_one_that_is_never_done() {
-    const ORDERS: u32 = 30;
-    let redis = PrivateRedis::start().await;
-    let setup = Setup::new("batched").set("--redis-urls", redis.urls());
-    let cluster = setup.coupons([("A", 100_000)]).start().await;
-    let busy = join_all((0..100).map(|caller| orders(&cluster, 0, caller, usize::MAX)));
-    let others = async {
-        let at_work = async || cluster.metric(0, "coupon_batch_size_count").await > 20.0;
-        eventually("the first replica is at work", at_work).await;
-        let before = cluster.metric(0, "coupon_batch_size_count").await;
-        orders(&cluster, 1, 0, ORDERS as usize).await;
-        cluster.metric(0, "coupon_batch_size_count").await - before
-    };
-    let Either::Right((batches, _)) = select(pin!(busy), pin!(others)).await else { panic!("they are never done") };
-
-    assert!(
-        batches < 5.0 * f64::from(ORDERS),
-        "{batches} batches of the first replica while the second made {ORDERS} orders"
-    );
     cluster.finish().await;
 }

@@ -184,8 +184,8 @@ pub fn steps(rounds: u32, quick: bool, only: &[String]) -> Vec<Step> {
 }
 
 /// The first word of `only` that no scenario's name begins with, and all names there are.
-pub fn unknown(only: &[String]) -> Option<(&str, Vec<String>)> {
-    let mut names: Vec<String> = steps(1, false, &[]).iter().map(|step| step.scenario.to_string()).collect();
+pub fn unknown(quick: bool, only: &[String]) -> Option<(&str, Vec<String>)> {
+    let mut names: Vec<String> = steps(1, quick, &[]).iter().map(|step| step.scenario.to_string()).collect();
     names.dedup();
     let word = only.iter().find(|word| !names.iter().any(|name| name.starts_with(word.as_str())))?;
     Some((word, names))
@@ -240,9 +240,10 @@ mod tests {
     #[test]
     fn a_word_that_names_nothing_is_found_among_others() {
         let words = |all: &[&str]| all.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-        assert_eq!(unknown(&words(&["sold-out", "rate-3000-of-8", "issue"])), None);
+        assert_eq!(unknown(false, &words(&["sold-out", "rate-3000-of-8", "issue"])), None);
         let only = words(&["sold-out", "nonsense"]);
-        let (word, names) = unknown(&only).unwrap();
+        assert_eq!(unknown(true, &only).unwrap().0, "sold-out");
+        let (word, names) = unknown(false, &only).unwrap();
         assert_eq!(word, "nonsense");
         assert!(names.contains(&"jump".to_owned()), "{names:?}");
     }

@@ -117,12 +117,16 @@ impl Cluster {
 
     /// Starts one more replica in this process, with locks of its own name: it never waits for another.
     pub async fn join_with_own_lock(&mut self) {
-        let replica = self.replicas.len();
+        self.join_with("--lock-prefix", format!("{}-{}:", self.name, self.replicas.len())).await;
+    }
+
+    /// Starts one more replica in this process, for which a setting is another.
+    pub async fn join_with(&mut self, flag: &str, value: String) {
         let mut arguments = self.arguments();
-        arguments.retain(|(flag, _)| flag != "--lock-prefix");
-        arguments.push(("--lock-prefix".to_owned(), format!("{}-{replica}:", self.name)));
+        arguments.retain(|(given, _)| given != flag);
+        arguments.push((flag.to_owned(), value));
         self.replicas.push(Replica::start(arguments).await);
-        self.until_ready(replica).await;
+        self.until_ready(self.replicas.len() - 1).await;
     }
 
     /// Starts one more replica in this process, behind a new proxy.
