@@ -113,11 +113,9 @@ impl Locks {
             }
             asks = true;
             let sleep = if woken { SLEEP_REFUSED } else { SLEEP };
-            let place_in_line = place.get_or_insert_with(|| Box::pin(self.wakes.line_up(name)));
-            let called = tokio::time::timeout(sleep, place_in_line).await;
-            if called.is_ok() {
-                place = None;
-            }
+            let turn = place.get_or_insert_with(|| Box::pin(self.wakes.line_up(name)));
+            let called = tokio::time::timeout(sleep, turn).await;
+            place = place.filter(|_| called.is_err());
             woken = called.unwrap_or(false);
         }
         if woken {

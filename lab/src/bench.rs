@@ -112,7 +112,8 @@ struct Found {
 }
 
 impl Command {
-    /// Measures, prints and keeps everything. The exit status is that of `budgets::exit`. A run that could not go on is an error, too, but what it measured until then is printed and kept.
+    /// Measures, prints and keeps everything. The exit status is that of `budgets::exit`. A run that could not go on is an error, but
+    /// what it measured until then is printed and kept.
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
         let started = OffsetDateTime::now_utc();
         let rounds = self.rounds.unwrap_or(if self.quick { 3 } else { 5 });

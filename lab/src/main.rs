@@ -33,7 +33,8 @@ enum Command {
     Load(load::Command),
     /// Measure every budget on a cluster of the laboratory's own; prints one table and keeps it in bench.json
     ///
-    /// Exit status: 0 all budgets are met, 1 one is missed or a measurement for it failed or broke a promise, 2 the run could not go on.
+    /// Exit status: 0 all budgets are met, 1 one is missed or a measurement for it failed or broke a promise, 2 the run could not go on
+    /// or a figure is missing.
     Bench(bench::Command),
     /// Measure lock wait and latency against replicas, strategies and shapes of load; writes one folder with report.html
     ///

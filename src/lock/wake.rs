@@ -56,8 +56,8 @@ impl Wakes {
         clients.is_some_and(|(clients,)| clients.get("blocked_clients") == Some(0))
     }
 
-    /// Takes the last place in the line before the lock called `name`, and returns whether a release woke its first, who was this one; else
-    /// the place is lost. Dropping it gives it up; a wake-up that is on its way then wakes nobody.
+    /// Takes the last place in the line before the lock called `name`, and returns when it is the first and a release wakes it: true; or
+    /// false when the place is lost. Dropping it gives it up; a wake-up that is on its way then wakes nobody.
     pub(super) async fn line_up(&self, name: &str) -> bool {
         let popped = self.pop(name).await;
         if popped.is_none() {
@@ -69,11 +69,11 @@ impl Wakes {
     /// Whether there was a token; `None` when the node cannot be asked.
     async fn pop(&self, name: &str) -> Option<bool> {
         let idle = self.idle.lock().pop();
-        let (place, mut connection) = self.connection(idle, PLACE).await?;
+        let (node, mut connection) = self.connection(idle, PLACE).await?;
         let mut command = redis::cmd("BLPOP");
         command.arg(self.key(name)).arg(PLACE.as_secs_f64());
         let token = command.query_async::<Option<(String, String)>>(&mut connection).await.ok()?;
-        self.idle.lock().push((place, connection));
+        self.idle.lock().push((node, connection));
         Some(token.is_some())
     }
 
@@ -101,9 +101,9 @@ impl Wakes {
     /// What the node that carries the wake-ups answers; `None` when it cannot be asked.
     async fn send<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Option<T> {
         let current = self.sender.lock().clone();
-        let (place, mut connection) = self.connection(current, Duration::ZERO).await?;
+        let (node, mut connection) = self.connection(current, Duration::ZERO).await?;
         let answer = pipeline.query_async(&mut connection).await;
-        *self.sender.lock() = answer.is_ok().then_some((place, connection));
+        *self.sender.lock() = answer.is_ok().then_some((node, connection));
         answer.ok()
     }
 
@@ -114,15 +114,15 @@ impl Wakes {
         current: Option<(usize, MultiplexedConnection)>,
         sleep: Duration,
     ) -> Option<(usize, MultiplexedConnection)> {
-        let (place, client) = self.nodes.first_up()?;
-        if let Some(connection) = current.filter(|(node, _)| *node == place) {
+        let (node, client) = self.nodes.first_up()?;
+        if let Some(connection) = current.filter(|(to, _)| *to == node) {
             return Some(connection);
         }
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(TIMEOUT))
             .set_response_timeout(Some(sleep + TIMEOUT));
         let connection = client.get_multiplexed_async_connection_with_config(&config).await.ok()?;
-        Some((place, connection))
+        Some((node, connection))
     }
 
     fn key(&self, name: &str) -> String {

@@ -29,8 +29,24 @@ async fn a_replica_that_is_alone_settles_batch_after_batch_under_one_lease() {
 
     let batches = cluster.metric(0, "coupon_batch_size_count").await;
     let leases = cluster.metric(0, r#"coupon_lock_attempts_total{result="granted"}"#).await;
-    // On a busy machine the question whether it may stay comes back too late now and then.
-    assert!(batches >= 25.0 && leases < batches, "{leases} leases for {batches} batches");
+    assert!(batches >= 25.0 && leases < batches / 2.0, "{leases} leases for {batches} batches");
+    cluster.finish().await;
+}
+
+/// As long as the lock goes round, whoever is woken finds it free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_that_want_the_same_lock_take_turns_and_rarely_ask_in_vain() {
+    const CALLERS: usize = 20;
+    const ORDERS: usize = 25;
+    let stock = u32::try_from(2 * CALLERS * ORDERS).unwrap();
+    let cluster = Setup::new("batched").coupons([("A", stock)]).start().await;
+    join_all((0..2 * CALLERS).map(|caller| orders(&cluster, caller % 2, caller, ORDERS))).await;
+    let attempts = async |result: &str| {
+        let series = format!("coupon_lock_attempts_total{{result=\"{result}\"}}");
+        cluster.metric(0, &series).await + cluster.metric(1, &series).await
+    };
+    let (granted, contended) = (attempts("granted").await, attempts("contended").await);
+    assert!(granted > 20.0 && contended < granted / 4.0, "{contended} in vain for {granted} turns");
     cluster.finish().await;
 }
 
@@ -106,7 +122,7 @@ async fn whoever_asks_before_it_is_his_turn_keeps_his_place_in_line() {
     .await;
 
     let longest = longest.into_inner();
-    assert!(longest <= 15, "somebody waited for {longest} turns of three others");
+    assert!(longest <= 12, "somebody waited for {longest} turns of three others");
 }
 
 /// The locks of one replica.

@@ -64,32 +64,6 @@ async fn no_sound_strategy_oversells_doubles_or_loses() {
     }
 }
 
-/// As long as the lock goes round, whoever is woken finds it free.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_that_want_the_same_lock_take_turns_and_rarely_ask_in_vain() {
-    const CALLERS: usize = 20;
-    const ORDERS: usize = 25;
-    let stock = u32::try_from(2 * CALLERS * ORDERS).unwrap();
-    let cluster = Setup::new("batched").coupons([("A", stock)]).start().await;
-    let callers = (0..2 * CALLERS).map(|caller| {
-        let cluster = &cluster;
-        async move {
-            for order in 0..ORDERS {
-                let answer = cluster.issue(caller % 2, "A", &format!("u-{caller}-{order}"), "k").await;
-                assert_eq!(answer.status, 201, "{}", answer.text);
-            }
-        }
-    });
-    join_all(callers).await;
-    let attempts = async |result: &str| {
-        let series = format!("coupon_lock_attempts_total{{result=\"{result}\"}}");
-        cluster.metric(0, &series).await + cluster.metric(1, &series).await
-    };
-    let (granted, contended) = (attempts("granted").await, attempts("contended").await);
-    assert!(granted > 20.0 && contended < granted / 4.0, "{contended} in vain for {granted} turns");
-    cluster.finish().await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_double_click_across_two_codes_gets_one_coupon_when_the_event_is_exclusive() {
     for strategy in SOUND {
