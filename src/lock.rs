@@ -106,16 +106,17 @@ impl Locks {
     /// woken another sleeps before the first attempt, too: it is not his turn.
     async fn acquire_in_line(&self, name: &str, mut wanted: impl FnMut() -> bool) -> Result<Lease, LockError> {
         let mut asks = !self.wakes.others_wait(name);
-        let (mut woken, mut place) = (false, None);
+        let (mut woken, mut place, mut lost) = (false, None, 0);
         while wanted() {
             if asks && let Some(lease) = self.attempt(name).await? {
                 return Ok(lease);
             }
             asks = true;
             let sleep = if woken { SLEEP_REFUSED } else { SLEEP };
-            let turn = place.get_or_insert_with(|| Box::pin(self.wakes.line_up(name)));
+            let turn = place.get_or_insert_with(|| Box::pin(self.wakes.line_up(name, lost)));
             let called = tokio::time::timeout(sleep, turn).await;
             place = place.filter(|_| called.is_err());
+            lost += usize::from(called == Ok(false));
             woken = called.unwrap_or(false);
         }
         if woken {

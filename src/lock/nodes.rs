@@ -1,18 +1,19 @@
 //! The Redis nodes and the prober that keeps a hung one from slowing the rest.
 //!
 //! rslock waits for every node, up to half a second for one that hangs. So a task asks each node on a connection of its own
-//! whether it is there. One that is not gets replaced, in a fresh lock manager, by a client that fails at once: the number of
-//! nodes, and so the quorum, stays what it was.
+//! whether it is there, and whether anybody sleeps at it. One that is not there gets replaced, in a fresh lock manager, by a client that
+//! fails at once: the number of nodes, and so the quorum, stays what it was.
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, IntoConnectionInfo};
+use redis::{AsyncConnectionConfig, Client, InfoDict, IntoConnectionInfo, RedisResult};
 use rslock::LockManager;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,8 @@ const NOWHERE: &str = "redis+unix:///nonexistent/coupon-rush.sock";
 pub struct Nodes {
     clients: Vec<Client>,
     current: ArcSwap<Current>,
+    /// Whether somebody slept at each node when it was asked last.
+    sleepers: Vec<AtomicBool>,
     ttl: Duration,
 }
 
@@ -58,7 +61,8 @@ impl Nodes {
         let clients = urls.iter().map(|url| client(url)).collect::<Result<Vec<_>, _>>()?;
         let up = vec![true; clients.len()];
         let manager = manager(&clients, &up).await?;
-        Ok(Arc::new(Self { clients, current: ArcSwap::from_pointee(Current { up, manager }), ttl }))
+        let sleepers = clients.iter().map(|_| AtomicBool::default()).collect();
+        Ok(Arc::new(Self { clients, current: ArcSwap::from_pointee(Current { up, manager }), sleepers, ttl }))
     }
 
     /// The lock manager of now; `None` when fewer nodes than a majority are up.
@@ -76,10 +80,23 @@ impl Nodes {
         up.iter().filter(|&&up| up).count() > self.clients.len() / 2
     }
 
-    /// The first node that is up, which carries the wake-ups.
-    pub(super) fn first_up(&self) -> Option<(usize, &Client)> {
-        let current = self.current.load();
-        self.clients.iter().enumerate().find(|(place, _)| current.up[*place])
+    pub(super) fn count(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub(super) fn client(&self, place: usize) -> &Client {
+        &self.clients[place]
+    }
+
+    /// The places of the nodes that are up. The first of them carries the wake-ups.
+    pub(super) fn up(&self) -> impl Iterator<Item = usize> + Clone {
+        let current = self.current.load_full();
+        (0..self.count()).filter(move |&place| current.up[place])
+    }
+
+    /// The others of them at which somebody slept when they were asked last, as if he could not reach the first.
+    pub(super) fn with_sleepers(&self) -> impl Iterator<Item = usize> {
+        self.up().skip(1).filter(|&place| self.sleepers[place].load(Ordering::Relaxed))
     }
 
     /// Watches the nodes until `stopped`.
@@ -87,6 +104,9 @@ impl Nodes {
         let mut probes: Vec<Probe> = self.clients.iter().map(Probe::new).collect();
         while !stopped.is_cancelled() {
             let verdicts = futures_util::future::join_all(probes.iter_mut().map(|probe| probe.look(self.ttl))).await;
+            for (seen, probe) in self.sleepers.iter().zip(&probes) {
+                seen.store(probe.sleepers, Ordering::Relaxed);
+            }
             self.publish(verdicts, &metrics).await;
             let _ = tokio::time::timeout(PROBE_INTERVAL, stopped.cancelled()).await;
         }
@@ -109,13 +129,13 @@ impl Nodes {
 }
 
 /// A client without Nagle's delay.
-fn client(url: &str) -> redis::RedisResult<Client> {
+fn client(url: &str) -> RedisResult<Client> {
     Client::open(url.into_connection_info()?.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
 }
 
 /// A lock manager whose down nodes fail at once. It takes one lock before it is published, so that no request waits for
 /// its connections to be made.
-async fn manager(clients: &[Client], up: &[bool]) -> redis::RedisResult<LockManager> {
+async fn manager(clients: &[Client], up: &[bool]) -> RedisResult<LockManager> {
     let nowhere = Client::open(NOWHERE)?;
     let usable = clients.iter().zip(up).map(|(client, &up)| if up { client.clone() } else { nowhere.clone() });
     let mut manager = LockManager::from_clients(usable.collect());
@@ -126,6 +146,12 @@ async fn manager(clients: &[Client], up: &[bool]) -> redis::RedisResult<LockMana
         lock.release().await;
     }
     Ok(manager)
+}
+
+/// Whether anybody sleeps at a node, before whichever lock.
+pub(super) async fn has_sleepers(connection: &mut MultiplexedConnection) -> RedisResult<bool> {
+    let clients: InfoDict = redis::cmd("INFO").arg("clients").query_async(connection).await?;
+    Ok(clients.get("blocked_clients") != Some(0))
 }
 
 /// The answer of a node, or `None` if it takes too long. A busy process sees its time-out before the answer that lies in the
@@ -155,6 +181,7 @@ struct Probe {
     misses: u32,
     hits: u32,
     up: bool,
+    sleepers: bool,
 }
 
 impl Probe {
@@ -167,6 +194,7 @@ impl Probe {
             misses: 0,
             hits: 0,
             up: true,
+            sleepers: false,
         }
     }
 
@@ -185,19 +213,18 @@ impl Probe {
     }
 
     async fn answers(&mut self, ttl: Duration) -> bool {
+        self.sleepers = false;
         if self.connection.is_none() && !self.connect(ttl).await {
             return false;
         }
         let Some(connection) = &mut self.connection else { return false };
-        match in_time(redis::cmd("PING").query_async::<()>(connection)).await {
-            Some(Ok(())) => true,
-            Some(Err(_)) => {
-                self.connection = None;
-                false
-            }
-            // The connection is kept: the node may only be slow, and its answers stay in order.
-            None => false,
+        let answer = in_time(has_sleepers(connection)).await;
+        self.sleepers = matches!(answer, Some(Ok(true)));
+        if matches!(answer, Some(Err(_))) {
+            self.connection = None;
         }
+        // Without an answer the connection is kept: the node may only be slow, and its answers stay in order.
+        matches!(answer, Some(Ok(_)))
     }
 
     /// Connects and notes whether this is still the process that was seen before: a restart always breaks the connection.
