@@ -44,7 +44,7 @@ const NOWHERE: &str = "redis+unix:///nonexistent/coupon-rush.sock";
 pub struct Nodes {
     clients: Vec<Client>,
     current: ArcSwap<Current>,
-    /// Whether somebody slept at each node when it was asked last.
+    /// Whether somebody slept at each node when it last answered.
     sleepers: Vec<AtomicBool>,
     ttl: Duration,
 }
@@ -89,14 +89,14 @@ impl Nodes {
     }
 
     /// The places of the nodes that are up. The first of them carries the wake-ups.
-    pub(super) fn up(&self) -> impl Iterator<Item = usize> + Clone {
-        let current = self.current.load_full();
-        (0..self.count()).filter(move |&place| current.up[place])
+    pub(super) fn up(&self) -> Vec<usize> {
+        let current = self.current.load();
+        (0..self.count()).filter(|&place| current.up[place]).collect()
     }
 
-    /// The others of them at which somebody slept when they were asked last, as if he could not reach the first.
-    pub(super) fn with_sleepers(&self) -> impl Iterator<Item = usize> {
-        self.up().skip(1).filter(|&place| self.sleepers[place].load(Ordering::Relaxed))
+    /// Whether somebody slept at the node when it last answered.
+    pub(super) fn has_sleepers(&self, place: usize) -> bool {
+        self.sleepers[place].load(Ordering::Relaxed)
     }
 
     /// Watches the nodes until `stopped`.
@@ -148,9 +148,10 @@ async fn manager(clients: &[Client], up: &[bool]) -> RedisResult<LockManager> {
     Ok(manager)
 }
 
-/// Whether anybody sleeps at a node, before whichever lock.
-pub(super) async fn has_sleepers(connection: &mut MultiplexedConnection) -> RedisResult<bool> {
-    let clients: InfoDict = redis::cmd("INFO").arg("clients").query_async(connection).await?;
+/// Whether anybody sleeps at a node, before whichever lock. Fails at a node that takes no writes, which `PING` tells and `INFO` does not.
+pub(super) async fn ask_for_sleepers(connection: &mut MultiplexedConnection) -> RedisResult<bool> {
+    let (clients,): (InfoDict,) =
+        redis::pipe().cmd("PING").ignore().cmd("INFO").arg("clients").query_async(connection).await?;
     Ok(clients.get("blocked_clients") != Some(0))
 }
 
@@ -213,18 +214,22 @@ impl Probe {
     }
 
     async fn answers(&mut self, ttl: Duration) -> bool {
-        self.sleepers = false;
         if self.connection.is_none() && !self.connect(ttl).await {
             return false;
         }
         let Some(connection) = &mut self.connection else { return false };
-        let answer = in_time(has_sleepers(connection)).await;
-        self.sleepers = matches!(answer, Some(Ok(true)));
-        if matches!(answer, Some(Err(_))) {
-            self.connection = None;
+        match in_time(ask_for_sleepers(connection)).await {
+            Some(Ok(sleepers)) => {
+                self.sleepers = sleepers;
+                true
+            }
+            Some(Err(_)) => {
+                self.connection = None;
+                false
+            }
+            // The connection is kept: the node may only be slow, and its answers stay in order.
+            None => false,
         }
-        // Without an answer the connection is kept: the node may only be slow, and its answers stay in order.
-        matches!(answer, Some(Ok(_)))
     }
 
     /// Connects and notes whether this is still the process that was seen before: a restart always breaks the connection.

@@ -1,6 +1,9 @@
-//! Wake-ups: a release pushes a token to a list on one node, the first that is up, and the waiter that waits longest pops it. Whoever
-//! cannot reach that node sleeps at another one, where the probe sees him, and gets a token of his own. Only a hint: the lock is
+//! Wake-ups: a release pushes a token to a list on one node, and the waiter that waits longest pops it. Only a hint: the lock is
 //! rslock's, and a waiter that misses its token asks again by itself after a while.
+//!
+//! The line before a lock stands at the first node that is up. Replicas that cannot reach the same nodes find each other all the same: a
+//! release wakes whoever the probe has seen asleep at other nodes, too; who is not woken for long tries the next node; and each
+//! remembers where it met others last.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,16 +14,23 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisResult};
 
-use super::nodes::{Nodes, has_sleepers};
+use super::nodes::{Nodes, ask_for_sleepers};
 
-/// Pause when the node that carries the wake-ups cannot be reached.
+/// Pause when a node cannot be reached.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// How long a place in line lasts. Longer than the lock usually takes to go round, because a new place is at the end of the line:
-/// whoever takes one more often than it goes round never gets to the front. Short, because a place at a node that no longer carries the wake-ups is worth nothing.
+/// whoever takes one more often than it goes round never gets to the front. Short, because a place at a node where nobody wakes anybody
+/// is worth nothing.
 const PLACE: Duration = Duration::from_millis(500);
 
-/// Longest wait for an answer of that node beyond the sleep itself.
+/// So many places are taken at one node before the next is tried.
+const PLACES: usize = 2;
+
+/// How long it is remembered where others were met last.
+const REMEMBERED: Duration = Duration::from_secs(10);
+
+/// Longest wait for an answer of a node beyond the sleep itself.
 const TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The wake-ups of all codes.
@@ -28,68 +38,100 @@ pub(super) struct Wakes {
     nodes: Arc<Nodes>,
     prefix: String,
     ttl: Duration,
-    /// Connections for waiting: a blocked one can carry nothing else, so each waiter borrows its own.
-    idle: Mutex<Vec<(usize, MultiplexedConnection)>>,
-    /// The connections for everything else, one to each node.
-    senders: Vec<Mutex<Option<MultiplexedConnection>>>,
-    /// The names for which somebody else waited when this process last released them, and when that was. No more than there
-    /// are coupons.
-    others: Mutex<HashMap<String, Instant>>,
+    stations: Vec<Station>,
+    /// The lines in which this process has met others. No more than there are coupons.
+    lines: Mutex<HashMap<String, Line>>,
+}
+
+/// The connections to a node.
+#[derive(Default)]
+struct Station {
+    /// For waiting: a blocked one can carry nothing else, so each waiter borrows its own.
+    idle: Mutex<Vec<MultiplexedConnection>>,
+    /// For everything else.
+    sender: Mutex<Option<MultiplexedConnection>>,
+}
+
+/// Where others were met last before one lock.
+struct Line {
+    node: usize,
+    met: Instant,
+    /// Whether somebody else was woken there, whose turn it is.
+    gives_way: bool,
 }
 
 impl Wakes {
     pub(super) fn new(nodes: Arc<Nodes>, prefix: &str, ttl: Duration) -> Self {
-        let senders = (0..nodes.count()).map(|_| Mutex::default()).collect();
-        Self { nodes, prefix: prefix.to_owned(), ttl, idle: Mutex::default(), senders, others: Mutex::default() }
+        let stations = (0..nodes.count()).map(|_| Station::default()).collect();
+        Self { nodes, prefix: prefix.to_owned(), ttl, stations, lines: Mutex::default() }
     }
 
-    /// Whether to line up for `name` before asking for it: a short while ago somebody else was woken, whose turn it is. The token
-    /// of whoever has it last still lies there then, so that nobody lines up for nothing.
+    /// Whether to line up for `name` before asking for it: a short while ago somebody else was woken, whose turn it is. No token lies
+    /// then where the line stands, so that nobody lines up for nothing.
     pub(super) fn others_wait(&self, name: &str) -> bool {
-        self.others.lock().get(name).is_some_and(|woken| woken.elapsed() < self.ttl / 2)
+        self.lines.lock().get(name).is_some_and(|line| line.gives_way && line.met.elapsed() < self.ttl / 2)
     }
 
-    /// Whether nobody sleeps before any lock: the node that carries the wake-ups counts its blocked clients. Somebody before another
-    /// lock is counted, too, so that this errs on the side of giving way.
+    /// The node at which others were met before the lock called `name`.
+    fn known(&self, name: &str) -> Option<usize> {
+        self.lines.lock().get(name).filter(|line| line.met.elapsed() < REMEMBERED).map(|line| line.node)
+    }
+
+    fn meet(&self, name: &str, node: usize, gives_way: bool) {
+        self.lines.lock().insert(name.to_owned(), Line { node, met: Instant::now(), gives_way });
+    }
+
+    /// Whether nobody sleeps before any lock: the first node counts its blocked clients now, and the probe has counted those of the
+    /// others. Somebody before another lock is counted, too, so that this errs on the side of giving way.
     pub(super) async fn nobody_sleeps(&self) -> bool {
-        let Some(first) = self.nodes.up().next() else { return false };
-        self.nodes.with_sleepers().next().is_none()
-            && self.send(first, async |node| has_sleepers(node).await).await == Some(false)
+        let up = self.nodes.up();
+        let Some((&first, others)) = up.split_first() else { return false };
+        !others.iter().any(|&node| self.nodes.has_sleepers(node))
+            && self.send(first, async |node| ask_for_sleepers(node).await).await == Some(false)
     }
 
     /// Takes the last place in the line before the lock called `name`, and returns when it is the first and a release wakes it: true; or
-    /// false when the place is lost. Dropping it gives it up; a wake-up that is on its way then wakes nobody. Whoever has `lost` two places
-    /// takes the next two at another node: a holder who cannot reach the first one wakes nobody there.
+    /// false when the place is lost, as `lost` were before. Dropping it gives it up; a wake-up that is on its way then wakes nobody.
     pub(super) async fn line_up(&self, name: &str, lost: usize) -> bool {
-        let popped = self.pop(name, lost).await;
-        if popped.is_none() {
+        let Some(node) = self.place(name, lost) else { return false };
+        let popped = self.pop(node, name).await;
+        if popped == Some(true) {
+            self.meet(name, node, false);
+        } else if popped.is_none() {
             tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await;
         }
         popped == Some(true)
     }
 
+    /// The node at which to line up: where others were met last, and then one after the other of those that are up.
+    fn place(&self, name: &str, lost: usize) -> Option<usize> {
+        let up = self.nodes.up();
+        let known = self.known(name).and_then(|known| up.iter().position(|&node| node == known));
+        up.get((known.unwrap_or(0) + lost / PLACES) % up.len().max(1)).copied()
+    }
+
     /// Whether there was a token; `None` when the node cannot be asked.
-    async fn pop(&self, name: &str, lost: usize) -> Option<bool> {
-        let node = self.nodes.up().cycle().nth(lost / 2)?;
-        let idle = self.idle.lock().pop().filter(|(to, _)| *to == node);
-        let mut connection = self.connection(idle.map(|(_, connection)| connection), node, PLACE).await?;
+    async fn pop(&self, node: usize, name: &str) -> Option<bool> {
+        let idle = self.stations[node].idle.lock().pop();
+        let mut connection = self.connection(idle, node, PLACE).await?;
         let mut command = redis::cmd("BLPOP");
         command.arg(self.key(name)).arg(PLACE.as_secs_f64());
         let token = command.query_async::<Option<(String, String)>>(&mut connection).await.ok()?;
-        self.idle.lock().push((node, connection));
+        self.stations[node].idle.lock().push(connection);
         Some(token.is_some())
     }
 
-    /// Wakes one waiter for `name`, or leaves a token for the next one. Who sleeps elsewhere is woken, too.
+    /// Wakes one waiter for `name`, or leaves a token for the next one; at the first node, and at each where somebody may sleep.
     pub(super) async fn wake(&self, name: &str) {
-        let Some(first) = self.nodes.up().next() else { return };
-        let elsewhere = join_all(self.nodes.with_sleepers().map(|node| self.push(node, name)));
-        let (here, elsewhere) = tokio::join!(self.push(first, name), elsewhere);
-        let mut others = self.others.lock();
-        if here || elsewhere.contains(&true) {
-            others.insert(name.to_owned(), Instant::now());
-        } else {
-            others.remove(name);
+        let known = self.known(name);
+        let mut nodes = self.nodes.up();
+        let first = nodes.first().copied();
+        nodes.retain(|&node| Some(node) == first || Some(node) == known || self.nodes.has_sleepers(node));
+        let woken = join_all(nodes.iter().map(|&node| self.push(node, name))).await;
+        if let Some((node, _)) = nodes.into_iter().zip(woken).find(|(_, woken)| *woken) {
+            self.meet(name, node, true);
+        } else if let Some(line) = self.lines.lock().get_mut(name) {
+            line.gives_way = false;
         }
     }
 
@@ -109,10 +151,11 @@ impl Wakes {
         node: usize,
         ask: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
     ) -> Option<T> {
-        let current = self.senders[node].lock().clone();
+        let sender = &self.stations[node].sender;
+        let current = sender.lock().clone();
         let mut connection = self.connection(current, node, Duration::ZERO).await?;
         let answer = ask(&mut connection).await;
-        *self.senders[node].lock() = answer.is_ok().then_some(connection);
+        *sender.lock() = answer.is_ok().then_some(connection);
         answer.ok()
     }
 

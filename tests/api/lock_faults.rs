@@ -146,6 +146,24 @@ async fn a_hung_node_is_one_blip_and_then_the_old_speed() {
     cluster.finish().await;
 }
 
+/// As Redis does by default after it could not save its data. It answers all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_takes_no_writes_is_taken_for_lost() {
+    let nodes = Nodes::start().await;
+    let cluster = Setup::new("batched").set("--redis-urls", nodes.urls()).start().await;
+    until_seen(&cluster, 0, 1.0).await;
+    let mut node = redis_connection(&format!("redis://127.0.0.1:{}/", nodes.ports[0])).await;
+
+    let () = redis::cmd("CONFIG").arg("SET").arg("save").arg("3600 1").query_async(&mut node).await.unwrap();
+    let () = redis::cmd("BGSAVE").query_async(&mut node).await.unwrap();
+
+    until_seen(&cluster, 0, 0.0).await;
+    assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201);
+    let () = redis::cmd("CONFIG").arg("SET").arg("save").arg("").query_async(&mut node).await.unwrap();
+    until_seen(&cluster, 0, 1.0).await;
+    cluster.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_restarted_empty_does_not_vote_until_its_locks_have_expired() {
     const TTL: Duration = Duration::from_secs(3);

@@ -10,7 +10,7 @@ use super::{Cluster, Process, free_port, redis_connection};
 const LOG_LOCK: &str = "'the tests write the general log'";
 
 /// What the prober of a replica sends by itself.
-const PROBE: &str = "info";
+const PROBES: [&str; 2] = ["ping", "info"];
 
 impl Cluster {
     /// Runs `work` and returns the first words of the statements that the service sent to this database meanwhile, as the
@@ -81,7 +81,7 @@ impl PrivateRedis {
             let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut node).await.unwrap();
             let calls = info.lines().filter_map(|line| {
                 let (command, numbers) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-                let is_setup = command.starts_with("client|") || command == PROBE;
+                let is_setup = command.starts_with("client|") || PROBES.contains(&command);
                 (!is_setup).then(|| (command.to_owned(), numbers.split(',').next().unwrap().parse().unwrap()))
             });
             all.push(calls.collect());

@@ -74,10 +74,10 @@ impl Process {
         Self { url, ops_url, child }
     }
 
-    /// Starts a Redis server without persistence and waits until it listens.
+    /// Starts a Redis server that keeps nothing on disk, and could not, and waits until it listens.
     pub async fn redis(port: u16) -> Self {
         let mut command = Command::new("redis-server");
-        let arguments = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+        let arguments = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/proc"];
         let child = command.args(["--port", &port.to_string()]).args(arguments);
         let child = child.stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
         let listens = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
