@@ -164,7 +164,7 @@ impl Locks {
 
     /// Whether the holder may go on with more work under the same lease: most of its life is left, and nobody else wants a lock. One
     /// round trip to one node, where giving it back and taking it again are two to all of them. Whoever lines up later is seen
-    /// the next time.
+    /// the next time; at another node than the first, when the probe has seen him.
     pub async fn may_stay(&self, lease: &Lease) -> bool {
         let left = lease.valid_until.saturating_duration_since(Instant::now());
         left > self.ttl.mul_f64(STAY_LEFT) && !self.wakes.others_wait(&lease.name) && self.wakes.nobody_sleeps().await
