@@ -58,7 +58,7 @@ def replica(settings: Settings, number: int) -> Program:
         "REPLICA": name,
         "STRATEGY": settings.strategy,
         "DATABASE_URL_FILE": settings.secrets / "database-url",
-        "REDIS_URLS": ",".join(redis_urls),
+        "REDIS_URLS": (settings.redis_urls_1 if number == 1 else "") or ",".join(redis_urls),
         "ADMIN_TOKEN_FILE": settings.secrets / "admin-token",
     }
     secret(settings, "admin-token")

@@ -51,6 +51,7 @@ class Settings:
     exporter_port: int = 9110
     grafana_port: int = 3000  # Docker's alone.
     rate_limit: int = 0  # Requests of one client per second; 0 is without a limit.
+    redis_urls_1: str = ""  # The first replica's own ways to the lock nodes, which `make chaos` cuts.
 
     @property
     def run(self) -> Path:
@@ -125,6 +126,7 @@ def from_environment() -> Settings:
         exporter_port=offset + number("EXPORTER_PORT", 9110, 1, 65_500),
         grafana_port=offset + number("GRAFANA_PORT", 3000, 1, 65_535),
         rate_limit=0 if os.environ.get("RATE_LIMIT", "off") in ("", "off") else number("RATE_LIMIT", 0, 1, 10_000),
+        redis_urls_1=os.environ.get("REDIS_URLS_1", ""),
     )
 
 

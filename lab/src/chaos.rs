@@ -24,6 +24,7 @@ mod signals;
 mod strike;
 mod tally;
 mod tracer;
+mod wires;
 
 use crate::cluster::private::{Knobs, Private};
 use crate::interrupt::{Interrupt, Interrupted};
@@ -36,12 +37,13 @@ use plan::Wave;
 use report::Target;
 use run::Run;
 use tally::Tally;
+use wires::Wires;
 
 const REPLICAS: u32 = 3;
 /// With the hung node, an hour.
 const WAVES: u32 = 900;
 /// Every fault twice.
-const WAVES_QUICK: u32 = 40;
+const WAVES_QUICK: u32 = 42;
 const HUNG_MINUTES: u32 = 10;
 /// Always the same, so that what breaks in CI can be seen elsewhere.
 const SEED_QUICK: u64 = 1;
@@ -63,7 +65,7 @@ pub struct Command {
     /// Where all that is drawn comes from [default: any, with --quick 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// How many waves [default: 900, with --quick 40]
+    /// How many waves [default: 900, with --quick 42]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     waves: Option<u32>,
     /// The first wave's number; with a seed it replays a part of an earlier run
@@ -177,10 +179,11 @@ impl Command {
     ) -> anyhow::Result<()> {
         let others = [("EXPORTERS".to_owned(), "off".to_owned())].into();
         let knobs = Knobs { strategy: self.strategy, replicas: REPLICAS, others };
-        let private = Private::start(root, "chaos", self.port_offset, knobs, interrupt.clone()).await?;
+        let mut private = Private::start(root, "chaos", self.port_offset, knobs, interrupt.clone()).await?;
         let within = if self.quick { ANSWER_WITHIN_QUICK } else { ANSWER_WITHIN };
         let work = async {
-            let run = Run::new(folder, &private, self.strategy, within).await?;
+            let wires = lay_wires(&mut private).await?;
+            let run = Run::new(folder, &private, &wires, self.strategy, within).await?;
             self.all(run, seed, found).await
         };
         let done = Box::pin(LocalSet::new().run_until(interrupt.or(work))).await;
@@ -262,6 +265,15 @@ impl Command {
         let (number, strategy) = (wave.number, self.strategy);
         format!("wave {number} again: make chaos SEED={seed} FIRST={number} WAVES=1 HUNG=0 STRATEGY={strategy}{only}")
     }
+}
+
+/// From here on the first replica reaches the lock nodes through wires of its own.
+async fn lay_wires(private: &mut Private) -> anyhow::Result<Wires> {
+    let wires = Wires::lay(&private.cluster()?.redis).await?;
+    let mut knobs = private.knobs().clone();
+    knobs.others.insert("REDIS_URLS_1".to_owned(), wires.urls());
+    private.change(knobs).await?;
+    Ok(wires)
 }
 
 fn estimate(wave: &Wave) -> f64 {

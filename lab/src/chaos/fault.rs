@@ -27,6 +27,8 @@ pub enum Fault {
     RedisMajorityHung,
     /// All lock nodes are killed and come back empty.
     EveryRedisKilled,
+    /// One replica loses its way to one lock node or to most of them; the others reach all.
+    RedisCutOff,
     /// Held locks vanish from all nodes again and again, as if their clocks had jumped: several holders at once.
     LocksVanish,
     /// The database kills a connection of the service every 30 ms.
@@ -61,7 +63,7 @@ enum Part {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Nothing,
         Self::ReplicaKilled,
         Self::EveryReplicaKilled,
@@ -72,6 +74,7 @@ impl Fault {
         Self::RedisKilled,
         Self::RedisMajorityHung,
         Self::EveryRedisKilled,
+        Self::RedisCutOff,
         Self::LocksVanish,
         Self::ConnectionsKilled,
         Self::DatabaseHung,
@@ -97,6 +100,7 @@ impl Fault {
             Self::RedisKilled => "redis-killed",
             Self::RedisMajorityHung => "redis-majority-hung",
             Self::EveryRedisKilled => "every-redis-killed",
+            Self::RedisCutOff => "redis-cut-off",
             Self::LocksVanish => "locks-vanish",
             Self::ConnectionsKilled => "connections-killed",
             Self::DatabaseHung => "database-hung",
@@ -114,7 +118,7 @@ impl Fault {
     pub(super) fn lasts(self) -> (Duration, Duration) {
         let (shortest, longest) = match self {
             Self::ReplicaFrozen | Self::ReplicaFrozenAtAStep => (1_500, 4_500),
-            Self::RedisHung | Self::RedisMajorityHung | Self::DatabaseHung => (1_000, 3_000),
+            Self::RedisHung | Self::RedisMajorityHung | Self::RedisCutOff | Self::DatabaseHung => (1_000, 3_000),
             Self::LocksVanish | Self::ConnectionsKilled | Self::ConnectionsExhausted => (1_000, 2_000),
             Self::NginxReloaded | Self::DiskSlow => (1_000, 1_500),
             _ => (500, 1_000),
@@ -148,6 +152,7 @@ impl Fault {
             | Self::RedisKilled
             | Self::RedisMajorityHung
             | Self::EveryRedisKilled
+            | Self::RedisCutOff
             | Self::LocksVanish => &[Part::Redis],
             Self::ConnectionsKilled
             | Self::DatabaseHung

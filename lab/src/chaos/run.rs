@@ -13,6 +13,7 @@ use super::hung::Hung;
 use super::plan::{COUPONS, Disturbance, Wave};
 use super::strike::Scene;
 use super::tally::Tally;
+use super::wires::Wires;
 use crate::admin::{Admin, Coupon};
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
@@ -31,6 +32,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Run<'a> {
     folder: &'a Path,
     private: &'a Private,
+    wires: &'a Wires,
     cluster: Cluster,
     admin: Admin,
     strategy: Strategy,
@@ -45,6 +47,7 @@ impl<'a> Run<'a> {
     pub async fn new(
         folder: &'a Path,
         private: &'a Private,
+        wires: &'a Wires,
         strategy: Strategy,
         answer_within: Duration,
     ) -> anyhow::Result<Self> {
@@ -55,7 +58,7 @@ impl<'a> Run<'a> {
             async move { admin.put_coupon(code, Coupon { discount_percent: 100, total }).await }
         });
         try_join_all(puts).await?;
-        Ok(Self { folder, private, cluster, admin, strategy, answer_within, exclusive: None })
+        Ok(Self { folder, private, wires, cluster, admin, strategy, answer_within, exclusive: None })
     }
 
     /// What runs where.
@@ -66,7 +69,7 @@ impl<'a> Run<'a> {
     /// Breaks, mends, waits for everybody's answer, judges.
     pub async fn wave(&mut self, wave: &Wave) -> anyhow::Result<Tally> {
         let round = self.fresh_round(wave.exclusive).await?;
-        let scene = Scene::new(self.private)?;
+        let scene = Scene::new(self.private, self.wires)?;
         let crowds = Crowds::new(&self.url()?, round, WAVE_LIMIT)?;
         // All of them to their ends, also when one fails: each mends what it broke.
         let strikes = join_all(wave.faults.iter().map(|fault| scene.strike(*fault, crowds.began())));
@@ -105,7 +108,7 @@ impl<'a> Run<'a> {
     /// One lock node hangs for so long.
     pub async fn hung(&mut self, lasts: Duration) -> anyhow::Result<Hung> {
         self.fresh_round(false).await?;
-        let (scene, url) = (Scene::new(self.private)?, self.url()?);
+        let (scene, url) = (Scene::new(self.private, self.wires)?, self.url()?);
         let hangs = Disturbance {
             fault: Fault::RedisHung,
             at: Duration::ZERO,

@@ -20,6 +20,7 @@ use super::fault::Fault;
 use super::plan::Disturbance;
 use super::signals::{Frozen, freeze, send};
 use super::tracer::Tracer;
+use super::wires::Wires;
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
 use crate::processes::supervised;
@@ -52,6 +53,7 @@ pub struct Struck {
 /// The cluster under attack.
 pub struct Scene<'a> {
     private: &'a Private,
+    wires: &'a Wires,
     cluster: Cluster,
     /// Where the supervisor's own process id is written.
     supervisor: PathBuf,
@@ -59,9 +61,9 @@ pub struct Scene<'a> {
 
 impl<'a> Scene<'a> {
     /// The cluster as it is now.
-    pub fn new(private: &'a Private) -> anyhow::Result<Self> {
+    pub fn new(private: &'a Private, wires: &'a Wires) -> anyhow::Result<Self> {
         let supervisor = private.file().with_file_name("supervisord.pid");
-        Ok(Self { private, cluster: private.cluster()?, supervisor })
+        Ok(Self { private, wires, cluster: private.cluster()?, supervisor })
     }
 
     /// Waits until the fault is due after `began`, breaks something, mends it.
@@ -70,6 +72,7 @@ impl<'a> Scene<'a> {
         let hit = match disturbance.fault {
             Fault::ReplicaKilledAtAStep | Fault::ReplicaFrozenAtAStep => self.at_a_step(disturbance, due).await,
             Fault::DiskSlow | Fault::DiskFull => self.disk(disturbance, due).await,
+            Fault::RedisCutOff => Ok(self.cut_off(disturbance, due).await),
             _ => self.breaks(disturbance, due).await.map(|()| true),
         };
         let hit = hit.with_context(|| format!("cannot strike with {}", disturbance.fault))?;
@@ -148,6 +151,11 @@ impl<'a> Scene<'a> {
         let gave_up = !self.pids()?.values().any(|it| i32::try_from(*it) == Ok(pid.as_raw()));
         self.until_back("mysql", gave_up.then_some(pid)).await?;
         Ok(held || gave_up)
+    }
+
+    async fn cut_off(&self, Disturbance { lasts, pick, .. }: Disturbance, due: Instant) -> bool {
+        sleep_until(due.into()).await;
+        self.wires.cut(pick, lasts).await
     }
 
     async fn delete_locks(&self, until: Instant) -> anyhow::Result<()> {
