@@ -35,12 +35,20 @@ pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// server all of them are dead, and each would fail whoever gets it. Busy ones are not asked, so that work pays nothing.
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 
+/// A pooled connection that is idle for so long is closed before the server does it, which would count it as aborted.
+const IDLE_KEPT: Duration = Duration::from_secs(2);
+
 /// What every session starts with. READ COMMITTED: a retry must see what others committed meanwhile. The lock wait is
 /// shorter than the shortest lease, so that nobody waits for a row longer than he may hold the lock.
 const SESSION: &str = "SET SESSION transaction_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 1";
 
 /// The same for `MariaDB`, which has another name for the isolation level.
 const SESSION_MARIADB: &str = "SET SESSION tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 1";
+
+/// And for sessions with transactions of several statements: seconds that the server waits for the next one before it rolls back.
+/// A replica whose host or network is lost between two statements keeps the coupon's row locked for so long; the server's
+/// own patience is eight hours.
+const SESSION_OF_TRANSACTIONS: &str = "SET SESSION wait_timeout = 5";
 
 /// What a URL may say after its `?`. sqlx passes over what it does not know, so that a misspelt `ssl_mode` would be no TLS.
 const PARAMETERS: [&str; 9] = [
@@ -131,6 +139,7 @@ impl Store {
             // connect that hangs would keep its place in the pool for so long. A borrower waits for one second.
             .max_connections(pool_size)
             .acquire_timeout(CONNECT_TIMEOUT)
+            .idle_timeout(IDLE_KEPT)
             .test_before_acquire(false)
             .before_acquire(|connection, idle| {
                 Box::pin(async move {
@@ -140,7 +149,12 @@ impl Store {
                     Ok(true)
                 })
             })
-            .after_connect(|connection, _| Box::pin(async move { begin_session(connection).await }))
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    begin_session(connection).await?;
+                    connection.execute(SESSION_OF_TRANSACTIONS).await.map(drop)
+                })
+            })
             .connect_lazy_with(options.clone());
         Ok(Self { pool, options })
     }

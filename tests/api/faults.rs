@@ -127,6 +127,22 @@ async fn a_connection_that_falls_silent_costs_nobody_a_coupon_and_gives_nobody_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_vanishes_in_the_middle_of_a_transaction_does_not_keep_the_row() {
+    let cases = [("conditional", 3), ("optimistic", 4), ("pessimistic", 3), ("redlock", 3)];
+    join_all(cases.map(|(strategy, turn)| async move {
+        let mut cluster = setup(strategy).start().await;
+        let proxy = cluster.join_through_proxy().await;
+        assert_eq!(cluster.decided(0, "A", "warm").await.status, 201);
+        proxy.break_existing(turn, Fault::Vanished);
+        ask_through(&cluster, "u", || proxy.heal()).await;
+        let contended = cluster.metric(0, "coupon_batch_reruns_total{reason=\"contended\"}").await;
+        assert!(contended > 0.0, "{strategy}: no row was locked");
+        finish(cluster).await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_connections_during_a_race_break_no_promise() {
     join_all(["batched", "conditional", "pessimistic", "redlock"].map(storm)).await;
 }

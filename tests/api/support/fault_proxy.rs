@@ -24,6 +24,8 @@ pub enum Fault {
     Frozen,
     /// The packet reaches the server, its answer never comes, and nobody is told.
     FrozenAnswer,
+    /// The packet never reaches the server, which is not told either when the client closes its side: the host is lost.
+    Vanished,
 }
 
 /// The proxy; stops with the test.
@@ -171,7 +173,7 @@ impl Connection {
 /// Returning closes what was not closed before.
 async fn strike(fault: Fault, packet: &[u8], mut client: TcpStream, mut server: TcpStream) -> std::io::Result<()> {
     let mut rest = vec![0; 64 * 1024];
-    if !matches!(fault, Fault::Unsent | Fault::Frozen) {
+    if !matches!(fault, Fault::Unsent | Fault::Frozen | Fault::Vanished) {
         server.write_all(packet).await?;
     }
     match fault {
@@ -184,6 +186,10 @@ async fn strike(fault: Fault, packet: &[u8], mut client: TcpStream, mut server: 
             let _ = server.read(&mut rest).await?;
         }
         Fault::Frozen | Fault::FrozenAnswer => while client.read(&mut rest).await? > 0 {},
+        Fault::Vanished => {
+            drop(client);
+            while server.read(&mut rest).await? > 0 {}
+        }
     }
     Ok(())
 }
