@@ -83,9 +83,9 @@ impl App {
     }
 
     fn watch(&self) {
-        let (memory, lane, metrics) = (Arc::clone(&self.memory), self.store.lane(), self.metrics.issue.clone());
-        let stopped = self.stopped.clone();
-        tokio::spawn(async move { memory.watch(lane, metrics, stopped).await });
+        let (memory, metrics, stopped) = (Arc::clone(&self.memory), self.metrics.issue.clone(), self.stopped.clone());
+        let lanes = [self.store.lane(), self.store.lane()];
+        tokio::spawn(async move { memory.watch(lanes, metrics, stopped).await });
         tokio::spawn(Arc::clone(&self.nodes).watch(self.metrics.lock.clone(), self.stopped.clone()));
     }
 
@@ -96,7 +96,12 @@ impl App {
         ops: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let operations = tokio::spawn(axum::serve(ops, http::operations(Arc::clone(&self))).into_future());
+        let drained = CancellationToken::new();
+        // Until the end: whoever watches the drain looks here, and an administrative call under way is answered.
+        let operations = axum::serve(ops, http::operations(Arc::clone(&self)))
+            .with_graceful_shutdown(drained.clone().cancelled_owned())
+            .into_future();
+        let mut operations = tokio::spawn(operations);
         let public = public.tap_io(|connection| {
             let _ = connection.set_nodelay(true);
         });
@@ -115,17 +120,21 @@ impl App {
         let server = axum::serve(public, router).with_graceful_shutdown(stop).into_future();
         let mut server = tokio::spawn(server);
         tokio::select! {
-            ended = &mut server => ended?.context("the public listener failed")?,
+            // When told to stop, the listener ends, too, and its end alone must not be taken for the drain.
+            biased;
             () = draining.cancelled() => {
-                let drained = tokio::time::timeout(self.drain, async {
+                let finish = async {
                     let _ = (&mut server).await;
                     self.issuer.drain().await;
+                    drained.cancel();
+                    let _ = (&mut operations).await;
                     self.store.close().await;
-                });
-                if drained.await.is_err() {
+                };
+                if tokio::time::timeout(self.drain, finish).await.is_err() {
                     tracing::warn!("stopping with work unfinished: the drain time is over");
                 }
             }
+            ended = &mut server => ended?.context("the public listener failed")?,
         }
         self.stopped.cancel();
         operations.abort();

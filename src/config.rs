@@ -29,6 +29,9 @@ const ADMIN_TOKENS_MAX: usize = 2;
 /// Shortest time-to-live of a lock: a hung Redis node may cost half a second, and the row lock is waited for one second.
 const LOCK_TTL_MS_MIN: u64 = 1_100;
 
+/// nginx waits for eight seconds and then asks another replica.
+const REQUEST_DEADLINE_MS_MAX: u64 = 7_000;
+
 /// Where the operations listener is when nobody says otherwise.
 const OPS_LISTEN: &str = "127.0.0.1:8201";
 
@@ -180,7 +183,10 @@ impl Serve {
         ensure!(self.lock_ttl_ms >= LOCK_TTL_MS_MIN, "LOCK_TTL_MS: at least {LOCK_TTL_MS_MIN}");
         ensure!(self.lock_ttl_ms <= 60_000, "LOCK_TTL_MS: at most 60000");
         ensure!((1..=256).contains(&self.pool_size), "POOL_SIZE: 1 to 256");
-        ensure!((100..=60_000).contains(&self.request_deadline_ms), "REQUEST_DEADLINE_MS: 100 to 60000");
+        ensure!(
+            (100..=REQUEST_DEADLINE_MS_MAX).contains(&self.request_deadline_ms),
+            "REQUEST_DEADLINE_MS: 100 to {REQUEST_DEADLINE_MS_MAX}: nginx gives a replica up after eight seconds"
+        );
         ensure!((1..=64).contains(&self.threads), "THREADS: 1 to 64");
         ensure!(
             !self.replica.is_empty() && self.replica.bytes().all(|b| b.is_ascii_graphic()),

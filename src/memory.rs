@@ -43,6 +43,13 @@ pub struct Snapshot {
     holders: HashMap<u16, Arc<Holders>>,
 }
 
+/// The holders that were read in one generation and round.
+#[derive(Default)]
+struct Complete {
+    of: (u64, u32),
+    by_scope: HashMap<u16, Arc<Holders>>,
+}
+
 /// What is known of an order without asking the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Known {
@@ -78,6 +85,9 @@ impl Source for Lane {
 pub struct Memory {
     snapshot: ArcSwapOption<Snapshot>,
     poke: Notify,
+    complete: Mutex<Complete>,
+    /// A look has found a scope exhausted whose holders are not known.
+    missing: Notify,
     /// Per code: the round, and the earliest arrival that was told "sold out" in it.
     earliest_losers: Mutex<HashMap<Code, (u32, u64)>>,
 }
@@ -107,11 +117,23 @@ impl Snapshot {
         self.places.get(code).map(|&place| &self.catalogue.coupons[place])
     }
 
+    /// The exhausted scopes whose holders are to be read, as far as there is room for them.
+    fn missing(&self) -> Vec<u16> {
+        let mut room = HOLDERS_MAX;
+        let mut scopes = exhausted(&self.catalogue);
+        scopes.retain(|(_, issued)| {
+            let fits = *issued <= room;
+            room -= if fits { *issued } else { 0 };
+            fits
+        });
+        scopes.into_iter().map(|(scope, _)| scope).filter(|scope| !self.holders.contains_key(scope)).collect()
+    }
+
     /// What everybody without an entry gets; `None` when there is stock to be had.
     fn refusal(&self, coupon: &Coupon) -> Option<Outcome> {
         let now = self.now();
         if !coupon.effective.contains(now) {
-            return Some(Outcome::NotOpen(coupon.effective.opens_at.and_then(|opens| now.until(opens))));
+            return Some(Outcome::NotOpen(coupon.effective.opens_in(now)));
         }
         (coupon.remaining == 0).then_some(Outcome::SoldOut)
     }
@@ -183,14 +205,20 @@ impl Memory {
         self.earliest_losers.lock().get(code).filter(|(of, _)| *of == round).map(|(_, earliest)| *earliest)
     }
 
-    /// Looks at the database every 250 ms, and when poked, until `stopped`.
-    pub async fn watch(&self, mut lane: impl Source, metrics: IssueMetrics, stopped: CancellationToken) {
+    /// Looks at the database every 250 ms, and when poked, until `stopped`. The second lane reads who holds what, which may take
+    /// long: meanwhile the rest must not grow old.
+    pub async fn watch(&self, lanes: [impl Source; 2], metrics: IssueMetrics, stopped: CancellationToken) {
+        let [mut lane, mut holders] = lanes;
+        // In this order, so that a simulation is the same every time.
+        tokio::join!(biased; self.watch_catalogue(&mut lane, metrics, &stopped), self.watch_holders(&mut holders, &stopped));
+    }
+
+    async fn watch_catalogue(&self, lane: &mut impl Source, metrics: IssueMetrics, stopped: &CancellationToken) {
         while !stopped.is_cancelled() {
-            if let Err(error) = self.look(&mut lane, &metrics).await {
+            if let Err(error) = self.look(lane, &metrics).await {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot read the catalogue");
             }
             tokio::select! {
-                // In this order, so that a simulation is the same every time.
                 biased;
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = self.poked() => {}
@@ -204,49 +232,69 @@ impl Memory {
         self.poke.notified().await;
     }
 
-    /// Takes a snapshot.
-    pub async fn look(&self, lane: &mut impl Source, metrics: &IssueMetrics) -> Result<(), StoreError> {
+    /// Takes a snapshot, with the holders that are known.
+    async fn look(&self, lane: &mut impl Source, metrics: &IssueMetrics) -> Result<(), StoreError> {
         let catalogue = lane.catalogue().await?;
         for (coupon, _) in &catalogue.coupons {
             metrics.remaining(coupon, catalogue.now);
         }
-        let last = self.snapshot.load_full();
-        let holders = holders(&catalogue, last.as_deref(), lane).await;
         let places =
             catalogue.coupons.iter().enumerate().map(|(place, (coupon, _))| (coupon.code.clone(), place)).collect();
-        self.snapshot.store(Some(Arc::new(Snapshot { catalogue, places, holders })));
+        let holders = self.known_holders(stamp(&catalogue));
+        let snapshot = Snapshot { catalogue, places, holders };
+        if !snapshot.missing().is_empty() {
+            self.missing.notify_one();
+        }
+        self.snapshot.store(Some(Arc::new(snapshot)));
         Ok(())
     }
-}
 
-/// The holders of every exhausted scope, taken from the `last` snapshot where it knows them. A scope that cannot be read now
-/// is left out: its orders ask the database.
-async fn holders(catalogue: &Catalogue, last: Option<&Snapshot>, lane: &mut impl Source) -> HashMap<u16, Arc<Holders>> {
-    let last = last
-        .filter(|last| (last.catalogue.generation, last.catalogue.round) == (catalogue.generation, catalogue.round));
-    let mut room = HOLDERS_MAX;
-    let mut complete = HashMap::new();
-    for (scope, issued) in exhausted(catalogue) {
-        if issued > room {
-            continue;
+    /// What is known of this generation and round; what is known of another is forgotten.
+    fn known_holders(&self, of: (u64, u32)) -> HashMap<u16, Arc<Holders>> {
+        let mut complete = self.complete.lock();
+        if complete.of != of {
+            *complete = Complete { of, by_scope: HashMap::new() };
         }
-        room -= issued;
-        let known = last.and_then(|last| last.holders.get(&scope).cloned());
-        match known {
-            Some(holders) => complete.extend([(scope, holders)]),
-            None => match lane.entries(catalogue.round, scope).await {
-                Ok(entries) => complete.extend([(scope, Arc::new(by_user(entries)))]),
+        complete.by_scope.clone()
+    }
+
+    async fn watch_holders(&self, lane: &mut impl Source, stopped: &CancellationToken) {
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped.cancelled() => return,
+                () = self.missing.notified() => self.read_holders(lane).await,
+            }
+        }
+    }
+
+    fn remember(&self, of: (u64, u32), scope: u16, entries: Vec<Entry>) {
+        let mut complete = self.complete.lock();
+        // Somebody may have changed something meanwhile, and stock may be had again.
+        if complete.of == of {
+            let holders = entries.into_iter().map(|entry| (entry.user_id.clone(), entry)).collect();
+            complete.by_scope.insert(scope, Arc::new(holders));
+            self.poke();
+        }
+    }
+
+    /// Reads the holders of every scope that the last look found exhausted. A scope that cannot be read now is left out, and its
+    /// orders ask the database; the next look asks for it again.
+    async fn read_holders(&self, lane: &mut impl Source) {
+        let Some(snapshot) = self.snapshot.load_full() else { return };
+        for scope in snapshot.missing() {
+            match lane.entries(snapshot.round(), scope).await {
+                Ok(entries) => self.remember(stamp(&snapshot.catalogue), scope, entries),
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, scope, "cannot read the holders");
                 }
-            },
+            }
         }
     }
-    complete
 }
 
-fn by_user(entries: Vec<Entry>) -> Holders {
-    entries.into_iter().map(|entry| (entry.user_id.clone(), entry)).collect()
+fn stamp(catalogue: &Catalogue) -> (u64, u32) {
+    (catalogue.generation, catalogue.round)
 }
 
 /// The scopes in which no coupon can be had any more in this generation, each with the number of its holders: of every
@@ -273,6 +321,7 @@ mod tests {
 
     use super::*;
     use crate::coupons::Window;
+    use crate::metrics::Metrics;
 
     fn coupon(code: &str, remaining: u32, closes_at: Option<i64>) -> Coupon {
         let window = Window { opens_at: None, closes_at: closes_at.map(Timestamp) };
@@ -283,6 +332,53 @@ mod tests {
     fn catalogue(coupons: Vec<(Coupon, u16)>) -> Catalogue {
         let (asked, now) = (Instant::now(), Timestamp(100));
         Catalogue { asked, now, generation: 1, round: 1, exclusive: false, coupons }
+    }
+
+    /// A database whose catalogue is always the same; who holds something takes an hour to read, or a moment.
+    struct Slow {
+        coupons: Vec<(Coupon, u16)>,
+        reads: Arc<Mutex<Vec<u16>>>,
+        takes: Duration,
+    }
+
+    impl Source for Slow {
+        async fn catalogue(&mut self) -> Result<Catalogue, StoreError> {
+            Ok(catalogue(self.coupons.clone()))
+        }
+
+        async fn entries(&mut self, _round: u32, scope: u16) -> Result<Vec<Entry>, StoreError> {
+            self.reads.lock().push(scope);
+            tokio::time::sleep(self.takes).await;
+            Ok(Vec::new())
+        }
+    }
+
+    /// What is known after five seconds with such a database, and which scopes were read.
+    async fn watched(coupons: Vec<(Coupon, u16)>, takes: Duration) -> (Arc<Memory>, Vec<u16>) {
+        let (memory, reads, stopped) = (Arc::<Memory>::default(), Arc::default(), CancellationToken::new());
+        let lane = || Slow { coupons: coupons.clone(), reads: Arc::clone(&reads), takes };
+        let (watched, metrics, lanes) = (Arc::clone(&memory), Metrics::new("batched", 3).issue, [lane(), lane()]);
+        tokio::spawn(async move { watched.watch(lanes, metrics, stopped).await });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let reads = reads.lock().clone();
+        (memory, reads)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_holders_take_long_to_read_the_rest_does_not_grow_old() {
+        let (memory, reads) = watched(vec![(coupon("A", 0, None), 1)], Duration::from_hours(1)).await;
+        assert_eq!(reads, [1]);
+        assert!(memory.fresh().is_some(), "the memory is {:?} old", memory.age());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holders_are_read_once_and_no_more_of_them_than_there_is_room_for() {
+        let large = Coupon { total: 99_990, ..coupon("B", 0, None) };
+        let coupons = vec![(coupon("A", 0, None), 1), (large.clone(), 2), (coupon("C", 0, None), 3)];
+        let (memory, reads) = watched(coupons, Duration::ZERO).await;
+        assert_eq!(reads, [1, 2]);
+        let known = memory.fresh().unwrap();
+        assert_eq!([1, 2, 3].map(|scope| known.holders.contains_key(&scope)), [true, true, false]);
     }
 
     #[test]

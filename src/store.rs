@@ -28,11 +28,14 @@ pub use wallet::Inserted;
 /// Longest wait for a connection: for a free one of the pool, or for a new one to be made.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Longest wait until a connection is back in the pool: sqlx asks it once more whether it lives.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Longest one statement may take. Longer than the lock wait below, so that the server normally speaks first.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A pooled connection that was idle for longer is asked whether it still lives before it is lent: after a restart of the
-/// server all of them are dead, and each would fail whoever gets it. Busy ones are not asked, so that work pays nothing.
+/// server all of them are dead, and each would fail whoever gets it. Busy ones were asked when they were given back.
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 
 /// A pooled connection that is idle for so long is closed before the server does it, which would count it as aborted.
@@ -51,17 +54,10 @@ const SESSION_MARIADB: &str = "SET SESSION tx_isolation = 'READ-COMMITTED', inno
 const SESSION_OF_TRANSACTIONS: &str = "SET SESSION wait_timeout = 5";
 
 /// What a URL may say after its `?`. sqlx passes over what it does not know, so that a misspelt `ssl_mode` would be no TLS.
-const PARAMETERS: [&str; 9] = [
-    "ssl-mode",
-    "ssl-ca",
-    "ssl-cert",
-    "ssl-key",
-    "socket",
-    "charset",
-    "collation",
-    "timezone",
-    "statement-cache-capacity",
-];
+///
+/// `timezone` is not among them: windows are stored in UTC, and statements compare them with the session's clock.
+const PARAMETERS: [&str; 8] =
+    ["ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket", "charset", "collation", "statement-cache-capacity"];
 
 /// Why the database gave no answer. What happened to a write tells the variant apart.
 #[derive(Debug, thiserror::Error)]
@@ -212,7 +208,11 @@ async fn begin_session(connection: &mut sqlx::MySqlConnection) -> Result<(), sql
 
 /// Bounds one round trip. After an error the caller drops the connection, which closes it.
 async fn limited<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-    match tokio::time::timeout(STATEMENT_TIMEOUT, work).await {
+    within(STATEMENT_TIMEOUT, work).await
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, work).await {
         Ok(result) => Ok(result?),
         Err(_) => Err(StoreError::Unknown(None)),
     }
@@ -240,7 +240,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_parameter_that_would_be_passed_over_is_refused() {
-        for bad in ["ssl_mode=VERIFY_CA", "ssl-mode=VERIFY_CA&sslca=x", "SSL-MODE=REQUIRED", "ssl-mode=SURELY", "tls"] {
+        for bad in [
+            "ssl_mode=VERIFY_CA",
+            "ssl-mode=VERIFY_CA&sslca=x",
+            "SSL-MODE=REQUIRED",
+            "ssl-mode=SURELY",
+            "tls",
+            "timezone=%2B09:00",
+        ] {
             assert!(Store::new(&format!("mysql://u:p@h/c?{bad}"), 1).is_err(), "{bad}");
         }
     }

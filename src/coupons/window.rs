@@ -68,6 +68,12 @@ impl Window {
         self.closes_at.is_some_and(|closes| now >= closes)
     }
 
+    /// How long after `now` it opens; `None` when it is open, or will never be.
+    pub fn opens_in(self, now: Timestamp) -> Option<Duration> {
+        let opens = self.opens_at.filter(|&opens| !self.is_over(opens))?;
+        now.until(opens)
+    }
+
     /// What is inside both.
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {
@@ -91,6 +97,16 @@ mod tests {
             window.intersection(later),
             Window { opens_at: Some(Timestamp(15)), closes_at: Some(Timestamp(20)) }
         );
+    }
+
+    #[test]
+    fn a_window_that_closes_before_it_opens_never_opens() {
+        let opens_in = |opens, closes: Option<i64>| {
+            let window = Window { opens_at: Some(Timestamp(opens)), closes_at: closes.map(Timestamp) };
+            window.opens_in(Timestamp(5)).map(|it| it.as_micros())
+        };
+        assert_eq!([opens_in(10, None), opens_in(10, Some(20)), opens_in(4, Some(20))], [Some(5), Some(5), None]);
+        assert_eq!([opens_in(10, Some(10)), opens_in(10, Some(7)), opens_in(10, Some(3))], [None; 3]);
     }
 
     #[test]

@@ -115,13 +115,16 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a 
     headers.get(name).map(|value| value.to_str().map_err(|_| ())).transpose()
 }
 
-/// Reads a window: both bounds must be RFC 3339 from 1970 on, and the opening must lie before the closing.
+/// The first microsecond after the year 9999 in UTC, for which the database has no DATETIME. An offset leads there.
+const YEAR_10000: i64 = 253_402_300_800_000_000;
+
+/// Reads a window: both bounds must be RFC 3339 from 1970 to 9999, and the opening must lie before the closing.
 pub(super) fn window(opens_at: Option<&str>, closes_at: Option<&str>) -> Result<Window, Problem> {
     let time = |name: &str, text: Option<&str>| {
         text.map(|text| {
             Timestamp::parse(text)
-                .filter(|time| time.0 >= 0)
-                .ok_or_else(|| Problem::invalid(format!("{name} must be an RFC 3339 time from 1970 on, or null")))
+                .filter(|time| (0..YEAR_10000).contains(&time.0))
+                .ok_or_else(|| Problem::invalid(format!("{name} must be an RFC 3339 time from 1970 to 9999, or null")))
         })
         .transpose()
     };

@@ -16,6 +16,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -173,6 +174,9 @@ impl<D: Database, L: Locking> Batched<D, L> {
     /// Closes a batch and calls for it.
     async fn settle_batch(&self, code: &Code, lane: &mut D::Lane) -> Settled {
         let batch = self.current(self.close(code));
+        for order in &batch {
+            self.parts.granted(&order.ticket);
+        }
         let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
         let round = batch.first().map_or(0, |order| order.ticket.round);
         let started = tokio::time::Instant::now();
@@ -186,11 +190,15 @@ impl<D: Database, L: Locking> Batched<D, L> {
     /// Gives the lease a moment's lead over the answers: a runtime of one thread would otherwise serialise a whole batch of
     /// answers before it sends the wake-up for which another replica waits. A hung lock node does not keep the answers.
     async fn release_and_answer(&self, lease: L::Lease, settled: Settled) {
-        let lead = if settled.0.len() > FEW { LOCK_LEAD } else { Duration::ZERO };
         let mut release = pin!(self.parts.locks.release(lease));
-        let released = tokio::time::timeout(lead, &mut release).await;
+        let released = if settled.0.len() > FEW {
+            tokio::time::timeout(LOCK_LEAD, &mut release).await.is_ok()
+        } else {
+            // Once, so that it is on its way before the answers: a timer of zero ends at the next millisecond.
+            release.as_mut().now_or_never().is_some()
+        };
         settled.answer();
-        if released.is_err() {
+        if !released {
             release.await;
         }
     }

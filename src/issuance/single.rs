@@ -13,7 +13,7 @@ use super::{
 };
 use crate::coupons::{Entry, Outcome, Timestamp};
 use crate::lock::LockError;
-use crate::metrics::IssueMetrics;
+use crate::metrics::Wait;
 use crate::store::{Inserted, LockedCoupon, StoreError, Tx};
 
 /// Issues one by one, as many at once as the pool has connections.
@@ -31,13 +31,15 @@ impl Single {
 
     /// Waits for a turn, which a client may leave, and then works in a task, which it may not.
     pub(super) async fn issue(&self, ticket: Ticket) -> Result<Outcome, IssueError> {
-        let _place = Place::take(&self.waiting, &self.parts.issue)?;
+        let mut place = Place::take(self, ticket.entered)?;
         let queued = Instant::now();
         let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| IssueError::Busy)?;
         self.parts.issue.pool_wait(queued);
         if ticket.due < self.parts.reserve.end() {
             return Err(IssueError::Busy);
         }
+        place.has_turn = true;
+        drop(place);
         let parts = Arc::clone(&self.parts);
         let (caller, answer) = oneshot::channel();
         self.parts.tasks.spawn(async move {
@@ -54,26 +56,32 @@ impl Single {
 
 /// A place among the waiting, given up when dropped.
 struct Place<'a> {
-    waiting: &'a AtomicUsize,
-    metrics: &'a IssueMetrics,
+    single: &'a Single,
+    entered: Instant,
+    has_turn: bool,
 }
 
 impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize, metrics: &'a IssueMetrics) -> Result<Self, IssueError> {
-        if waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE_MAX {
-            waiting.fetch_sub(1, Ordering::Relaxed);
-            metrics.shed();
+    fn take(single: &'a Single, entered: Instant) -> Result<Self, IssueError> {
+        if single.waiting.fetch_add(1, Ordering::Relaxed) >= QUEUE_MAX {
+            single.waiting.fetch_sub(1, Ordering::Relaxed);
+            single.parts.issue.shed();
             return Err(IssueError::Busy);
         }
-        metrics.queued(1);
-        Ok(Self { waiting, metrics })
+        single.parts.issue.queued(1);
+        Ok(Self { single, entered, has_turn: false })
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.queued(-1);
+        let parts = &self.single.parts;
+        self.single.waiting.fetch_sub(1, Ordering::Relaxed);
+        parts.issue.queued(-1);
+        // Who has a turn waits on for the exclusive right, where the strategy has one.
+        if !self.has_turn && !matches!(parts.strategy, Strategy::Unlocked | Strategy::Optimistic) {
+            parts.lock.waited(Wait::Expired, self.entered);
+        }
     }
 }
 

@@ -37,6 +37,14 @@ const MISSES_MAX: u32 = 2;
 /// A node that answered this many probes in a row comes back.
 const HITS_MIN: u32 = 3;
 
+/// Longest wait for the connections of a new lock manager. A node that hangs meanwhile would keep the prober for two seconds, and
+/// everybody who asks a manager whose connection to it is missing.
+const WARM_UP_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// What was sent and is not acknowledged for so long breaks its connection: a firewall may have forgotten it, and the kernel
+/// would go on for a quarter of an hour. A node that merely hangs has a kernel that acknowledges.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(2);
+
 /// A Unix socket that does not exist: connecting to it fails in microseconds.
 const NOWHERE: &str = "redis+unix:///nonexistent/coupon-rush.sock";
 
@@ -112,25 +120,33 @@ impl Nodes {
         }
     }
 
-    /// Makes a manager for what was seen, if it differs from what is in use.
+    /// Makes a manager for what was seen, if it differs from what is in use, and then tells so.
     async fn publish(&self, up: Vec<bool>, metrics: &LockMetrics) {
-        for (place, &up) in up.iter().enumerate() {
+        if self.current.load().up != up {
+            self.renew(&up).await;
+        }
+        for (place, up) in up.into_iter().enumerate() {
             metrics.node_up(place, up);
         }
-        if self.current.load().up == up {
-            return;
-        }
+    }
+
+    async fn renew(&self, up: &[bool]) {
         tracing::warn!(?up, "the set of usable lock nodes has changed");
-        match manager(&self.clients, &up).await {
-            Ok(manager) => self.current.store(Arc::new(Current { up, manager })),
-            Err(error) => tracing::error!(%error, "cannot make a lock manager"),
+        match tokio::time::timeout(WARM_UP_TIMEOUT, manager(&self.clients, up)).await {
+            Ok(Ok(manager)) => self.current.store(Arc::new(Current { up: up.to_vec(), manager })),
+            Ok(Err(error)) => tracing::error!(%error, "cannot make a lock manager"),
+            // The next look tells whether another node hangs, too.
+            Err(_) => tracing::warn!("a lock manager is not ready in time"),
         }
     }
 }
 
 /// A client without Nagle's delay.
 fn client(url: &str) -> RedisResult<Client> {
-    Client::open(url.into_connection_info()?.set_tcp_settings(TcpSettings::default().set_nodelay(true)))
+    let settings = TcpSettings::default().set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(UNACKNOWLEDGED_MAX);
+    Client::open(url.into_connection_info()?.set_tcp_settings(settings))
 }
 
 /// A lock manager whose down nodes fail at once. It takes one lock before it is published, so that no request waits for
@@ -148,7 +164,8 @@ async fn manager(clients: &[Client], up: &[bool]) -> RedisResult<LockManager> {
     Ok(manager)
 }
 
-/// Whether anybody sleeps at a node, before whichever lock. Fails at a node that takes no writes, which `PING` tells and `INFO` does not.
+/// Whether anybody sleeps at a node, before whichever lock. Fails at a node that refuses writes after a failed save, which `PING`
+/// tells and `INFO` does not.
 pub(super) async fn ask_for_sleepers(connection: &mut MultiplexedConnection) -> RedisResult<bool> {
     let (clients,): (InfoDict,) =
         redis::pipe().cmd("PING").ignore().cmd("INFO").arg("clients").query_async(connection).await?;

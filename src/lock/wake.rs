@@ -155,7 +155,9 @@ impl Wakes {
         let current = sender.lock().clone();
         let mut connection = self.connection(current, node, Duration::ZERO).await?;
         let answer = ask(&mut connection).await;
-        *sender.lock() = answer.is_ok().then_some(connection);
+        // After a refusal it is as good as before.
+        let is_broken = answer.as_ref().is_err_and(|error| error.is_timeout() || error.is_unrecoverable_error());
+        *sender.lock() = (!is_broken).then_some(connection);
         answer.ok()
     }
 

@@ -2,6 +2,8 @@
 //! bumps the generation, so that replicas drop what they remember.
 #![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
+use std::time::Duration;
+
 use sqlx::Row;
 use sqlx::mysql::{MySql, MySqlArguments, MySqlRow};
 use sqlx::query::Query;
@@ -40,6 +42,9 @@ const AUDIT: &str = "SELECT c.code, c.round, c.total, c.remaining, COUNT(w.user_
        CAST(MIN(w.serial) AS UNSIGNED), CAST(MAX(w.serial) AS UNSIGNED), CAST(MAX(w.arrived_ms) AS UNSIGNED) \
   FROM coupon AS c LEFT JOIN wallet AS w ON w.coupon_id = c.id AND w.round = c.round \
  GROUP BY c.id, c.code, c.round, c.total, c.remaining ORDER BY c.code";
+
+/// Longest an audit may take: it counts every row of the round, and a coupon may have a million.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs of a change before it is given up; each waits a second for its rows.
 const RUNS_MAX: u32 = 4;
@@ -198,7 +203,7 @@ impl Store {
     /// The books of every code in the current round, in one statement.
     pub async fn audit(&self) -> Result<Vec<Audited>, StoreError> {
         let connection = self.pool.acquire().await?;
-        let rows = super::transaction::closing_on_error(connection, async |connection| {
+        let rows = super::transaction::closing_on_error(connection, AUDIT_TIMEOUT, async |connection| {
             sqlx::query(AUDIT).fetch_all(connection).await
         })
         .await?;

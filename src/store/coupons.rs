@@ -36,8 +36,10 @@ macro_rules! read {
             "SELECT round, remaining, CAST(version AS UNSIGNED), CAST((",
             open!(),
             ") AS UNSIGNED), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)), \
-             TIMESTAMPDIFF(MICROSECOND, SYSDATE(6), \
-               GREATEST(COALESCE(opens_at, event_opens_at), COALESCE(event_opens_at, opens_at))) \
+             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', \
+               GREATEST(COALESCE(opens_at, event_opens_at), COALESCE(event_opens_at, opens_at))), \
+             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', \
+               LEAST(COALESCE(closes_at, event_closes_at), COALESCE(event_closes_at, closes_at))) \
              FROM coupon WHERE code = ?",
             $lock
         )
@@ -186,16 +188,17 @@ fn serial(result: &sqlx::mysql::MySqlQueryResult) -> Option<u32> {
 }
 
 fn locked(row: &MySqlRow) -> Result<LockedCoupon, sqlx::Error> {
-    let opens_in: Option<i64> = row.try_get(5)?;
+    let time = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
+        Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp))
+    };
+    let now = Timestamp(row.try_get(4)?);
+    let window = Window { opens_at: time(5)?, closes_at: time(6)? };
     Ok(LockedCoupon {
         round: row.try_get(0)?,
         remaining: row.try_get(1)?,
         version: row.try_get(2)?,
         open: row.try_get::<u64, _>(3)? == 1,
-        now: Timestamp(row.try_get(4)?),
-        opens_in: opens_in
-            .and_then(|micros| u64::try_from(micros).ok())
-            .filter(|&it| it > 0)
-            .map(Duration::from_micros),
+        now,
+        opens_in: window.opens_in(now),
     })
 }

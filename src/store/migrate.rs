@@ -1,6 +1,7 @@
 //! The one step before the replicas: database, schema, seed, and the service's own account. Safe to repeat.
+#![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use sqlx::mysql::MySqlConnection;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 
@@ -16,7 +17,7 @@ const GRANTS: [&str; 4] = [
 
 /// One migration of a database at a time. sqlx takes a lock of its own with a time-out of -1, which is for ever to `MySQL` and
 /// no lock at all to `MariaDB`. It goes with the connection.
-const ALONE: &str = "SELECT GET_LOCK(";
+const ALONE: &str = "SELECT GET_LOCK(LEFT(CONCAT('coupon-rush migrate ', DATABASE()), 64), 60)";
 
 /// Makes the database that `service_url` names, with the account it names, using the account of `admin_url`.
 ///
@@ -30,7 +31,8 @@ pub async fn migrate(admin_url: &str, service_url: &str) -> anyhow::Result<()> {
     connection.close().await?;
 
     let mut connection = admin.database(&database).connect().await?;
-    run(&mut connection, format!("{ALONE}LEFT('coupon-rush migrate {database}', 64), 60)")).await?;
+    let alone: Option<i64> = sqlx::query_scalar(ALONE).fetch_one(&mut connection).await?;
+    ensure!(alone == Some(1), "another migration of {database} has been at work for a minute: wait until it has ended");
     sqlx::migrate!().run(&mut connection).await.context("cannot apply migrations/")?;
     if service_url != admin_url {
         account(&mut connection, &database, service_url).await.context("cannot set up the service's account")?;

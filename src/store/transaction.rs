@@ -3,14 +3,14 @@
 //! BEGIN and COMMIT are plain statements here: sqlx 0.9's own `begin` puts a connection with an open transaction back into
 //! the pool when its future is dropped at the wrong moment, and the next write on it is acknowledged and then lost.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlx::mysql::{MySql, MySqlArguments, MySqlPool, MySqlQueryResult, MySqlRow};
 use sqlx::pool::PoolConnection;
 use sqlx::query::Query;
 use sqlx::{Executor, MySqlConnection};
 
-use super::{StoreError, limited};
+use super::{GIVE_BACK_TIMEOUT, StoreError, limited, within};
 
 /// An open transaction. Dropped without [`Tx::commit`] or [`Tx::roll_back`], it closes its connection, and the server
 /// rolls back.
@@ -66,7 +66,9 @@ impl Tx {
     /// Ends it and returns the connection to the pool.
     async fn end(&mut self, statement: &'static str) -> Result<(), StoreError> {
         limited(self.connection().execute(statement)).await?;
-        self.connection = None;
+        if let Some(connection) = self.connection.take() {
+            give_back(connection);
+        }
         Ok(())
     }
 }
@@ -79,6 +81,12 @@ impl Drop for Tx {
     }
 }
 
+/// Returns a connection to the pool. sqlx asks it first whether it lives, and would wait for ever for a peer that has fallen
+/// silent: given up, it is closed, and its place is free.
+fn give_back(mut connection: PoolConnection<MySql>) {
+    tokio::spawn(tokio::time::timeout(GIVE_BACK_TIMEOUT, connection.return_to_pool()));
+}
+
 /// Closes a connection and frees its place in the pool at once. sqlx's own `close_on_drop` says good-bye first, and a peer
 /// that has fallen silent would keep the place for five seconds.
 fn close(connection: PoolConnection<MySql>) {
@@ -89,10 +97,13 @@ fn close(connection: PoolConnection<MySql>) {
 /// still be under way, and the next borrower would take it for his own.
 pub(super) async fn closing_on_error<T>(
     mut connection: PoolConnection<MySql>,
+    limit: Duration,
     work: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T, sqlx::Error>,
 ) -> Result<T, StoreError> {
-    let result = limited(work(&mut connection)).await;
-    if result.is_err() {
+    let result = within(limit, work(&mut connection)).await;
+    if result.is_ok() {
+        give_back(connection);
+    } else {
         close(connection);
     }
     result

@@ -4,7 +4,7 @@
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
-use super::{Lane, Store, StoreError, Tx, limited};
+use super::{Lane, STATEMENT_TIMEOUT, Store, StoreError, Tx, limited};
 use crate::coupons::{Code, Entry, Order, RequestId, Timestamp, UserId};
 
 /// The columns that [`entry`] reads, from `wallet AS w` and the coupon row called `$coupon`.
@@ -86,7 +86,7 @@ impl Store {
     /// Everything `user` holds in the current round, by code.
     pub async fn wallet_of(&self, user: &UserId) -> Result<Vec<Entry>, StoreError> {
         let connection = self.pool.acquire().await?;
-        let rows = super::transaction::closing_on_error(connection, async |connection| {
+        let rows = super::transaction::closing_on_error(connection, STATEMENT_TIMEOUT, async |connection| {
             sqlx::query(OF_USER).bind(user.as_str()).fetch_all(connection).await
         })
         .await?;
@@ -96,7 +96,7 @@ impl Store {
     /// What the order's user holds in the scope of its code.
     pub async fn held_by(&self, order: &Order) -> Result<Option<Entry>, StoreError> {
         let connection = self.pool.acquire().await?;
-        let row = super::transaction::closing_on_error(connection, async |connection| {
+        let row = super::transaction::closing_on_error(connection, STATEMENT_TIMEOUT, async |connection| {
             sqlx::query(HELD_BY).bind(order.user.as_str()).bind(order.code.as_str()).fetch_optional(connection).await
         })
         .await?;

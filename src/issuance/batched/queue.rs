@@ -99,9 +99,6 @@ impl Queues {
         batch.sort_by_key(|order| order.ticket.order.arrived_ms.unwrap_or(u64::MAX));
         *queue = batch.split_off(fitting(batch.iter().map(|order| &order.ticket.order)));
         self.left(before - queue.len());
-        for order in &batch {
-            self.lock.waited(Wait::Granted, order.ticket.entered);
-        }
         batch
     }
 

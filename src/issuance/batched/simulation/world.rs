@@ -220,8 +220,8 @@ impl Replica {
             tasks: TaskTracker::new(),
         });
         let (memory, stopped) = (Arc::clone(&parts.memory), stopped.clone());
-        let lane = crate::issuance::outside::Database::lane(server);
-        tokio::spawn(async move { memory.watch(lane, METRICS.issue.clone(), stopped).await });
+        let lanes = [(); 2].map(|()| crate::issuance::outside::Database::lane(server));
+        tokio::spawn(async move { memory.watch(lanes, METRICS.issue.clone(), stopped).await });
         Self { batched: Batched::new(Arc::clone(&parts)), parts }
     }
 
