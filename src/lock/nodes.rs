@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use redis::aio::MultiplexedConnection;
@@ -67,6 +68,7 @@ impl Nodes {
     /// Opens clients for the `urls` of independent nodes; all are taken for up until the prober says otherwise.
     pub async fn new(urls: &[String], ttl: Duration) -> anyhow::Result<Arc<Self>> {
         let clients = urls.iter().map(|url| client(url)).collect::<Result<Vec<_>, _>>()?;
+        ensure!(are_different(&clients), "the same server twice is not two independent servers");
         let up = vec![true; clients.len()];
         let manager = manager(&clients, &up).await?;
         let sleepers = clients.iter().map(|_| AtomicBool::default()).collect();
@@ -139,6 +141,12 @@ impl Nodes {
             Err(_) => tracing::warn!("a lock manager is not ready in time"),
         }
     }
+}
+
+/// Whether no two of them lead to the same server, whichever database of it.
+fn are_different(clients: &[Client]) -> bool {
+    let addresses: Vec<_> = clients.iter().map(|client| client.get_connection_info().addr()).collect();
+    (1..addresses.len()).all(|place| !addresses[..place].contains(&addresses[place]))
 }
 
 /// A client without Nagle's delay.

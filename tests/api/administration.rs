@@ -22,6 +22,7 @@ fn bad_coupons(good: &Value) -> Vec<Value> {
         change("total", json!("300")),
         change("opensAt", json!("tomorrow")),
         change("opensAt", json!("1969-12-31T23:59:59Z")),
+        change("closesAt", json!("9999-12-31T23:59:59-12:00")),
         change("closesAt", json!(17)),
         change("more", json!(1)),
         json!({"discountPercent": 100}),

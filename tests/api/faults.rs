@@ -127,6 +127,23 @@ async fn a_connection_that_falls_silent_costs_nobody_a_coupon_and_gives_nobody_t
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_falls_silent_on_its_way_back_to_the_pool_leaves_its_place() {
+    let cases = [("conditional", 4), ("pessimistic", 5)];
+    join_all(cases.map(|(strategy, statements)| async move {
+        let mut cluster = setup(strategy).start().await;
+        let proxy = cluster.join_through_proxy().await;
+        assert_eq!(cluster.decided(0, "A", "warm").await.status, 201);
+        proxy.break_existing(statements + 1, Fault::Frozen);
+        assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201, "{strategy}");
+        eventually("the question whether the connection lives is lost", async || proxy.struck() == 1).await;
+        proxy.heal();
+        assert_eq!(cluster.issue(0, "A", "u-2", "k").await.status, 201, "{strategy}");
+        finish(cluster).await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_vanishes_in_the_middle_of_a_transaction_does_not_keep_the_row() {
     let cases = [("conditional", 3), ("optimistic", 4), ("pessimistic", 3), ("redlock", 3)];
     join_all(cases.map(|(strategy, turn)| async move {

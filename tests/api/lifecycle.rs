@@ -170,7 +170,7 @@ async fn start_up_refuses_a_bad_setting_by_its_name() {
         ("LISTEN", "127.0.0.1:0"),
         ("OPS_LISTEN", "127.0.0.1:0"),
     ];
-    let twice = "redis://127.0.0.1:6379/,redis://127.0.0.1:6380/,redis://127.0.0.1:6379/";
+    let twice = "redis://127.0.0.1:6379/,redis://127.0.0.1:6380/,redis://127.0.0.1:6379/1";
     let two = "redis://127.0.0.1:6379/,redis://127.0.0.1:6380/";
     let bad = [
         ("DATABASE_URL", None),
@@ -195,8 +195,12 @@ async fn start_up_refuses_a_bad_setting_by_its_name() {
         ("ON_LOCK_LOSS", Some("panic")),
         ("LOG", Some("coupon_rush=loud")),
         ("POOL_SIZE", Some("0")),
+        ("POOL_SIZE", Some("257")),
         ("REQUEST_DEADLINE_MS", Some("1")),
+        ("REQUEST_DEADLINE_MS", Some("60001")),
+        ("LOCK_TTL_MS", Some("60001")),
         ("THREADS", Some("0")),
+        ("THREADS", Some("65")),
         ("REPLICA", Some("two words")),
         ("LISTEN", Some("here")),
         ("LISTEN", Some(taken.as_str())),

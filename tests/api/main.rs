@@ -37,3 +37,4 @@ mod secrets;
 mod slow_clients;
 mod trips;
 mod upkeep;
+mod waits;

@@ -1,0 +1,49 @@
+//! The wait for the exclusive right, as the metrics tell it: who had it, who left before, and who never wanted it.
+
+use futures_util::future::join_all;
+
+use crate::support::{Cluster, Setup, eventually};
+
+async fn waits(cluster: &Cluster, result: &str) -> f64 {
+    cluster.metric(0, &format!("coupon_lock_wait_seconds_count{{result=\"{result}\"}}")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_is_refused_without_the_lock_did_not_wait_for_it() {
+    let cluster = Setup::new("batched").replicas(1).coupons([("A", 1), ("B", 5)]).exclusive().start().await;
+    assert_eq!(cluster.decided(0, "A", "u-1").await.status, 201);
+    // B has stock, so that who holds something in this event is in no memory, and each order for A comes this far.
+    eventually("A is known to be sold out", async || {
+        let before = waits(&cluster, "granted").await;
+        assert_eq!(cluster.decided(0, "A", "loser").await.status, 410);
+        waits(&cluster, "granted").await == before
+    })
+    .await;
+    let before = waits(&cluster, "granted").await;
+    for user in 0..5 {
+        assert_eq!(cluster.decided(0, "A", &format!("late-{user}")).await.status, 410);
+    }
+    assert_eq!(waits(&cluster, "granted").await, before);
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_leaves_while_he_waits_for_a_connection_has_waited_in_vain() {
+    const USERS: usize = 4;
+    join_all([("conditional", true), ("pessimistic", true), ("unlocked", false)].map(
+        |(strategy, has_right)| async move {
+            let setup = Setup::new(strategy).replicas(1).set("--pool-size", 1).set("--request-deadline-ms", 500);
+            let cluster = setup.start().await;
+            let row = cluster.hold("A").await;
+            let names: Vec<_> = (0..USERS).map(|user| format!("u-{user}")).collect();
+            let asks = names.iter().map(|user| cluster.issue(0, "A", user, "k"));
+            for answer in join_all(asks).await {
+                assert_eq!(answer.status, 503, "{strategy}: {}", answer.text);
+            }
+            assert_eq!(waits(&cluster, "expired").await > 0.0, has_right, "{strategy}");
+            assert_eq!(cluster.metric(0, "coupon_queue_depth").await, 0.0);
+            row.release().await;
+        },
+    ))
+    .await;
+}
