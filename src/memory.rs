@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::coupons::{Code, Coupon, Entry, Order, Outcome, Timestamp, UserId};
+use crate::coupons::{Code, Coupon, Entry, Order, Outcome, Timestamp, UserId, Window};
 use crate::metrics::IssueMetrics;
 use crate::store::{Catalogue, Lane, StoreError};
 
@@ -97,9 +97,15 @@ impl Snapshot {
         self.catalogue.asked.elapsed() < AGE_MAX
     }
 
-    /// The database's clock, reckoned on from when it was read.
+    /// The latest that the database's clock can show, reckoned on from when it was read.
     pub fn now(&self) -> Timestamp {
         self.catalogue.now + self.catalogue.asked.elapsed()
+    }
+
+    /// Whether it is surely closed; at the very moment of an opening or a closing the database decides.
+    fn is_closed(&self, window: Window) -> bool {
+        let earliest = self.catalogue.now + self.catalogue.answered.elapsed();
+        window.is_over(earliest) || window.opens_at.is_some_and(|opens| self.now() < opens)
     }
 
     /// The round.
@@ -129,11 +135,10 @@ impl Snapshot {
         scopes.into_iter().map(|(scope, _)| scope).filter(|scope| !self.holders.contains_key(scope)).collect()
     }
 
-    /// What everybody without an entry gets; `None` when there is stock to be had.
+    /// What everybody without an entry gets; `None` when there may be stock to be had.
     fn refusal(&self, coupon: &Coupon) -> Option<Outcome> {
-        let now = self.now();
-        if !coupon.effective.contains(now) {
-            return Some(Outcome::NotOpen(coupon.effective.opens_in(now)));
+        if self.is_closed(coupon.effective) {
+            return Some(Outcome::NotOpen(coupon.effective.opens_in(self.now())));
         }
         (coupon.remaining == 0).then_some(Outcome::SoldOut)
     }
@@ -320,7 +325,6 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::coupons::Window;
     use crate::metrics::Metrics;
 
     fn coupon(code: &str, remaining: u32, closes_at: Option<i64>) -> Coupon {
@@ -331,7 +335,7 @@ mod tests {
 
     fn catalogue(coupons: Vec<(Coupon, u16)>) -> Catalogue {
         let (asked, now) = (Instant::now(), Timestamp(100));
-        Catalogue { asked, now, generation: 1, round: 1, exclusive: false, coupons }
+        Catalogue { asked, answered: asked, now, generation: 1, round: 1, exclusive: false, coupons }
     }
 
     /// A database whose catalogue is always the same; who holds something takes an hour to read, or a moment.
@@ -362,6 +366,20 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let reads = reads.lock().clone();
         (memory, reads)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_coupon_is_closed_when_every_time_that_it_may_be_says_so() {
+        let mut catalogue = catalogue(vec![]);
+        tokio::time::advance(Duration::from_micros(10)).await;
+        catalogue.answered = Instant::now();
+        let snapshot = Snapshot { catalogue, places: HashMap::new(), holders: HashMap::new() };
+        // The database said 100 at some moment of the last ten microseconds.
+        let closed = |opens: Option<i64>, closes: Option<i64>| {
+            snapshot.is_closed(Window { opens_at: opens.map(Timestamp), closes_at: closes.map(Timestamp) })
+        };
+        assert_eq!([100, 101, 110].map(|closes| closed(None, Some(closes))), [true, false, false]);
+        assert_eq!([100, 110, 111].map(|opens| closed(Some(opens), None)), [false, false, true]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -73,6 +73,8 @@ const OVERWRITE: &str = "UPDATE coupon SET remaining = ? WHERE code = ? AND roun
 pub struct Catalogue {
     /// Just before the statement was sent: the state is at least as new as this.
     pub asked: Instant,
+    /// Just after its answer was in: the database's clock was read between the two.
+    pub answered: Instant,
     /// The database's clock when it answered.
     pub now: Timestamp,
     /// Grows with every administrative change.
@@ -108,10 +110,12 @@ impl Lane {
         let mut connection = self.take().await?;
         let asked = Instant::now();
         let rows = limited(sqlx::query(CATALOGUE).fetch_all(&mut connection)).await?;
+        let answered = Instant::now();
         self.keep(connection);
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         Ok(Catalogue {
             asked,
+            answered,
             now: Timestamp(first.try_get(3)?),
             generation: first.try_get(0)?,
             round: first.try_get(1)?,

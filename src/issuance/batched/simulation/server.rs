@@ -259,11 +259,12 @@ impl Source for Connection {
     async fn catalogue(&mut self) -> Result<Catalogue, StoreError> {
         let asked = Instant::now();
         hop().await;
-        let catalogue = self.read(asked);
+        let mut catalogue = self.read(asked);
         if fastrand::u8(..8) == 0 {
             sleep(millis(fastrand::u64(..LATE_READ_MS))).await;
         }
         hop().await;
+        catalogue.answered = Instant::now();
         Ok(catalogue)
     }
 
@@ -298,6 +299,7 @@ impl Connection {
         });
         Catalogue {
             asked,
+            answered: asked,
             now: self.0.now(),
             generation: books.generation,
             round: books.round,
