@@ -108,9 +108,7 @@ def accounts(settings: Settings) -> str:
 
 def initialise(engine: Engine, configuration: Path, data: Path) -> None:
     """Makes an empty data folder, under another name until it is whole, so that an interrupted try leaves no half."""
-    draft = data.with_name(data.name + ".new")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.parent.mkdir(parents=True, exist_ok=True)
+    draft = draft_of(data)
     if engine.name == "mysql":
         command = [*engine.server, f"--defaults-file={configuration}", f"--datadir={draft}", "--initialize-insecure"]
     else:
@@ -122,6 +120,14 @@ def initialise(engine: Engine, configuration: Path, data: Path) -> None:
     if done.returncode != 0:
         raise Problem(f"{engine.name} could not make its data folder:\n{done.stdout[-2000:]}")
     draft.rename(data)
+
+
+def draft_of(data: Path) -> Path:
+    """Where a data folder is made before it gets its own name; what an interrupted try left there is gone."""
+    draft = data.with_name(data.name + ".new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    return draft
 
 
 def secret(settings: Settings, name: str) -> str:
