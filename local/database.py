@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from settings import ROOT, Problem, Settings, program, run_to_end, tools, which, write
+from settings import ROOT, Problem, Settings, first_line, program, run_to_end, tools, which, write
 from supervisor import Program
 
 
@@ -136,7 +136,7 @@ def secret(settings: Settings, name: str) -> str:
     if not path.exists():
         settings.secrets.mkdir(parents=True, exist_ok=True, mode=0o700)
         write(path, secrets.token_hex(24), 0o600)
-    return path.read_text()
+    return first_line(path)
 
 
 def urls(settings: Settings) -> dict:
