@@ -87,7 +87,7 @@ doctor: ## Name what keeps this machine from running the cluster, with the cure
 down: ## Stop everything; the data stays
 	@$(CLUSTER) down
 
-clean: ## Stop everything and delete the data; ALL=1 deletes the downloaded tools, too
+clean: ## Stop everything and delete the data; ALL=1 deletes the kept runs and what was downloaded, too
 	@$(CLUSTER) clean
 
 backup: ## Copy a local cluster's MySQL while it is in use: make backup INTO=FOLDER

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from settings import ROOT, Problem, Settings, program, run_to_end, tools, which, write
+from settings import ROOT, Problem, Settings, first_line, program, run_to_end, tools, which, write
 from supervisor import Program
 
 
@@ -108,9 +108,7 @@ def accounts(settings: Settings) -> str:
 
 def initialise(engine: Engine, configuration: Path, data: Path) -> None:
     """Makes an empty data folder, under another name until it is whole, so that an interrupted try leaves no half."""
-    draft = data.with_name(data.name + ".new")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.parent.mkdir(parents=True, exist_ok=True)
+    draft = draft_of(data)
     if engine.name == "mysql":
         command = [*engine.server, f"--defaults-file={configuration}", f"--datadir={draft}", "--initialize-insecure"]
     else:
@@ -124,13 +122,21 @@ def initialise(engine: Engine, configuration: Path, data: Path) -> None:
     draft.rename(data)
 
 
+def draft_of(data: Path) -> Path:
+    """Where a data folder is made before it gets its own name; what an interrupted try left there is gone."""
+    draft = data.with_name(data.name + ".new")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    return draft
+
+
 def secret(settings: Settings, name: str) -> str:
     """A random secret, made once and kept in a file that only its owner can read."""
     path = settings.secrets / name
     if not path.exists():
         settings.secrets.mkdir(parents=True, exist_ok=True, mode=0o700)
         write(path, secrets.token_hex(24), 0o600)
-    return path.read_text()
+    return first_line(path)
 
 
 def urls(settings: Settings) -> dict:

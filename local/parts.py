@@ -46,7 +46,7 @@ def pong(port: int) -> bool:
 
 
 def replica(settings: Settings, number: int) -> Program:
-    """One process of the service. The note makes its file change, and so the replica restart, when the binary does."""
+    """One process of the service. The note makes its file change, and so the replica restart, when the binary or a secret does."""
     name = f"replica-{number}"
     redis_urls = [f"redis://127.0.0.1:{settings.redis_port + node}" for node in range(1, settings.redis_nodes + 1)]
     ops = settings.ops_port + number
@@ -62,7 +62,8 @@ def replica(settings: Settings, number: int) -> Program:
         "ADMIN_TOKEN_FILE": settings.secrets / "admin-token",
     }
     secret(settings, "admin-token")
-    note = f"binary of {binary(settings).stat().st_mtime_ns}"
+    secrets = [settings.secrets / name for name in ("admin-token", "database-url")]
+    note = f"binary of {binary(settings).stat().st_mtime_ns}, secrets {digest(secrets)}"
     command = [settings.binary, "serve"]
     return Program(name, command, settings.run, lambda: get(ops, "/readyz") == 200, environment, note=note)
 

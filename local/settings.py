@@ -183,6 +183,11 @@ def which(name: str):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
 
 
+def first_line(path: Path) -> str:
+    """The secret in a file that a person may have edited; the admin token's holds the old one below while callers change over."""
+    return path.read_text().strip().partition("\n")[0].strip()
+
+
 def write(path: Path, text: str, mode: int = 0o644) -> bool:
     """Writes a file so that a reader sees the old text or the new one, never half; tells whether the text is new."""
     if path.exists() and path.read_text() == text:

@@ -12,6 +12,8 @@ const BOARDS = ['scale-overview', 'service-and-lock', 'servers', 'k6-run'];
 const $ = (id) => document.getElementById(id);
 const seen = { service: null, prometheus: null };
 let board = null;
+// Counts the choices of a board: the last one is shown, whichever file arrives first.
+let choices = 0;
 let paused = false;
 
 // ---- the rush ----
@@ -253,12 +255,16 @@ async function openBoard(name) {
   }
   board?.close();
   board = null;
+  choices += 1;
+  const choice = choices;
   try {
     const response = await fetch(`dashboards/${name}.json`, { cache: 'no-cache' });
     if (!response.ok) throw new Error(`status ${response.status}`);
-    board = new Board(await response.json(), $('board'), $('variables'));
+    const file = await response.json();
+    if (choice !== choices) return;
+    board = new Board(file, $('board'), $('variables'));
   } catch {
-    $('board').replaceChildren(element('p', 'empty', `The file of this dashboard is missing: \`make dashboards\` writes it.`));
+    if (choice === choices) $('board').replaceChildren(element('p', 'empty', `The file of this dashboard is missing: \`make dashboards\` writes it.`));
     return;
   }
   board.range = Number($('range').value);

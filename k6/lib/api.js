@@ -7,11 +7,11 @@ export const BASE_URL = __ENV.BASE_URL || 'http://127.0.0.1:8000';
 export const OPS_URL = __ENV.OPS_URL || 'http://127.0.0.1:8081';
 
 // Three times the service's own deadline: whoever is not answered by then was forgotten.
-const TIMEOUT = '15s';
+export const TIMEOUT_SECONDS = 15;
 
 // Every body is read, also where a script sets `discardResponseBodies`.
 function params(name, headers) {
-  return { tags: { name }, headers, timeout: TIMEOUT, responseType: 'text' };
+  return { tags: { name }, headers, timeout: `${TIMEOUT_SECONDS}s`, responseType: 'text' };
 }
 
 // The request as `http.batch` takes it. The key is what makes asking again safe, and what lets k6's HTTP client resend on
