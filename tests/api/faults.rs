@@ -159,8 +159,17 @@ async fn storm(strategy: &str) {
         let (cluster, code, user) = (&cluster, format!("R{}", ask % CODES), format!("u-{}", ask / CODES));
         async move { (code.clone(), cluster.decided(replica, &code, &user).await) }
     });
-    let (answers, killed) = tokio::join!(join_all(asks), kill(&cluster, KILLS));
+    let rows = cluster.hold("R%").await;
+    let kills = async {
+        eventually("an order waits for its row", async || cluster.waiting_for_rows().await > 0).await;
+        cluster.kill_connections().await;
+        rows.release().await;
+        kill(&cluster, KILLS).await
+    };
+    let (answers, killed) = tokio::join!(join_all(asks), kills);
     assert!(killed >= KILLS, "{strategy}: only {killed} connections were killed");
+    let unknown = cluster.unknown_outcomes(0).await + cluster.unknown_outcomes(1).await;
+    assert!(unknown > 0.0, "{strategy}: no kill met an order");
     for code in (0..CODES).map(|code| format!("R{code}")) {
         let winners: Vec<&Answer> =
             answers.iter().filter(|(of, it)| *of == code && it.status < 300).map(|(_, it)| it).collect();

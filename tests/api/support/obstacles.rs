@@ -98,6 +98,11 @@ impl Cluster {
         killed
     }
 
+    /// Of how many calls a replica does not know whether they were carried out.
+    pub async fn unknown_outcomes(&self, replica: usize) -> f64 {
+        self.metric(replica, "coupon_unknown_outcomes_total").await
+    }
+
     /// The service's own URL of this cluster's database.
     pub fn database_url(&self) -> String {
         let file = self.arguments().into_iter().find(|(flag, _)| flag == "--database-url-file").unwrap().1;
