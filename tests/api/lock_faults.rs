@@ -213,10 +213,13 @@ async fn without_a_quorum_batched_goes_on_with_the_row_lock_and_keeps_every_prom
         join_all(counts).await
     };
     assert_eq!(bypassed().await, [0.0, 0.0]);
-    // The quorum hangs in the middle of a race.
+    // The quorum hangs in the middle of a race, while a holder waits for its row.
+    let row = cluster.hold(&hung[0]).await;
     let stop = async {
+        eventually("a holder waits for the row", async || cluster.waiting_for_rows().await > 0).await;
         nodes.signal(0, "STOP");
         nodes.signal(1, "STOP");
+        row.release().await;
     };
     tokio::join!(race(&cluster, &hung), stop);
     until_seen(&cluster, 0, 0.0).await;
