@@ -7,8 +7,9 @@ use coupon_lab::verify::Ack;
 use coupon_rush::coupons::Timestamp;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use sqlx::Executor;
+use sqlx::{AssertSqlSafe, Executor};
 
+use crate::support::documented::assert_problem;
 use crate::support::{Answer, Cluster, SOUND, Setup, eventually, in_each};
 
 /// Stock that no test uses up.
@@ -338,19 +339,50 @@ async fn a_window_opens_and_closes_for_newcomers_and_holders_keep_their_answers(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_order_that_waits_for_its_row_while_the_window_closes_gets_nothing() {
-    let setup = |strategy: &str| Setup::new(strategy);
+async fn an_order_that_waits_for_its_row_while_a_window_closes_gets_nothing() {
+    let setup = |strategy: &str| Setup::new(strategy).coupons([("A", 10), ("B", 10)]);
     in_each(SOUND, setup, |strategy, cluster| async move {
-        let mut admin = cluster.sql().await;
-        admin.execute("START TRANSACTION").await.unwrap();
-        admin.execute("UPDATE coupon SET closes_at = '2020-01-01'").await.unwrap();
-        let (late, ()) = tokio::join!(cluster.issue(0, "A", "late", "k"), async {
-            eventually("the order waits", async || cluster.waiting_for_rows().await == 1).await;
-            admin.execute("COMMIT").await.unwrap();
-        });
-
-        assert_eq!((late.status, late.member("type")), (403, json!("/problems/not-open")), "{strategy}: {}", late.text);
+        for (code, closing) in [("A", "closes_at"), ("B", "event_closes_at")] {
+            let mut admin = cluster.sql().await;
+            let close = format!("UPDATE coupon SET {closing} = '2020-01-01' WHERE code = '{code}'");
+            admin.execute("START TRANSACTION").await.unwrap();
+            admin.execute(AssertSqlSafe(close)).await.unwrap();
+            let (late, ()) = tokio::join!(cluster.issue(0, code, "late", "k"), async {
+                eventually("the order waits", async || cluster.waiting_for_rows().await == 1).await;
+                admin.execute("COMMIT").await.unwrap();
+            });
+            assert_eq!(
+                (late.status, late.member("type")),
+                (403, json!("/problems/not-open")),
+                "{strategy}, {closing}: {}",
+                late.text
+            );
+        }
         assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, 0, "{strategy}");
+        cluster.finish().await;
+    })
+    .await;
+}
+
+/// A replica's memory reads the event itself, of which nothing is changed here. The coupon's copy of its window is what the
+/// database goes by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_by_itself_refuses_outside_the_events_window() {
+    let setup = |strategy: &str| Setup::new(strategy).replicas(1);
+    in_each(SOUND.into_iter().chain(["unlocked"]), setup, |strategy, cluster| async move {
+        for (opens_at, closes_at) in [("NULL", "'2020-01-01'"), ("'2999-01-01'", "NULL")] {
+            let window = format!("event_opens_at = {opens_at}, event_closes_at = {closes_at}");
+            cluster.run(&format!("UPDATE coupon SET {window}")).await;
+            let refused = cluster.issue(0, "A", "u-1", "k").await;
+            let known = cluster.get(0, "/coupons/A").await;
+
+            assert_problem(&refused, 403, "/problems/not-open");
+            assert_eq!(refused.header("retry-after").is_empty(), opens_at == "NULL", "{strategy}: {window}");
+            assert_eq!(known.member("state"), "open", "{strategy}: the memory would not have refused");
+        }
+        assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, 0, "{strategy}");
+        cluster.run("UPDATE coupon SET event_opens_at = NULL").await;
+        assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201, "{strategy}");
         cluster.finish().await;
     })
     .await;
