@@ -15,21 +15,26 @@ const STOCK: u32 = 5;
 /// Users per race.
 const USERS: usize = 12;
 
-/// Three Redis servers of the test's own.
+/// Redis servers of the test's own.
 struct Nodes {
-    ports: [u16; 3],
+    ports: Vec<u16>,
     running: Vec<Option<Process>>,
 }
 
 impl Nodes {
     async fn start() -> Self {
-        let ports = [free_port(), free_port(), free_port()];
-        let running = join_all(ports.map(Process::redis)).await.into_iter().map(Some).collect();
+        Self::so_many(3).await
+    }
+
+    async fn so_many(nodes: usize) -> Self {
+        let ports: Vec<_> = (0..nodes).map(|_| free_port()).collect();
+        let running = join_all(ports.iter().map(|port| Process::redis(*port))).await.into_iter().map(Some).collect();
         Self { ports, running }
     }
 
     fn urls(&self) -> String {
-        self.ports.map(|port| format!("redis://127.0.0.1:{port}/")).join(",")
+        let urls: Vec<_> = self.ports.iter().map(|port| format!("redis://127.0.0.1:{port}/")).collect();
+        urls.join(",")
     }
 
     fn signal(&self, node: usize, signal: &str) {
@@ -265,6 +270,30 @@ async fn without_a_quorum_refuse_and_redlock_answer_503_until_it_is_back() {
         nodes.restart(0).await;
         nodes.restart(2).await;
         assert_eq!(cluster.decided(0, "A", "u-1").await.status, 201, "{strategy}");
+        cluster.finish().await;
+    }))
+    .await;
+}
+
+/// `redlock` issues nothing without the lock, so that every coupon shows a quorum.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_lock_node_of_one_is_a_quorum_and_three_of_five_are() {
+    join_all([(1, 0), (5, 2)].map(|(count, spare)| async move {
+        let mut nodes = Nodes::so_many(count).await;
+        let cluster = Setup::new("redlock").set("--redis-urls", nodes.urls()).start().await;
+        assert_eq!(cluster.decided(0, "A", "u-1").await.status, 201, "{count} nodes");
+        for node in 0..count {
+            assert!(nodes.sets(node).await > 0, "node {node} of {count} was not asked");
+        }
+        for node in 0..spare {
+            nodes.kill(node).await;
+            until_seen(&cluster, node, 0.0).await;
+        }
+        assert_eq!(cluster.decided(1, "A", "u-2").await.status, 201, "{count} nodes");
+        nodes.kill(spare).await;
+        until_seen(&cluster, spare, 0.0).await;
+        let refused = cluster.issue(0, "A", "u-3", "k").await;
+        assert_eq!((refused.status, refused.member("type")), (503, "/problems/unavailable".into()), "{count} nodes");
         cluster.finish().await;
     }))
     .await;
