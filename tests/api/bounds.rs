@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::support::{
-    BYTES_PER_IDLE, BYTES_PER_ORDER, Cluster, Process, SOON, Setup, alone, connect, eventually, pace, sample, settings,
-    until,
+    BYTES_PER_IDLE, BYTES_PER_ORDER, Cluster, LONGEST_DEADLINE_MS, Process, SOON, Setup, alone, connect, eventually,
+    pace, sample, settings, until,
 };
 
 /// A replica without ports: ten thousand requests at once need no ten thousand sockets.
@@ -71,7 +71,8 @@ async fn overfill(app: &Arc<App>) -> JoinSet<(u16, String)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_answers_busy_at_once_and_loses_nobody_who_is_in_it() {
-    let setup = Setup::new("batched").replicas(0).coupons([("A", 20_000)]).set("--request-deadline-ms", 60_000);
+    let setup =
+        Setup::new("batched").replicas(0).coupons([("A", 20_000)]).set("--request-deadline-ms", LONGEST_DEADLINE_MS);
     let cluster = setup.start().await;
     let app = portless(&cluster).await;
     let lock = cluster.hold_lock("A").await;
@@ -86,7 +87,8 @@ async fn a_full_queue_answers_busy_at_once_and_loses_nobody_who_is_in_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_of_a_strategy_without_batches_answers_busy_at_once_too() {
-    let setup = Setup::new("pessimistic").replicas(0).set("--pool-size", 1).set("--request-deadline-ms", 60_000);
+    let setup =
+        Setup::new("pessimistic").replicas(0).set("--pool-size", 1).set("--request-deadline-ms", LONGEST_DEADLINE_MS);
     let cluster = setup.start().await;
     let app = portless(&cluster).await;
     let row = cluster.hold("A").await;
@@ -273,7 +275,8 @@ async fn send_order(mut connection: TcpStream, user: usize) -> TcpStream {
 async fn a_full_queue_takes_little_memory_and_everybody_in_it_is_served() {
     const ORDERS: usize = 9_000;
     let _alone = alone().await;
-    let setup = Setup::new("batched").replicas(0).coupons([("A", 20_000)]).set("--request-deadline-ms", 60_000);
+    let setup =
+        Setup::new("batched").replicas(0).coupons([("A", 20_000)]).set("--request-deadline-ms", LONGEST_DEADLINE_MS);
     let cluster = setup.start().await;
     let replica = Process::replica(&cluster.arguments()).await;
     let (before, _) = replica.memory();
