@@ -72,28 +72,48 @@ async fn a_reset_starts_a_clean_round_in_every_strategy() {
     .await;
 }
 
+/// A reset has changed the first row and waits for the second; the order waits for the first. Returns the new round and what the order was
+/// told.
+async fn ask_during_a_reset(cluster: &Cluster, user: &str) -> (u64, Answer) {
+    let (second, is_answered) = (cluster.hold("B").await, AtomicBool::new(false));
+    let order = async {
+        let answer = cluster.issue(0, "A", user, "k").await;
+        is_answered.store(true, Ordering::Relaxed);
+        answer
+    };
+    let release = async {
+        let both = async || cluster.waiting_for_rows().await == 2;
+        eventually("the order waits, too", async || is_answered.load(Ordering::Relaxed) || both().await).await;
+        second.release().await;
+    };
+    let asking = async {
+        eventually("the reset waits", async || cluster.waiting_for_rows().await == 1).await;
+        tokio::join!(order, release).0
+    };
+    tokio::join!(reset(cluster, 1), asking)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_that_waits_for_its_row_while_the_round_changes_gets_nothing() {
+    const ATTEMPTS: u64 = 3;
     let setup = |strategy: &str| Setup::new(strategy).coupons([("A", 5), ("B", 5)]);
     in_each(SOUND.into_iter().chain(["unlocked"]), setup, |strategy, cluster| async move {
         assert_eq!(cluster.issue(0, "A", "early", "k").await.status, 201, "{strategy}");
-        // The reset has changed the first row and waits for the second; the order waits for the first.
-        let second = cluster.hold("B").await;
-        let resetting = reset(&cluster, 1);
-        let asking = async {
-            eventually("the reset waits", async || cluster.waiting_for_rows().await == 1).await;
-            let order = cluster.issue(0, "A", "late", "k");
-            let (late, ()) = tokio::join!(order, async {
-                eventually("the order waits", async || cluster.waiting_for_rows().await == 2).await;
-                second.release().await;
-            });
-            late
+        let mut attempt = 0;
+        let late = loop {
+            attempt += 1;
+            let (round, late) = ask_during_a_reset(&cluster, "late").await;
+            assert_eq!(round, attempt + 1, "{strategy}");
+            let rows = format!("SELECT COUNT(*) FROM wallet WHERE round = {round}");
+            assert_eq!(cluster.number(&rows).await, 0, "{strategy}");
+            assert_eq!(cluster.number("SELECT remaining FROM coupon WHERE code = 'A'").await, 5, "{strategy}");
+            // InnoDB lets the reset wait for a second. If the test looks away for so long, the order comes before the reset's next run.
+            let came_before = late.status == 201 && late.member("round") == round - 1;
+            if !came_before || attempt == ATTEMPTS {
+                break late;
+            }
         };
-        let (round, late) = tokio::join!(resetting, asking);
-
-        assert_eq!((round, late.status), (2, 503), "{strategy}: {}", late.text);
-        assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet WHERE round = 2").await, 0, "{strategy}");
-        assert_eq!(cluster.number("SELECT remaining FROM coupon WHERE code = 'A'").await, 5, "{strategy}");
+        assert_eq!(late.status, 503, "{strategy}: {}", late.text);
         assert_eq!(cluster.issue(0, "A", "late", "k").await.status, 201, "{strategy}");
         cluster.finish().await;
     })

@@ -30,7 +30,7 @@ pub use client::{Answer, Client};
 pub use counts::{PrivateRedis, added};
 pub use crowd::{alone, connect};
 pub use fault_proxy::{Fault, FaultProxy};
-pub use obstacles::{redis_connection, sample};
+pub use obstacles::{Held, redis_connection, sample};
 pub use recorder::Recorder;
 pub use server::{Process, Replica, free_port};
 
