@@ -321,7 +321,7 @@ async fn not_now_is_503_with_a_time_to_ask_again() {
 }
 
 #[tokio::test]
-async fn without_a_database_everything_but_the_version_is_503() {
+async fn without_a_database_whatever_needs_it_is_503() {
     let mut cluster = Setup::new("batched").replicas(0).start().await;
     let mut arguments = cluster.arguments();
     let (_, file) = arguments.iter_mut().find(|(flag, _)| flag == "--database-url-file").unwrap();

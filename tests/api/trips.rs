@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use crate::support::{PrivateRedis, Setup, added, eventually, in_each};
 
-/// What each strategy sends to the database for one issue, and how many of the wake-up's commands to Redis.
+/// What each strategy sends to the database for one issue.
 const STRATEGIES: [(&str, &[&str]); 6] = [
     ("unlocked", &["START", "SELECT", "UPDATE", "INSERT", "COMMIT"]),
     ("conditional", &["START", "UPDATE", "INSERT", "COMMIT"]),
