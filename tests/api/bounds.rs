@@ -19,7 +19,7 @@ use tower::ServiceExt;
 
 use crate::support::{
     BYTES_PER_IDLE, BYTES_PER_ORDER, Cluster, LONGEST_DEADLINE_MS, Process, SOON, Setup, alone, connect, eventually,
-    pace, sample, settings, until,
+    pace, sample, settings, until, value,
 };
 
 /// A replica without ports: ten thousand requests at once need no ten thousand sockets.
@@ -40,8 +40,7 @@ async fn ask(router: Router, user: String) -> (u16, String) {
 }
 
 fn metric(app: &App, series: &str) -> f64 {
-    let text = app.metrics.encode();
-    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')).unwrap().parse().unwrap()
+    value(&app.metrics.encode(), series)
 }
 
 /// Fills the queue of `A`, and asks some more, who are sent away at once.

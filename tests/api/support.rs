@@ -30,7 +30,7 @@ pub use client::{Answer, Client};
 pub use counts::{PrivateRedis, added};
 pub use crowd::{alone, connect};
 pub use fault_proxy::{Fault, FaultProxy};
-pub use obstacles::{Held, redis_connection, sample};
+pub use obstacles::{Held, redis_connection, sample, value};
 pub use recorder::Recorder;
 pub use server::{Process, Replica, free_port};
 
@@ -231,9 +231,7 @@ impl Cluster {
 
     /// One sample of a replica's `/metrics`, such as `coupon_shed_total`; series with labels are written as they are exposed.
     pub async fn metric(&self, replica: usize, series: &str) -> f64 {
-        let answer = self.client.get(&format!("{}/metrics", self.replicas[replica].ops_url)).await;
-        let line = answer.text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no series {series} in:\n{}", answer.text)).parse().unwrap()
+        sample(&self.client, &self.replicas[replica].ops_url, series).await
     }
 
     /// What the one verifier says of the tables.

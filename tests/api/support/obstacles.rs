@@ -202,7 +202,11 @@ pub async fn redis_connection(url: &str) -> MultiplexedConnection {
 
 /// One sample of `/metrics` at `ops_url`.
 pub async fn sample(client: &Client, ops_url: &str, series: &str) -> f64 {
-    let answer = client.get(&format!("{ops_url}/metrics")).await;
-    let line = answer.text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no series {series} in:\n{}", answer.text)).parse().unwrap()
+    value(&client.get(&format!("{ops_url}/metrics")).await.text, series)
+}
+
+/// One sample of what `/metrics` says.
+pub fn value(metrics: &str, series: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no series {series} in:\n{metrics}")).parse().unwrap()
 }
