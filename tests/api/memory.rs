@@ -10,16 +10,6 @@ use crate::support::{Answer, Cluster, PrivateRedis, Setup, added, eventually};
 const QUESTIONS: usize = 2_000;
 const WAVE: usize = 100;
 
-async fn until_state(cluster: &Cluster, code: &str, state: &str) {
-    for replica in 0..cluster.replicas.len() {
-        let path = format!("/coupons/{code}");
-        eventually("the replica has seen the state", async || {
-            cluster.get(replica, &path).await.member("state") == state
-        })
-        .await;
-    }
-}
-
 /// What a question after the sell-out must get.
 struct Question {
     code: &'static str,
@@ -94,7 +84,7 @@ async fn after_the_sell_out_two_thousand_right_answers_reach_neither_database_no
                 let user = format!("{code}-{user}");
                 held.push((code, user.clone(), entry(&cluster, code, &user).await));
             }
-            until_state(&cluster, code, "sold-out").await;
+            cluster.until_state(code, "sold-out").await;
         }
         let questions: Vec<_> = (0..QUESTIONS)
             .map(|number| {
@@ -127,7 +117,7 @@ async fn while_another_code_of_an_exclusive_event_is_open_sold_out_answers_are_r
     for user in 0..5 {
         held.push(entry(&cluster, "A", &format!("a-{user}")).await);
     }
-    until_state(&cluster, "A", "sold-out").await;
+    cluster.until_state("A", "sold-out").await;
     for user in 0..20 {
         // Issued by one replica; the other has to know at once.
         held.push(entry(&cluster, "OPEN", &format!("open-{user}")).await);
@@ -155,7 +145,7 @@ async fn a_replica_that_cannot_see_changes_any_more_does_not_trust_its_memory() 
     let mut cluster = Setup::new("batched").replicas(1).coupons([("A", 1)]).start().await;
     let proxy = cluster.join_through_proxy().await;
     let held = entry(&cluster, "A", "u-1").await;
-    until_state(&cluster, "A", "sold-out").await;
+    cluster.until_state("A", "sold-out").await;
     proxy.refuse();
     let url = format!("{}/readyz", cluster.replicas[1].ops_url);
     eventually("its memory is too old", async || cluster.client.get(&url).await.status == 503).await;

@@ -26,16 +26,6 @@ async fn reset(cluster: &Cluster, replica: usize) -> u64 {
     answer.member("round").as_u64().unwrap()
 }
 
-async fn until_sold_out(cluster: &Cluster, code: &str) {
-    for replica in 0..cluster.replicas.len() {
-        let path = format!("/coupons/{code}");
-        eventually("the replica knows that nothing is left", async || {
-            cluster.get(replica, &path).await.member("state") == "sold-out"
-        })
-        .await;
-    }
-}
-
 /// The database's clock.
 async fn now(cluster: &Cluster) -> Timestamp {
     Timestamp(cluster.number("SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))").await)
@@ -48,7 +38,7 @@ async fn a_reset_starts_a_clean_round_in_every_strategy() {
         for user in ["u-1", "u-2", "u-3"] {
             cluster.issue(0, "A", user, "k").await;
         }
-        until_sold_out(&cluster, "A").await;
+        cluster.until_state("A", "sold-out").await;
         cluster.run("UPDATE coupon SET remaining = 1, version = 7 WHERE code = 'B'").await;
 
         assert_eq!(reset(&cluster, 1).await, 2, "{strategy}");
@@ -223,7 +213,7 @@ async fn after_a_top_up_was_answered_nobody_is_told_sold_out_while_stock_is_left
     for user in ["u-1", "u-2", "u-3"] {
         assert_eq!(cluster.issue(0, "A", user, "k").await.status, 201);
     }
-    until_sold_out(&cluster, "A").await;
+    cluster.until_state("A", "sold-out").await;
     for (total, round) in [(33, 1), (63, 2)] {
         let change = cluster.admin(round % 3, "PUT", "/admin/coupons/A", Some(stock(total))).await;
         let seen = join_all((0..3).map(|replica| cluster.get(replica, "/coupons/A"))).await;

@@ -210,6 +210,15 @@ impl Cluster {
         eventually("the replica is ready", async || self.client.get(&url).await.status == 200).await;
     }
 
+    /// Waits until every replica's memory has a coupon in a state, such as `sold-out`.
+    pub async fn until_state(&self, code: &str, state: &str) {
+        let path = format!("/coupons/{code}");
+        for replica in 0..self.replicas.len() {
+            let seen = async || self.get(replica, &path).await.member("state") == state;
+            eventually("the replica has seen the state", seen).await;
+        }
+    }
+
     /// `POST /coupons/issue` to one replica.
     pub async fn issue(&self, replica: usize, code: &str, user: &str, key: &str) -> Answer {
         let url = format!("{}/coupons/issue", self.replicas[replica].url);
