@@ -160,9 +160,11 @@ mod tests {
     fn the_request_id_depends_on_user_code_and_key_alone() {
         let id =
             |user: &str, code: &str, key: &str| keyed(&UserId::parse(user).unwrap(), &Code::parse(code).unwrap(), key);
-        assert_eq!(id("u", "A", "k"), id("u", "A", "k"));
-        for other in [id("v", "A", "k"), id("u", "B", "k"), id("u", "A", "l")] {
-            assert_ne!(id("u", "A", "k"), other);
+        // printf 'u-1\0A001\0key-1' | sha256sum
+        let known = RequestId::parse("35e79984344218c5e869e3079ba11932").unwrap();
+        assert_eq!(id("u-1", "A001", "key-1"), known);
+        for other in [id("u-2", "A001", "key-1"), id("u-1", "B001", "key-1"), id("u-1", "A001", "key-2")] {
+            assert_ne!(other, known);
         }
     }
 

@@ -216,6 +216,27 @@ mod tests {
     }
 
     #[test]
+    fn one_code_more_than_there_are_labels_counts_as_other() {
+        let metrics = IssueMetrics::register(&mut Registry::default());
+        let codes: Vec<_> = (0..=CODES_MAX).map(|number| coupon(&format!("L-{number}"), None)).collect();
+        for code in &codes {
+            metrics.remaining(code, Timestamp(20));
+        }
+
+        for code in &codes {
+            metrics.finished(&code.code, "issued");
+        }
+
+        let counted = |code: &str| {
+            let labels = IssueLabels { code: code.to_owned(), outcome: "issued" };
+            metrics.outcomes.get(&labels).map(|count| count.get())
+        };
+        let [last, one_more] = [CODES_MAX - 1, CODES_MAX].map(|number| counted(&format!("L-{number}")));
+        assert_eq!((last, one_more, counted(OTHER)), (Some(1), None, Some(1)));
+        assert!(metrics.remaining.get(&CodeLabel { code: format!("L-{CODES_MAX}") }).is_none());
+    }
+
+    #[test]
     fn coupons_that_are_over_leave_the_labels_to_others() {
         let metrics = IssueMetrics::register(&mut Registry::default());
         let [past, now] = [Timestamp(10), Timestamp(20)];

@@ -62,6 +62,8 @@ async fn administration_needs_the_token_and_refuses_what_is_no_change() {
     }
     let bad_path = cluster.admin(0, "PUT", "/admin/coupons/a%20b", Some(good.clone())).await;
     assert_problem(&bad_path, 422, "/problems/invalid-request");
+    let hidden = cluster.admin(0, "PUT", "/admin/coupons/issue", Some(good.clone())).await;
+    assert_problem(&hidden, 422, "/problems/invalid-request");
     for body in [json!({}), json!({"exclusive": "yes"}), json!({"exclusive": true, "round": 7})] {
         let answer = cluster.admin(0, "PUT", "/admin/event", Some(body)).await;
         assert_problem(&answer, 422, "/problems/invalid-request");

@@ -310,16 +310,18 @@ async fn not_now_is_503_with_a_time_to_ask_again() {
     let lock = cluster.hold_lock("A").await;
     let busy = cluster.issue(0, "A", "u-1", "k").await;
     lock.release().await;
-    let issued = cluster.issue(0, "A", "u-2", "k").await;
+    let issued = cluster.decided(0, "A", "u-2").await;
 
     assert_problem(&busy, 503, "/problems/busy");
     assert_named(&busy, true);
-    assert_eq!((issued.status, issued.member("serial")), (201, json!(1)));
+    // 200 when an answer before it came too late.
+    assert!(matches!(issued.status, 200 | 201), "{}", issued.text);
+    assert_eq!(issued.member("serial"), json!(1));
     cluster.finish().await;
 }
 
 #[tokio::test]
-async fn without_a_database_everything_but_the_version_is_503() {
+async fn without_a_database_whatever_needs_it_is_503() {
     let mut cluster = Setup::new("batched").replicas(0).start().await;
     let mut arguments = cluster.arguments();
     let (_, file) = arguments.iter_mut().find(|(flag, _)| flag == "--database-url-file").unwrap();

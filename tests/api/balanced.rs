@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Answer, Balancer, Client, Cluster, Process, Setup, eventually, sample};
+use tokio::net::TcpListener;
+
+use crate::support::documented::{assert_named, assert_problem};
+use crate::support::{Answer, Balancer, Client, Cluster, Process, Setup, eventually, free_port, sample};
 
 /// Clients that ask at the same time.
 const CLIENTS: usize = 16;
@@ -49,6 +52,26 @@ async fn more(served: &AtomicUsize, answers: usize) {
 
 async fn rows(cluster: &Cluster) -> usize {
     usize::try_from(cluster.number("SELECT COUNT(*) FROM wallet").await).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_no_replica_answers_nginx_says_not_now_as_a_replica_would() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Nobody listens at the first port, so that nginx itself says 502; at the second one nobody ever answers: 504.
+    for port in [free_port(), silent.local_addr().unwrap().port()] {
+        let balancer = Balancer::start(&cluster, &[&format!("http://127.0.0.1:{port}")]).await;
+        let pages = ["/coupons", "/users/u-1/coupons", "/docs/"].map(|page| format!("{}{page}", balancer.url));
+        let reads = join_all(pages.iter().map(|page| cluster.client.get(page)));
+        let (mut answers, issue) = tokio::join!(reads, ask(&cluster.client, &balancer.url, "u-1", Some("k")));
+        answers.push(issue);
+        for answer in &answers {
+            assert_problem(answer, 503, "/problems/unavailable");
+            assert_named(answer, false);
+        }
+        balancer.stop().await;
+    }
+    cluster.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::support::{
-    BYTES_PER_IDLE, BYTES_PER_ORDER, Cluster, Process, SOON, Setup, alone, connect, eventually, pace, sample, settings,
-    until,
+    BYTES_PER_IDLE, BYTES_PER_ORDER, Cluster, LONGEST_DEADLINE_MS, Process, SOON, Setup, alone, connect, eventually,
+    pace, sample, settings, until, value,
 };
 
 /// A replica without ports: ten thousand requests at once need no ten thousand sockets.
@@ -40,8 +40,7 @@ async fn ask(router: Router, user: String) -> (u16, String) {
 }
 
 fn metric(app: &App, series: &str) -> f64 {
-    let text = app.metrics.encode();
-    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')).unwrap().parse().unwrap()
+    value(&app.metrics.encode(), series)
 }
 
 /// Fills the queue of `A`, and asks some more, who are sent away at once.
@@ -71,7 +70,8 @@ async fn overfill(app: &Arc<App>) -> JoinSet<(u16, String)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_answers_busy_at_once_and_loses_nobody_who_is_in_it() {
-    let setup = Setup::new("batched").replicas(0).coupons([("A", 20_000)]).set("--request-deadline-ms", 60_000);
+    let setup =
+        Setup::new("batched").replicas(0).coupons([("A", 20_000)]).set("--request-deadline-ms", LONGEST_DEADLINE_MS);
     let cluster = setup.start().await;
     let app = portless(&cluster).await;
     let lock = cluster.hold_lock("A").await;
@@ -86,7 +86,8 @@ async fn a_full_queue_answers_busy_at_once_and_loses_nobody_who_is_in_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_of_a_strategy_without_batches_answers_busy_at_once_too() {
-    let setup = Setup::new("pessimistic").replicas(0).set("--pool-size", 1).set("--request-deadline-ms", 60_000);
+    let setup =
+        Setup::new("pessimistic").replicas(0).set("--pool-size", 1).set("--request-deadline-ms", LONGEST_DEADLINE_MS);
     let cluster = setup.start().await;
     let app = portless(&cluster).await;
     let row = cluster.hold("A").await;
@@ -123,7 +124,9 @@ async fn an_order_whose_deadline_passed_in_the_queue_takes_no_coupon() {
         row.release().await;
         // Whoever comes later is served after them, so nothing is to be expected of the queue any more.
         let last = cluster.decided(0, "A", "last").await;
-        assert_eq!((last.status, last.member("serial")), (201, 2.into()), "{strategy}: {}", last.text);
+        // 200 when an answer before it came too late.
+        assert!(matches!(last.status, 200 | 201), "{strategy}: {}", last.text);
+        assert_eq!(last.member("serial"), 2, "{strategy}");
         assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet WHERE user_id = 'queued'").await, 0, "{strategy}");
         assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet WHERE user_id = 'in-hand'").await, 1, "{strategy}");
         assert_eq!(cluster.metric(0, "coupon_queue_depth").await, 0.0, "{strategy}");
@@ -131,11 +134,12 @@ async fn an_order_whose_deadline_passed_in_the_queue_takes_no_coupon() {
         assert!(busy >= 2.0, "{strategy}: {busy} counted");
         if strategy == "batched" {
             let expired = cluster.metric(0, "coupon_lock_wait_seconds_count{result=\"expired\"}").await;
-            assert_eq!(expired, 1.0);
+            assert!(expired >= 1.0, "{expired} waits expired");
         }
         // Asked again with the same keys, both get what is theirs.
         assert_eq!(cluster.decided(0, "A", "in-hand").await.status, 200, "{strategy}");
-        assert_eq!(cluster.decided(0, "A", "queued").await.status, 201, "{strategy}");
+        let queued = cluster.decided(0, "A", "queued").await;
+        assert!(matches!(queued.status, 200 | 201), "{strategy}: {}", queued.text);
         cluster.finish().await;
     }))
     .await;
@@ -227,7 +231,8 @@ async fn a_body_that_comes_a_byte_at_a_time_is_answered_within_the_deadline() {
     };
     let others = async {
         for user in 0..10 {
-            assert_eq!(cluster.issue(0, "A", &format!("u-{user}"), "k").await.status, 201);
+            let answer = cluster.decided(0, "A", &format!("u-{user}")).await;
+            assert!(matches!(answer.status, 200 | 201), "{}", answer.text);
         }
     };
     let (answer, ()) = tokio::join!(slow, others);
@@ -276,7 +281,8 @@ async fn send_order(mut connection: TcpStream, user: usize) -> TcpStream {
 async fn a_full_queue_takes_little_memory_and_everybody_in_it_is_served() {
     const ORDERS: usize = 9_000;
     let _alone = alone().await;
-    let setup = Setup::new("batched").replicas(0).coupons([("A", 20_000)]).set("--request-deadline-ms", 60_000);
+    let setup =
+        Setup::new("batched").replicas(0).coupons([("A", 20_000)]).set("--request-deadline-ms", LONGEST_DEADLINE_MS);
     let cluster = setup.start().await;
     let replica = Process::replica(&cluster.arguments()).await;
     let (before, _) = replica.memory();

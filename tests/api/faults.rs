@@ -50,31 +50,42 @@ async fn cut_at_every_statement(strategy: &str, statements: u32) {
     for fault in [Fault::Unsent, Fault::Orphaned, Fault::Unanswered] {
         for turn in 1..=statements {
             assert_eq!(cluster.decided(0, "A", &format!("warm-{fault:?}-{turn}")).await.status, 201);
-            let before = cluster.metric(0, "coupon_unknown_outcomes_total").await;
+            let before = cluster.unknown_outcomes(0).await;
             proxy.break_existing(turn, fault);
             ask_through(&cluster, &format!("{fault:?}-{turn}"), || proxy.heal()).await;
-            let after = cluster.metric(0, "coupon_unknown_outcomes_total").await;
+            let after = cluster.unknown_outcomes(0).await;
             assert!(after > before, "{strategy}: {fault:?} at turn {turn} was not noticed");
         }
     }
     finish(cluster).await;
 }
 
-/// Cuts every new connection at each of its turns: connecting, authenticating, preparing, issuing.
-async fn cut_at_every_turn_of_a_new_connection(strategy: &str) {
-    /// Greeting to COMMIT, with every statement prepared first.
+/// Cuts every new connection at each of its turns: connecting, authenticating, preparing, issuing. `own` is how many of them
+/// are turns of an order, because its statements are prepared or carried out.
+async fn cut_at_every_turn_of_a_new_connection(strategy: &str, own: usize) {
+    /// Greeting to COMMIT, with every statement prepared first, and at least one more.
     const TURNS: u32 = 16;
     let mut cluster = setup(strategy).start().await;
     let proxy = cluster.join_through_proxy().await;
     for fault in [Fault::Unsent, Fault::Unanswered] {
+        let (mut met_an_order, mut met_nobody) = (vec![], vec![]);
         for turn in 1..=TURNS {
-            let before = proxy.struck();
+            let before = (proxy.struck(), cluster.unknown_outcomes(0).await);
             proxy.break_new(turn, fault);
             proxy.cut();
-            let name = format!("new-{fault:?}-{turn}");
-            ask_through(&cluster, &name, || proxy.heal()).await;
-            assert!(proxy.struck() > before || turn > 4, "{strategy}: {fault:?} at turn {turn} met nobody");
+            ask_through(&cluster, &format!("new-{fault:?}-{turn}"), || proxy.heal()).await;
+            if proxy.struck() == before.0 {
+                met_nobody.push(turn);
+            }
+            // One may be the call for which the old connection was cut.
+            if cluster.unknown_outcomes(0).await - before.1 > 1.0 {
+                met_an_order.push(turn);
+            }
         }
+        assert!(met_an_order.len() >= own, "{strategy}: {fault:?} met an order at {met_an_order:?} alone");
+        let last = *met_an_order.last().unwrap();
+        assert!(last < TURNS, "{strategy}: an issue has more turns than {TURNS}");
+        assert!(met_nobody.iter().all(|turn| *turn > last), "{strategy}: {fault:?} met nobody at {met_nobody:?}");
     }
     finish(cluster).await;
 }
@@ -82,7 +93,7 @@ async fn cut_at_every_turn_of_a_new_connection(strategy: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_at_any_statement_of_batched_costs_nobody_a_coupon_and_gives_nobody_two() {
     cut_at_every_statement("batched", 1).await;
-    cut_at_every_turn_of_a_new_connection("batched").await;
+    cut_at_every_turn_of_a_new_connection("batched", 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -98,7 +109,7 @@ async fn a_cut_at_any_statement_of_optimistic_costs_nobody_a_coupon_and_gives_no
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_at_any_statement_of_pessimistic_costs_nobody_a_coupon_and_gives_nobody_two() {
     cut_at_every_statement("pessimistic", 5).await;
-    cut_at_every_turn_of_a_new_connection("pessimistic").await;
+    cut_at_every_turn_of_a_new_connection("pessimistic", 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -114,12 +125,12 @@ async fn a_connection_that_falls_silent_costs_nobody_a_coupon_and_gives_nobody_t
         let proxy = cluster.join_through_proxy().await;
         for fault in [Fault::Frozen, Fault::FrozenAnswer] {
             assert_eq!(cluster.decided(0, "A", &format!("warm-{fault:?}")).await.status, 201);
-            let before = cluster.metric(0, "coupon_unknown_outcomes_total").await;
+            let before = cluster.unknown_outcomes(0).await;
             proxy.break_existing(turn, fault);
             let told = ask_through(&cluster, &format!("{fault:?}"), || proxy.heal()).await;
             // The silent connection has given up its place: the same work is run again on another, within the deadline.
             assert!(told.iter().all(|status| *status < 300), "{strategy}: {fault:?}: {told:?}");
-            assert!(cluster.metric(0, "coupon_unknown_outcomes_total").await > before, "{strategy}: {fault:?}");
+            assert!(cluster.unknown_outcomes(0).await > before, "{strategy}: {fault:?}");
         }
         finish(cluster).await;
     }))
@@ -176,8 +187,17 @@ async fn storm(strategy: &str) {
         let (cluster, code, user) = (&cluster, format!("R{}", ask % CODES), format!("u-{}", ask / CODES));
         async move { (code.clone(), cluster.decided(replica, &code, &user).await) }
     });
-    let (answers, killed) = tokio::join!(join_all(asks), kill(&cluster, KILLS));
+    let rows = cluster.hold("R%").await;
+    let kills = async {
+        eventually("an order waits for its row", async || cluster.waiting_for_rows().await > 0).await;
+        cluster.kill_connections().await;
+        rows.release().await;
+        kill(&cluster, KILLS).await
+    };
+    let (answers, killed) = tokio::join!(join_all(asks), kills);
     assert!(killed >= KILLS, "{strategy}: only {killed} connections were killed");
+    let unknown = cluster.unknown_outcomes(0).await + cluster.unknown_outcomes(1).await;
+    assert!(unknown > 0.0, "{strategy}: no kill met an order");
     for code in (0..CODES).map(|code| format!("R{code}")) {
         let winners: Vec<&Answer> =
             answers.iter().filter(|(of, it)| *of == code && it.status < 300).map(|(_, it)| it).collect();

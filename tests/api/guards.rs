@@ -198,3 +198,12 @@ async fn with_every_guard_in_place_the_same_rounds_show_nothing() {
     }
     cluster.finish().await;
 }
+
+#[tokio::test]
+async fn the_server_has_a_commit_on_disk_before_it_says_so() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    for setting in ["innodb_flush_log_at_trx_commit", "sync_binlog"] {
+        assert_eq!(cluster.number(&format!("SELECT @@GLOBAL.{setting}")).await, 1, "{setting}");
+    }
+    cluster.finish().await;
+}

@@ -3,23 +3,12 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Answer, Cluster, SOUND, Setup, eventually, in_each};
+use crate::support::{Answer, Cluster, LONGEST_DEADLINE_MS, SOUND, Setup, in_each};
 
 /// Asks one replica with these headers.
 async fn ask(cluster: &Cluster, replica: usize, user: &str, headers: &[(&str, &str)]) -> Answer {
     let url = format!("{}/coupons/issue", cluster.replicas[replica].url);
     cluster.client.send("POST", &url, headers, Some(&json!({"code": "A", "userId": user}))).await
-}
-
-/// Waits until both replicas answer from memory that nothing of `code` is left.
-async fn until_sold_out(cluster: &Cluster, code: &str) {
-    for replica in 0..cluster.replicas.len() {
-        let path = format!("/coupons/{code}");
-        eventually("the replica knows that nothing is left", async || {
-            cluster.get(replica, &path).await.member("state") == "sold-out"
-        })
-        .await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -33,7 +22,7 @@ async fn a_key_gets_its_entry_from_any_replica_before_and_after_the_sell_out_and
             match stage {
                 "sold out" => {
                     join_all(["u-2", "u-3"].map(|user| cluster.issue(0, "A", user, "k"))).await;
-                    until_sold_out(&cluster, "A").await;
+                    cluster.until_state("A", "sold-out").await;
                 }
                 "closed" => {
                     let body = json!({"discountPercent": 10, "total": 9, "closesAt": "2020-01-01T00:00:00Z"});
@@ -105,7 +94,8 @@ async fn without_a_key_nginxs_id_names_the_request_and_without_both_each_ask_is_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_asks_at_once_with_one_key_get_one_coupon_and_one_answer() {
     for strategy in ["batched", "pessimistic"] {
-        let cluster = Setup::new(strategy).coupons([("A", 5_000)]).start().await;
+        let setup = Setup::new(strategy).coupons([("A", 5_000)]);
+        let cluster = setup.set("--request-deadline-ms", LONGEST_DEADLINE_MS).start().await;
         let answers = join_all((0..1_000).map(|ask| cluster.issue(ask % 2, "A", "u-1", "k"))).await;
 
         let issued = answers.iter().filter(|answer| answer.status == 201).count();

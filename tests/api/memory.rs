@@ -2,21 +2,13 @@
 
 use futures_util::future::join_all;
 
+use std::collections::BTreeMap;
+
 use crate::support::{Answer, Cluster, PrivateRedis, Setup, added, eventually};
 
 /// Questions after the sell-out, in waves of [`WAVE`].
 const QUESTIONS: usize = 2_000;
 const WAVE: usize = 100;
-
-async fn until_state(cluster: &Cluster, code: &str, state: &str) {
-    for replica in 0..cluster.replicas.len() {
-        let path = format!("/coupons/{code}");
-        eventually("the replica has seen the state", async || {
-            cluster.get(replica, &path).await.member("state") == state
-        })
-        .await;
-    }
-}
 
 /// What a question after the sell-out must get.
 struct Question {
@@ -51,6 +43,23 @@ async fn ask_all(cluster: &Cluster, questions: &[Question]) -> Vec<Answer> {
     answers
 }
 
+/// Asks all of it and checks the answers. Redis must see nothing of it, and the database statements of these kinds alone. That is tried
+/// up to three times: when the machine has rested for a second, memory is too old to be used, and the database is asked.
+async fn assert_reaches_at_most(statements: &[&str], cluster: &Cluster, redis: &PrivateRedis, questions: &[Question]) {
+    const ATTEMPTS: u32 = 3;
+    for attempt in 1..=ATTEMPTS {
+        let calls = redis.calls().await;
+        let (answers, sent) = cluster.statements_during(ask_all(cluster, questions)).await;
+        questions.iter().zip(&answers).for_each(|(question, answer)| question.check(answer));
+        let more = added(&calls, &redis.calls().await);
+        let is_quiet = sent.iter().all(|sent| statements.contains(&sent.as_str()));
+        if is_quiet && more.iter().all(BTreeMap::is_empty) {
+            return;
+        }
+        assert!(attempt < ATTEMPTS, "reached {sent:?} and {more:?}");
+    }
+}
+
 /// Issues a coupon and returns its entry.
 async fn entry(cluster: &Cluster, code: &str, user: &str) -> serde_json::Value {
     let answer = cluster.issue(0, code, user, "k").await;
@@ -75,7 +84,7 @@ async fn after_the_sell_out_two_thousand_right_answers_reach_neither_database_no
                 let user = format!("{code}-{user}");
                 held.push((code, user.clone(), entry(&cluster, code, &user).await));
             }
-            until_state(&cluster, code, "sold-out").await;
+            cluster.until_state(code, "sold-out").await;
         }
         let questions: Vec<_> = (0..QUESTIONS)
             .map(|number| {
@@ -93,14 +102,8 @@ async fn after_the_sell_out_two_thousand_right_answers_reach_neither_database_no
             })
             .collect();
         assert!([200, 409, 410].iter().all(|status| questions.iter().any(|it| it.status == *status)));
-        let calls = redis.calls().await;
-
-        let (answers, statements) = cluster.statements_during(ask_all(&cluster, &questions)).await;
-
-        questions.iter().zip(&answers).for_each(|(question, answer)| question.check(answer));
-        assert_eq!(statements, Vec::<String>::new(), "{strategy}, exclusive: {exclusive}");
-        let more = added(&calls, &redis.calls().await);
-        assert!(more.iter().all(std::collections::BTreeMap::is_empty), "{strategy}: {more:?}");
+        println!("{strategy}, exclusive: {exclusive}");
+        assert_reaches_at_most(&[], &cluster, &redis, &questions).await;
         cluster.finish().await;
     }
 }
@@ -114,7 +117,7 @@ async fn while_another_code_of_an_exclusive_event_is_open_sold_out_answers_are_r
     for user in 0..5 {
         held.push(entry(&cluster, "A", &format!("a-{user}")).await);
     }
-    until_state(&cluster, "A", "sold-out").await;
+    cluster.until_state("A", "sold-out").await;
     for user in 0..20 {
         // Issued by one replica; the other has to know at once.
         held.push(entry(&cluster, "OPEN", &format!("open-{user}")).await);
@@ -133,14 +136,7 @@ async fn while_another_code_of_an_exclusive_event_is_open_sold_out_answers_are_r
             }
         })
         .collect();
-    let calls = redis.calls().await;
-
-    let (answers, statements) = cluster.statements_during(ask_all(&cluster, &questions)).await;
-
-    questions.iter().zip(&answers).for_each(|(question, answer)| question.check(answer));
-    assert!(statements.iter().all(|statement| statement == "SELECT"), "{statements:?}");
-    let more = added(&calls, &redis.calls().await);
-    assert!(more.iter().all(std::collections::BTreeMap::is_empty), "{more:?}");
+    assert_reaches_at_most(&["SELECT"], &cluster, &redis, &questions).await;
     cluster.finish().await;
 }
 
@@ -149,7 +145,7 @@ async fn a_replica_that_cannot_see_changes_any_more_does_not_trust_its_memory() 
     let mut cluster = Setup::new("batched").replicas(1).coupons([("A", 1)]).start().await;
     let proxy = cluster.join_through_proxy().await;
     let held = entry(&cluster, "A", "u-1").await;
-    until_state(&cluster, "A", "sold-out").await;
+    cluster.until_state("A", "sold-out").await;
     proxy.refuse();
     let url = format!("{}/readyz", cluster.replicas[1].ops_url);
     eventually("its memory is too old", async || cluster.client.get(&url).await.status == 503).await;

@@ -21,23 +21,13 @@ async fn race(cluster: &Cluster) -> Vec<(String, Answer)> {
             for replica in 0..2 {
                 let (code, user) = (format!("R{race}"), format!("u-{user}"));
                 asks.push(async move {
-                    let answer = persist(cluster, replica, &code, &user).await;
+                    let answer = cluster.decided(replica, &code, &user).await;
                     (code, answer)
                 });
             }
         }
     }
     join_all(asks).await
-}
-
-async fn persist(cluster: &Cluster, replica: usize, code: &str, user: &str) -> Answer {
-    for _ in 0..20 {
-        let answer = cluster.issue(replica, code, user, "k").await;
-        if answer.status != 503 {
-            return answer;
-        }
-    }
-    panic!("{user} got no answer for {code}");
 }
 
 fn codes() -> Vec<(String, u32)> {
@@ -70,7 +60,7 @@ async fn a_double_click_across_two_codes_gets_one_coupon_when_the_event_is_exclu
         let cluster = Setup::new(strategy).exclusive().coupons([("A", 40), ("B", 40)]).start().await;
         let clicks = (0..30).map(|user| {
             let (cluster, user) = (&cluster, format!("u-{user}"));
-            async move { tokio::join!(persist(cluster, 0, "A", &user), persist(cluster, 1, "B", &user)) }
+            async move { tokio::join!(cluster.decided(0, "A", &user), cluster.decided(1, "B", &user)) }
         });
         for (a, b) in join_all(clicks).await {
             let mut statuses = [a.status, b.status];

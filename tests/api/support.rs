@@ -30,7 +30,7 @@ pub use client::{Answer, Client};
 pub use counts::{PrivateRedis, added};
 pub use crowd::{alone, connect};
 pub use fault_proxy::{Fault, FaultProxy};
-pub use obstacles::{redis_connection, sample};
+pub use obstacles::{Held, redis_connection, sample, value};
 pub use recorder::Recorder;
 pub use server::{Process, Replica, free_port};
 
@@ -43,6 +43,9 @@ pub const BYTES_PER_ORDER: usize = 24 * 1024;
 
 /// Longest wait for anything that should happen soon.
 pub const SOON: Duration = Duration::from_secs(15);
+
+/// The longest deadline of requests that a replica takes, for tests in which nobody's may pass.
+pub const LONGEST_DEADLINE_MS: u32 = 7_000;
 
 /// The strategies that keep the promises.
 pub const SOUND: [&str; 5] = ["conditional", "optimistic", "pessimistic", "redlock", "batched"];
@@ -207,6 +210,15 @@ impl Cluster {
         eventually("the replica is ready", async || self.client.get(&url).await.status == 200).await;
     }
 
+    /// Waits until every replica's memory has a coupon in a state, such as `sold-out`.
+    pub async fn until_state(&self, code: &str, state: &str) {
+        let path = format!("/coupons/{code}");
+        for replica in 0..self.replicas.len() {
+            let seen = async || self.get(replica, &path).await.member("state") == state;
+            eventually("the replica has seen the state", seen).await;
+        }
+    }
+
     /// `POST /coupons/issue` to one replica.
     pub async fn issue(&self, replica: usize, code: &str, user: &str, key: &str) -> Answer {
         let url = format!("{}/coupons/issue", self.replicas[replica].url);
@@ -228,9 +240,7 @@ impl Cluster {
 
     /// One sample of a replica's `/metrics`, such as `coupon_shed_total`; series with labels are written as they are exposed.
     pub async fn metric(&self, replica: usize, series: &str) -> f64 {
-        let answer = self.client.get(&format!("{}/metrics", self.replicas[replica].ops_url)).await;
-        let line = answer.text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no series {series} in:\n{}", answer.text)).parse().unwrap()
+        sample(&self.client, &self.replicas[replica].ops_url, series).await
     }
 
     /// What the one verifier says of the tables.

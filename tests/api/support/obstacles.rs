@@ -98,6 +98,11 @@ impl Cluster {
         killed
     }
 
+    /// Of how many calls a replica does not know whether they were carried out.
+    pub async fn unknown_outcomes(&self, replica: usize) -> f64 {
+        self.metric(replica, "coupon_unknown_outcomes_total").await
+    }
+
     /// The service's own URL of this cluster's database.
     pub fn database_url(&self) -> String {
         let file = self.arguments().into_iter().find(|(flag, _)| flag == "--database-url-file").unwrap().1;
@@ -180,11 +185,11 @@ impl Cluster {
         all
     }
 
-    /// Asks one replica until it gives a decision: an answer that is neither missing nor "not now".
+    /// Asks one replica until it gives a decision: an answer other than "not now". That there is none at all is an answer, too.
     pub async fn decided(&self, replica: usize, code: &str, user: &str) -> Answer {
         until(format!("a decision about {user} and {code}"), 3 * SOON, async || {
             let answer = self.issue(replica, code, user, "k").await;
-            if matches!(answer.status, 0 | 503) { Err(answer.text) } else { Ok(answer) }
+            if answer.status == 503 { Err(answer.text) } else { Ok(answer) }
         })
         .await
     }
@@ -197,7 +202,11 @@ pub async fn redis_connection(url: &str) -> MultiplexedConnection {
 
 /// One sample of `/metrics` at `ops_url`.
 pub async fn sample(client: &Client, ops_url: &str, series: &str) -> f64 {
-    let answer = client.get(&format!("{ops_url}/metrics")).await;
-    let line = answer.text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no series {series} in:\n{}", answer.text)).parse().unwrap()
+    value(&client.get(&format!("{ops_url}/metrics")).await.text, series)
+}
+
+/// One sample of what `/metrics` says.
+pub fn value(metrics: &str, series: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no series {series} in:\n{metrics}")).parse().unwrap()
 }
