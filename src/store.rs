@@ -38,8 +38,8 @@ pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 /// server all of them are dead, and each would fail whoever gets it. Busy ones were asked when they were given back.
 const IDLE_TRUSTED: Duration = Duration::from_secs(1);
 
-/// A pooled connection that is idle for so long is closed before the server does it, which would count it as aborted.
-const IDLE_KEPT: Duration = Duration::from_secs(2);
+/// One that was idle for so long is replaced without a question: the server is about to close it, or has (`wait_timeout`).
+const IDLE_KEPT: Duration = Duration::from_secs(3);
 
 /// What every session starts with. READ COMMITTED: a retry must see what others committed meanwhile. The lock wait is
 /// shorter than the shortest lease, so that nobody waits for a row longer than he may hold the lock.
@@ -135,14 +135,16 @@ impl Store {
             // connect that hangs would keep its place in the pool for so long. A borrower waits for one second.
             .max_connections(pool_size)
             .acquire_timeout(CONNECT_TIMEOUT)
-            .idle_timeout(IDLE_KEPT)
+            // Nor anything else in the background: where sqlx looks after idle connections, they count as just used.
+            .idle_timeout(None)
+            .max_lifetime(None)
             .test_before_acquire(false)
             .before_acquire(|connection, idle| {
                 Box::pin(async move {
-                    if idle.idle_for > IDLE_TRUSTED {
+                    if idle.idle_for > IDLE_TRUSTED && idle.idle_for < IDLE_KEPT {
                         connection.ping().await?;
                     }
-                    Ok(true)
+                    Ok(idle.idle_for < IDLE_KEPT)
                 })
             })
             .after_connect(|connection, _| {
