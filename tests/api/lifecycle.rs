@@ -9,8 +9,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::support::{
-    ADMIN_TOKEN, Answer, Client, Cluster, FaultProxy, LONGEST_DEADLINE_MS, Process, SOON, Setup, eventually,
-    redis_connection, sample,
+    ADMIN_TOKEN, Answer, Client, Cluster, FaultProxy, Process, SOON, Setup, eventually, redis_connection, sample,
 };
 
 async fn issue(client: &Client, process: &Process, code: &str, user: &str) -> Answer {
@@ -121,7 +120,7 @@ async fn a_killed_holder_costs_the_others_its_lease_on_that_code_and_nothing_on_
         .replicas(1)
         .coupons([("A", 10), ("B", 10)])
         .set("--lock-ttl-ms", 4_000)
-        .set("--request-deadline-ms", LONGEST_DEADLINE_MS)
+        .set("--request-deadline-ms", 10_000)
         .start()
         .await;
     let mut holder = Process::replica(&cluster.arguments()).await;

@@ -44,9 +44,6 @@ pub const BYTES_PER_ORDER: usize = 24 * 1024;
 /// Longest wait for anything that should happen soon.
 pub const SOON: Duration = Duration::from_secs(15);
 
-/// The longest deadline of requests that a replica takes, for tests in which nobody's may pass.
-pub const LONGEST_DEADLINE_MS: u32 = 7_000;
-
 /// The strategies that keep the promises.
 pub const SOUND: [&str; 5] = ["conditional", "optimistic", "pessimistic", "redlock", "batched"];
 
