@@ -31,6 +31,7 @@ use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::strategy::Strategy;
+use crate::verify::Finding;
 pub use fault::Fault;
 use hung::Hung;
 use plan::Wave;
@@ -100,6 +101,7 @@ struct Kept<'a> {
     machine: &'a Machine,
     targets: &'a [Target],
     hung: Option<Hung>,
+    hung_findings: &'a [Finding],
     failed: usize,
     waves: &'a [Tally],
 }
@@ -112,11 +114,26 @@ struct Found {
     /// Waves that could not be carried out.
     failed: usize,
     hung: Option<Hung>,
+    /// Promises that were broken while the node hung.
+    hung_findings: Vec<Finding>,
 }
 
 impl Found {
     fn is_broken(&self) -> bool {
-        self.tallies.iter().any(|tally| !tally.findings.is_empty())
+        self.findings().next().is_some()
+    }
+
+    /// Nothing to report: no wave came to its end, and the hung node has shown nothing either.
+    fn is_empty(&self) -> bool {
+        self.tallies.is_empty() && self.hung.is_none() && !self.is_broken()
+    }
+
+    fn violations(&self) -> usize {
+        self.findings().map(|finding| finding.count).sum()
+    }
+
+    fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.tallies.iter().flat_map(|tally| &tally.findings).chain(&self.hung_findings)
     }
 }
 
@@ -136,8 +153,8 @@ impl Command {
         let (mut found, machine) = (Found::default(), Machine::describe(root));
         let done = self.disturb(root, &folder, seed, &mut found, interrupt).await;
         match &done {
-            Err(error) if error.is::<Interrupted>() && found.tallies.is_empty() => return Ok(Interrupted::STATUS),
-            Err(error) if found.tallies.is_empty() => bail!("no wave came to its end: {error:#}"),
+            Err(error) if error.is::<Interrupted>() && found.is_empty() => return Ok(Interrupted::STATUS),
+            Err(error) if found.is_empty() => bail!("no wave came to its end: {error:#}"),
             _ => {}
         }
         let targets = report::targets(&found);
@@ -150,6 +167,7 @@ impl Command {
             machine: &machine,
             targets: &targets,
             hung: found.hung,
+            hung_findings: &found.hung_findings,
             failed: found.failed,
             waves: &found.tallies,
         };
@@ -251,7 +269,10 @@ impl Command {
         }
         if !hung.is_zero() {
             progress.begins("one lock node hangs");
-            let measured = run.hung(hung).await?;
+            let (measured, findings) = run.hung(hung).await?;
+            // First of all: what was judged counts, whatever became of the measurement.
+            found.hung_findings = findings;
+            let measured = measured?;
             progress.ended(hung.as_secs_f64(), &measured.to_string());
             found.hung = Some(measured);
         }
@@ -302,4 +323,32 @@ fn line(tally: &Tally) -> String {
         "wave {wave}: {}: {users} users, {issued} pieces, longest wait {longest_wait:.2} s, {verdict}",
         faults.join(" + ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::verify::Kind;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        command: Command,
+    }
+
+    #[test]
+    fn a_promise_broken_while_a_node_hangs_is_a_broken_promise_of_the_run() {
+        let evidence = "11 rows of 10 pieces".to_owned();
+        let finding = Finding { kind: Kind::Oversold, promise: "P1", code: None, count: 2, evidence };
+        let found = Found { hung_findings: vec![finding], failed: 1, ..Found::default() };
+
+        let targets = report::targets(&found);
+
+        assert!(found.is_broken() && !found.is_empty());
+        assert_eq!((targets[0].figure, targets[0].met), (2.0, false));
+        let command = Line::parse_from(["chaos", "--quick"]).command;
+        assert_eq!(command.exit(&found, &targets), 1);
+    }
 }

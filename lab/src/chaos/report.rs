@@ -87,7 +87,6 @@ impl Row {
 pub fn targets(found: &Found) -> Vec<Target> {
     let tallies = &found.tallies;
     let coupons: usize = tallies.iter().filter(|tally| tally.findings.is_empty()).map(|tally| tally.coupons).sum();
-    let violations: usize = tallies.iter().map(Tally::violations).sum();
     let longest = |faults: &[Fault], seconds: fn(&Tally) -> f64| {
         let alone = tallies.iter().filter(|tally| matches!(tally.faults[..], [name] if named(faults, name)));
         alone.map(seconds).fold(0.0, f64::max)
@@ -96,7 +95,7 @@ pub fn targets(found: &Found) -> Vec<Target> {
     let most = |name, figure, bound| Target { name, bound, figure, met: figure <= bound };
     #[expect(clippy::cast_precision_loss, reason = "counts of one run")]
     let mut targets = vec![
-        most(BROKEN, violations as f64, 0.0),
+        most(BROKEN, found.violations() as f64, 0.0),
         Target {
             name: "coupons that sold out, at least",
             bound: COUPONS_MIN as f64,
@@ -122,6 +121,10 @@ fn named(faults: &[Fault], name: &str) -> bool {
 pub fn text(found: &Found, targets: &[Target], is_whole: bool) -> String {
     let mut parts = vec![faults(&found.tallies)];
     parts.extend(found.hung.map(|hung| format!("{hung}\n")));
+    if !found.hung_findings.is_empty() {
+        let lines: String = found.hung_findings.iter().map(|finding| format!("{finding}\n")).collect();
+        parts.push(format!("BROKEN WHILE A LOCK NODE HUNG:\n{lines}"));
+    }
     if found.failed > 0 {
         parts.push(format!("WAVES THAT WERE NOT CARRIED OUT: {}\n", found.failed));
     }
