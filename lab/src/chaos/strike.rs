@@ -131,14 +131,14 @@ impl<'a> Scene<'a> {
         // Goes on again whatever happens to us.
         let stopped = frozen.then(|| Frozen(vec![pid]));
         sleep_until((due + lasts).into()).await;
-        let held = tracer.end().await?;
+        let held = tracer.end().await?.held;
         let hit = if frozen { is_stopped(pid) } else { !held };
         drop(stopped);
         self.until_back(&name, (hit && !frozen).then_some(pid)).await?;
         Ok(hit)
     }
 
-    /// Tells whether the database was held until the end, or gave up before.
+    /// Tells whether the disk was asked for anything meanwhile: a tracer has nothing to break in a database that does not write.
     async fn disk(&self, disturbance: Disturbance, due: Instant) -> anyhow::Result<bool> {
         let pid = self.pid("mysql")?;
         let (calls, fault, files) = match disturbance.fault {
@@ -148,10 +148,10 @@ impl<'a> Scene<'a> {
         sleep_until(ahead(due).into()).await;
         let tracer = Tracer::start(pid, calls, fault, &files)?;
         sleep_until((due + disturbance.lasts).into()).await;
-        let held = tracer.end().await?;
+        let injected = tracer.end().await?.injected;
         let gave_up = !self.pids()?.values().any(|it| i32::try_from(*it) == Ok(pid.as_raw()));
         self.until_back("mysql", gave_up.then_some(pid)).await?;
-        Ok(held || gave_up)
+        Ok(injected || gave_up)
     }
 
     async fn cut_off(&self, Disturbance { lasts, pick, .. }: Disturbance, due: Instant) -> bool {
