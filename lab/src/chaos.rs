@@ -293,7 +293,7 @@ impl Command {
 
 /// From here on the first replica reaches the lock nodes through wires of its own.
 async fn lay_wires(private: &mut Private) -> anyhow::Result<Wires> {
-    let wires = Wires::lay(&private.cluster()?.redis).await?;
+    let wires = Wires::lay(&private.cluster()?.redis)?;
     let mut knobs = private.knobs().clone();
     knobs.others.insert("REDIS_URLS_1".to_owned(), wires.urls());
     private.change(knobs).await?;
