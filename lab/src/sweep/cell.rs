@@ -17,7 +17,7 @@ use super::series;
 use crate::cluster::private::Knobs;
 use crate::histogram::{Histogram, Pages, counter};
 use crate::interrupt::Interrupt;
-use crate::k6::Summary;
+use crate::k6::{Summary, of_scenario};
 use crate::processes;
 use crate::script::{self, Running};
 use crate::stage::{Moment, Stage};
@@ -117,7 +117,7 @@ fn script_of(shape: Shape) -> &'static str {
 
 /// The name of a metric of k6 over what is measured.
 fn scoped(metric: &str, shape: Shape) -> String {
-    if shape == Shape::Rush { metric.to_owned() } else { format!("{metric}{{scenario:arrival}}") }
+    if shape == Shape::Rush { metric.to_owned() } else { of_scenario(metric, "arrival") }
 }
 
 /// All counters at one edge of the window.
