@@ -22,6 +22,7 @@ mod report;
 mod sample;
 mod tries;
 
+use crate::cluster::inherited::inherited;
 use crate::cluster::private::users_own;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
@@ -87,10 +88,12 @@ struct Settings {
     pool_size: u32,
     pool_sizes_tried: [u32; POOL_SIZES.len()],
     seconds: BTreeMap<&'static str, f64>,
+    /// Knobs of the cluster that a person has set.
+    knobs: BTreeMap<String, String>,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    fn with(knobs: BTreeMap<String, String>) -> Self {
         Self {
             replicas: plan::REPLICAS,
             rate_of_replicas: plan::RATE,
@@ -98,6 +101,7 @@ impl Default for Settings {
             pool_size: POOL_SIZE,
             pool_sizes_tried: POOL_SIZES,
             seconds: measure::TIMES.map(|(name, time)| (name, time.as_secs_f64())).into(),
+            knobs,
         }
     }
 }
@@ -132,6 +136,8 @@ impl Command {
         }
         let mut noise = noise::noise(&machine, &found.samples);
         noise.extend(users_own(root).map(|folder| format!("another cluster runs in {}", folder.display())));
+        let knobs = plan::knobs_of_others(inherited());
+        noise.extend(noise::remark(&knobs));
         let planned = |name: &str| steps.iter().any(|step| step.scenario.to_string() == name);
         let lines = budgets::judge(&found.samples, planned);
         let text = report::text(&lines, &found.samples, found.superseded.len(), &noise);
@@ -143,7 +149,7 @@ impl Command {
             rounds,
             quick: self.quick,
             tries: tries.0,
-            settings: Settings::default(),
+            settings: Settings::with(knobs),
             best_pool_size: &found.best_pool_size,
             noise: &noise,
             budgets: &lines,

@@ -20,7 +20,7 @@ pub fn text(lines: &[Line], samples: &[Sample], superseded: usize, noise: &[Stri
         parts.push(format!("measurements without a figure\n{}\n", broken.join("\n")));
     }
     if !noise.is_empty() {
-        parts.push(format!("THIS MACHINE WAS NOT QUIET; do not trust these figures:\n  {}\n", noise.join("\n  ")));
+        parts.push(format!("DO NOT TRUST THESE FIGURES:\n  {}\n", noise.join("\n  ")));
     }
     parts.retain(|part| !part.is_empty());
     parts.join("\n")
