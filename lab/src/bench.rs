@@ -130,7 +130,11 @@ impl Command {
         let mut stage = Stage::start(root, "bench", self.port_offset, plan::start(), interrupt.clone()).await?;
         let mut found = Found::default();
         let measured = interrupt.or(all(&mut stage, tries, &steps, &mut found)).await;
-        stage.stop().await.context("cannot stop the cluster")?;
+        // Said later: what was measured is worth more than how the cluster ended.
+        let stopped = stage.stop().await.context("cannot stop the cluster");
+        if let (Err(_), Err(error)) = (&measured, &stopped) {
+            eprintln!("lab: {error:#}");
+        }
         if let (true, Err(error)) = (found.samples.is_empty(), &measured) {
             anyhow::bail!("nothing was measured: {error:#}");
         }
@@ -159,7 +163,7 @@ impl Command {
         let folder = keep(&self.folder(root, started)?, &kept, &text)?;
         // Kept first: a reader that went away must not cost the figures.
         let _ = writeln!(stdout(), "{text}\nkept in {}", folder.display());
-        measured.map(|()| budgets::exit(&lines))
+        measured.and(stopped).map(|()| budgets::exit(&lines))
     }
 
     fn folder(&self, root: &Path, started: OffsetDateTime) -> anyhow::Result<PathBuf> {
