@@ -174,11 +174,11 @@ impl Command {
             waves: &found.tallies,
         };
         let text = report::text(&found, &targets, self.is_whole());
-        fs::write(folder.join("chaos.json"), serde_json::to_string_pretty(&kept)? + "\n")?;
-        fs::write(folder.join("chaos.txt"), &text)?;
-        // Kept first: a reader that went away must not cost the figures.
-        let _ = writeln!(stdout(), "{text}\nseed {seed}, kept in {}", folder.display());
-        match done {
+        // Kept first, for the reader may have gone away; and printed also when the folder cannot be written to.
+        let written = keep(&folder, &kept, &text);
+        let place = if written.is_ok() { "kept in" } else { "NOT KEPT in" };
+        let _ = writeln!(stdout(), "{text}\nseed {seed}, {place} {}", folder.display());
+        match done.and(written) {
             Err(error) if error.is::<Interrupted>() => Ok(Interrupted::STATUS),
             Err(error) if found.is_broken() => {
                 eprintln!("lab: {error:#}");
@@ -291,6 +291,15 @@ impl Command {
     }
 }
 
+/// Minutes after its beginning the folder may be gone: `make clean` deletes all of `.cluster`.
+fn keep(folder: &Path, kept: &impl Serialize, text: &str) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(kept)? + "\n";
+    let write = |name, text: &str| fs::write(folder.join(name), text);
+    let written =
+        fs::create_dir_all(folder).and_then(|()| write("chaos.json", &json)).and_then(|()| write("chaos.txt", text));
+    written.with_context(|| format!("cannot write to {}", folder.display()))
+}
+
 /// From here on the first replica reaches the lock nodes through wires of its own.
 async fn lay_wires(private: &mut Private) -> anyhow::Result<Wires> {
     let wires = Wires::lay(&private.cluster()?.redis)?;
@@ -353,5 +362,21 @@ mod tests {
         assert_eq!((targets[0].figure, targets[0].met), (Some(2.0), false));
         let command = Line::parse_from(["chaos", "--quick"]).command;
         assert_eq!(command.exit(&found, &targets), 1);
+    }
+
+    #[test]
+    fn a_result_folder_that_has_vanished_is_made_again() {
+        let parent = std::env::temp_dir().join(format!("coupon-lab-chaos-{}", std::process::id()));
+        let folder = parent.join("runs/chaos");
+
+        keep(&folder, &7, "the figures").unwrap();
+        let kept = ["chaos.json", "chaos.txt"].map(|name| fs::read_to_string(folder.join(name)).unwrap());
+        fs::remove_dir_all(&parent).unwrap();
+        fs::write(&parent, "no folder").unwrap();
+        let refused = keep(&folder, &7, "the figures");
+        fs::remove_file(&parent).unwrap();
+
+        assert_eq!(kept, ["7\n", "the figures"]);
+        assert!(refused.unwrap_err().to_string().starts_with("cannot write to "));
     }
 }

@@ -138,8 +138,8 @@ pub fn text(found: &Found, targets: &[Target], is_whole: bool) -> String {
     let mut parts = vec![faults(&found.tallies)];
     parts.extend(found.hung.map(|hung| format!("{hung}\n")));
     if !found.hung_findings.is_empty() {
-        let lines: String = found.hung_findings.iter().map(|finding| format!("{finding}\n")).collect();
-        parts.push(format!("BROKEN WHILE A LOCK NODE HUNG:\n{lines}"));
+        let lines: Vec<String> = found.hung_findings.iter().map(ToString::to_string).collect();
+        parts.push(format!("BROKEN WHILE A LOCK NODE HUNG:\n{}\n", lines.join("\n")));
     }
     if found.failed > 0 {
         parts.push(format!("WAVES THAT WERE NOT CARRIED OUT: {}\n", found.failed));

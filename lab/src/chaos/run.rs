@@ -81,8 +81,8 @@ impl<'a> Run<'a> {
         if !report.is_clean() {
             let verdict = report.to_string();
             eprintln!("{verdict}");
-            self.keep(&format!("wave-{}.jsonl", wave.number), &history::text(&attempts)?)?;
-            self.keep(&format!("wave-{}.txt", wave.number), &verdict)?;
+            self.keep(&format!("wave-{}.jsonl", wave.number), &history::text(&attempts)?);
+            self.keep(&format!("wave-{}.txt", wave.number), &verdict);
         }
         Ok(Tally::new(wave, &attempts, &struck, crowds.began(), report))
     }
@@ -126,7 +126,7 @@ impl<'a> Run<'a> {
         if !report.is_clean() {
             let verdict = format!("while a lock node hung\n{report}\n");
             eprintln!("{verdict}");
-            self.keep("hung.txt", &verdict)?;
+            self.keep("hung.txt", &verdict);
         }
         Ok((hung, report.findings))
     }
@@ -137,10 +137,12 @@ impl<'a> Run<'a> {
         self.answer_within + frozen.max().unwrap_or_default()
     }
 
-    /// The evidence of a broken promise.
-    fn keep(&self, name: &str, text: &str) -> anyhow::Result<()> {
+    /// The evidence of a broken promise. That it cannot be kept must not hide what was found.
+    fn keep(&self, name: &str, text: &str) {
         let path = self.folder.join(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        if let Err(error) = fs::create_dir_all(self.folder).and_then(|()| fs::write(&path, text)) {
+            eprintln!("cannot write {}: {error}", path.display());
+        }
     }
 
     fn url(&self) -> anyhow::Result<String> {
