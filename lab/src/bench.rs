@@ -22,6 +22,7 @@ mod report;
 mod sample;
 mod tries;
 
+use crate::cluster::inherited::inherited;
 use crate::cluster::private::users_own;
 use crate::interrupt::Interrupt;
 use crate::machine::Machine;
@@ -87,10 +88,12 @@ struct Settings {
     pool_size: u32,
     pool_sizes_tried: [u32; POOL_SIZES.len()],
     seconds: BTreeMap<&'static str, f64>,
+    /// Knobs of the cluster that a person has set.
+    knobs: BTreeMap<String, String>,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
+impl Settings {
+    fn with(knobs: BTreeMap<String, String>) -> Self {
         Self {
             replicas: plan::REPLICAS,
             rate_of_replicas: plan::RATE,
@@ -98,6 +101,7 @@ impl Default for Settings {
             pool_size: POOL_SIZE,
             pool_sizes_tried: POOL_SIZES,
             seconds: measure::TIMES.map(|(name, time)| (name, time.as_secs_f64())).into(),
+            knobs,
         }
     }
 }
@@ -126,12 +130,18 @@ impl Command {
         let mut stage = Stage::start(root, "bench", self.port_offset, plan::start(), interrupt.clone()).await?;
         let mut found = Found::default();
         let measured = interrupt.or(all(&mut stage, tries, &steps, &mut found)).await;
-        stage.stop().await.context("cannot stop the cluster")?;
+        // Said later: what was measured is worth more than how the cluster ended.
+        let stopped = stage.stop().await.context("cannot stop the cluster");
+        if let (Err(_), Err(error)) = (&measured, &stopped) {
+            eprintln!("lab: {error:#}");
+        }
         if let (true, Err(error)) = (found.samples.is_empty(), &measured) {
             anyhow::bail!("nothing was measured: {error:#}");
         }
         let mut noise = noise::noise(&machine, &found.samples);
         noise.extend(users_own(root).map(|folder| format!("another cluster runs in {}", folder.display())));
+        let knobs = plan::knobs_of_others(inherited());
+        noise.extend(noise::remark(&knobs));
         let planned = |name: &str| steps.iter().any(|step| step.scenario.to_string() == name);
         let lines = budgets::judge(&found.samples, planned);
         let text = report::text(&lines, &found.samples, found.superseded.len(), &noise);
@@ -143,7 +153,7 @@ impl Command {
             rounds,
             quick: self.quick,
             tries: tries.0,
-            settings: Settings::default(),
+            settings: Settings::with(knobs),
             best_pool_size: &found.best_pool_size,
             noise: &noise,
             budgets: &lines,
@@ -153,7 +163,7 @@ impl Command {
         let folder = keep(&self.folder(root, started)?, &kept, &text)?;
         // Kept first: a reader that went away must not cost the figures.
         let _ = writeln!(stdout(), "{text}\nkept in {}", folder.display());
-        measured.map(|()| budgets::exit(&lines))
+        measured.and(stopped).map(|()| budgets::exit(&lines))
     }
 
     fn folder(&self, root: &Path, started: OffsetDateTime) -> anyhow::Result<PathBuf> {

@@ -31,6 +31,7 @@ use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::strategy::Strategy;
+use crate::verify::Finding;
 pub use fault::Fault;
 use hung::Hung;
 use plan::Wave;
@@ -100,6 +101,7 @@ struct Kept<'a> {
     machine: &'a Machine,
     targets: &'a [Target],
     hung: Option<Hung>,
+    hung_findings: &'a [Finding],
     failed: usize,
     waves: &'a [Tally],
 }
@@ -111,12 +113,29 @@ struct Found {
     tallies: Vec<Tally>,
     /// Waves that could not be carried out.
     failed: usize,
+    /// Whether a lock node was to hang after the waves.
+    hangs: bool,
     hung: Option<Hung>,
+    /// Promises that were broken while the node hung.
+    hung_findings: Vec<Finding>,
 }
 
 impl Found {
     fn is_broken(&self) -> bool {
-        self.tallies.iter().any(|tally| !tally.findings.is_empty())
+        self.findings().next().is_some()
+    }
+
+    /// Nothing to report: no wave came to its end, and the hung node has shown nothing either.
+    fn is_empty(&self) -> bool {
+        self.tallies.is_empty() && self.hung.is_none() && !self.is_broken()
+    }
+
+    fn violations(&self) -> usize {
+        self.findings().map(|finding| finding.count).sum()
+    }
+
+    fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.tallies.iter().flat_map(|tally| &tally.findings).chain(&self.hung_findings)
     }
 }
 
@@ -136,8 +155,8 @@ impl Command {
         let (mut found, machine) = (Found::default(), Machine::describe(root));
         let done = self.disturb(root, &folder, seed, &mut found, interrupt).await;
         match &done {
-            Err(error) if error.is::<Interrupted>() && found.tallies.is_empty() => return Ok(Interrupted::STATUS),
-            Err(error) if found.tallies.is_empty() => bail!("no wave came to its end: {error:#}"),
+            Err(error) if error.is::<Interrupted>() && found.is_empty() => return Ok(Interrupted::STATUS),
+            Err(error) if found.is_empty() => bail!("no wave came to its end: {error:#}"),
             _ => {}
         }
         let targets = report::targets(&found);
@@ -150,15 +169,16 @@ impl Command {
             machine: &machine,
             targets: &targets,
             hung: found.hung,
+            hung_findings: &found.hung_findings,
             failed: found.failed,
             waves: &found.tallies,
         };
         let text = report::text(&found, &targets, self.is_whole());
-        fs::write(folder.join("chaos.json"), serde_json::to_string_pretty(&kept)? + "\n")?;
-        fs::write(folder.join("chaos.txt"), &text)?;
-        // Kept first: a reader that went away must not cost the figures.
-        let _ = writeln!(stdout(), "{text}\nseed {seed}, kept in {}", folder.display());
-        match done {
+        // Kept first, for the reader may have gone away; and printed also when the folder cannot be written to.
+        let written = keep(&folder, &kept, &text);
+        let place = if written.is_ok() { "kept in" } else { "NOT KEPT in" };
+        let _ = writeln!(stdout(), "{text}\nseed {seed}, {place} {}", folder.display());
+        match done.and(written) {
             Err(error) if error.is::<Interrupted>() => Ok(Interrupted::STATUS),
             Err(error) if found.is_broken() => {
                 eprintln!("lab: {error:#}");
@@ -230,9 +250,10 @@ impl Command {
             found.database = format!("{} {}", mysql.engine, mysql.version.as_deref().unwrap_or("?"));
         }
         let (faults, hung) = (self.faults().await?, self.hung_lasts());
+        found.hangs = !hung.is_zero();
         let count = self.waves.unwrap_or(if self.quick { WAVES_QUICK } else { WAVES });
         let waves: Vec<Wave> = plan::waves(seed, &faults, self.first, count).collect();
-        let steps = waves.len() + usize::from(!hung.is_zero());
+        let steps = waves.len() + usize::from(found.hangs);
         let mut progress = Progress::new(steps, waves.iter().map(estimate).sum::<f64>() + hung.as_secs_f64());
         let mut bad = 0;
         for wave in &waves {
@@ -249,9 +270,12 @@ impl Command {
                 return Ok(());
             }
         }
-        if !hung.is_zero() {
+        if found.hangs {
             progress.begins("one lock node hangs");
-            let measured = run.hung(hung).await?;
+            let (measured, findings) = run.hung(hung).await?;
+            // First of all: what was judged counts, whatever became of the measurement.
+            found.hung_findings = findings;
+            let measured = measured?;
             progress.ended(hung.as_secs_f64(), &measured.to_string());
             found.hung = Some(measured);
         }
@@ -267,9 +291,18 @@ impl Command {
     }
 }
 
+/// Minutes after its beginning the folder may be gone: `make clean` deletes all of `.cluster`.
+fn keep(folder: &Path, kept: &impl Serialize, text: &str) -> anyhow::Result<()> {
+    let json = serde_json::to_string_pretty(kept)? + "\n";
+    let write = |name, text: &str| fs::write(folder.join(name), text);
+    let written =
+        fs::create_dir_all(folder).and_then(|()| write("chaos.json", &json)).and_then(|()| write("chaos.txt", text));
+    written.with_context(|| format!("cannot write to {}", folder.display()))
+}
+
 /// From here on the first replica reaches the lock nodes through wires of its own.
 async fn lay_wires(private: &mut Private) -> anyhow::Result<Wires> {
-    let wires = Wires::lay(&private.cluster()?.redis).await?;
+    let wires = Wires::lay(&private.cluster()?.redis)?;
     let mut knobs = private.knobs().clone();
     knobs.others.insert("REDIS_URLS_1".to_owned(), wires.urls());
     private.change(knobs).await?;
@@ -302,4 +335,48 @@ fn line(tally: &Tally) -> String {
         "wave {wave}: {}: {users} users, {issued} pieces, longest wait {longest_wait:.2} s, {verdict}",
         faults.join(" + ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::verify::Kind;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        command: Command,
+    }
+
+    #[test]
+    fn a_promise_broken_while_a_node_hangs_is_a_broken_promise_of_the_run() {
+        let evidence = "11 rows of 10 pieces".to_owned();
+        let finding = Finding { kind: Kind::Oversold, promise: "P1", code: None, count: 2, evidence };
+        let found = Found { hung_findings: vec![finding], failed: 1, ..Found::default() };
+
+        let targets = report::targets(&found);
+
+        assert!(found.is_broken() && !found.is_empty());
+        assert_eq!((targets[0].figure, targets[0].met), (Some(2.0), false));
+        let command = Line::parse_from(["chaos", "--quick"]).command;
+        assert_eq!(command.exit(&found, &targets), 1);
+    }
+
+    #[test]
+    fn a_result_folder_that_has_vanished_is_made_again() {
+        let parent = std::env::temp_dir().join(format!("coupon-lab-chaos-{}", std::process::id()));
+        let folder = parent.join("runs/chaos");
+
+        keep(&folder, &7, "the figures").unwrap();
+        let kept = ["chaos.json", "chaos.txt"].map(|name| fs::read_to_string(folder.join(name)).unwrap());
+        fs::remove_dir_all(&parent).unwrap();
+        fs::write(&parent, "no folder").unwrap();
+        let refused = keep(&folder, &7, "the figures");
+        fs::remove_file(&parent).unwrap();
+
+        assert_eq!(kept, ["7\n", "the figures"]);
+        assert!(refused.unwrap_err().to_string().starts_with("cannot write to "));
+    }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, MySqlConnection};
 
+pub mod inherited;
 pub mod private;
 
 /// A local cluster, as `make up` wrote it down. A part that does not run is `None` or empty.

@@ -8,10 +8,15 @@ use anyhow::Context;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// k6's summary: each metric with its numbers. One of a scenario alone is called `http_reqs{scenario:arrival}`.
+/// k6's summary: each metric with its numbers. One of a scenario alone is called as [`of_scenario`] says.
 #[derive(Debug, Deserialize)]
 pub struct Summary {
     metrics: BTreeMap<String, BTreeMap<String, Value>>,
+}
+
+/// The name of a metric over one scenario alone, without setup and warm-up: `http_reqs{scenario:arrival}`.
+pub fn of_scenario(metric: &str, scenario: &str) -> String {
+    format!("{metric}{{scenario:{scenario}}}")
 }
 
 impl Summary {

@@ -19,6 +19,9 @@ use crate::verify::{self, Ack, Report};
 /// So many coupons are put at once: each call takes a second, and the database is not to be flooded.
 const PUTS_AT_ONCE: usize = 40;
 
+/// The coupons of the experiments, `OURS` in k6/lib/stock.js; a coupon cannot be deleted, so its window comes to lie in the past.
+const CLOSE_EXPERIMENTS: &str = "UPDATE coupon SET closes_at = '2020-01-01' WHERE code REGEXP '^[LF]-[0-9]+$'";
+
 /// The cluster that is measured.
 pub struct Stage {
     private: Private,
@@ -122,6 +125,13 @@ impl Stage {
         purge.map(drop).context("cannot empty the wallets")
     }
 
+    /// Closes the coupons of the experiments, which k6 leaves open under `KEEP_OPEN`; a script that asks for one opens it again.
+    /// A new round must follow: replicas drop what they remember then.
+    pub async fn close_experiments(&mut self) -> anyhow::Result<()> {
+        let closed = sqlx::raw_sql(CLOSE_EXPERIMENTS).execute(&mut self.servers.database).await;
+        closed.map(drop).context("cannot close the coupons of the experiments")
+    }
+
     /// For questions of a laboratory's own to the tables.
     pub fn database(&mut self) -> &mut MySqlConnection {
         &mut self.servers.database
@@ -175,5 +185,21 @@ impl Stage {
     /// Where nginx answers.
     pub fn url(&self) -> anyhow::Result<String> {
         Ok(self.cluster.nginx.as_ref().context("the cluster has no nginx running")?.url.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_coupons_that_are_closed_are_those_that_k6_calls_its_own() {
+        let stock = include_str!("../../k6/lib/stock.js");
+
+        let ours =
+            stock.lines().find_map(|line| line.strip_prefix("export const OURS = /")?.strip_suffix("/;")).unwrap();
+
+        let pattern = ours.replace(r"\d", "[0-9]");
+        assert!(CLOSE_EXPERIMENTS.ends_with(&format!(" REGEXP '{pattern}'")), "{pattern}");
     }
 }

@@ -1,7 +1,6 @@
 //! `lab sweep`: what lock wait and latency become as replicas are added, for every strategy and shape of load, measured on a
 //! cluster of the laboratory's own and kept in one folder. What is measured is in `plan`, how in `cell`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +18,7 @@ pub(crate) mod plan;
 mod series;
 mod versions;
 
+use crate::cluster::inherited::inherited;
 use crate::cluster::private::{Knobs, users_own};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
@@ -32,19 +32,6 @@ use plan::{Cell, Grid, Plan, Settings, Shape};
 
 /// After so many failures in a row the next cell will fail, too.
 const FAILURES_MAX: usize = 3;
-
-/// Knobs of the cluster that are handed on to it as they are and change what is measured, with what they are when nobody sets
-/// them; `make` always sets the first two.
-const HANDED_ON: [(&str, &str); 8] = [
-    ("DB", "mysql"),
-    ("REDIS_NODES", "3"),
-    ("ACCESS_LOG", "off"),
-    ("POOL_SIZE", ""),
-    ("LOCK_TTL_MS", ""),
-    ("ON_LOCK_LOSS", ""),
-    ("REQUEST_DEADLINE_MS", ""),
-    ("THREADS", ""),
-];
 
 /// What the plan of a resumed sweep says already.
 const PLANNED: [&str; 11] =
@@ -153,13 +140,13 @@ impl Command {
             fairness_pieces: 20,
             fairness_over: 2,
             seed: self.seed,
-            knobs: handed_on(),
+            knobs: inherited(),
         }
     }
 
     /// Cells that were measured with other knobs do not belong into one report.
     fn refuse_other_knobs(&self, plan: &Plan) -> anyhow::Result<()> {
-        let (now, then) = (handed_on(), &plan.settings.knobs);
+        let (now, then) = (inherited(), &plan.settings.knobs);
         ensure!(
             self.resume.is_none() || now == *then,
             "the sweep began with {then:?}, now it is {now:?}: set the same variables, or begin a new sweep"
@@ -253,14 +240,6 @@ async fn all(stage: &mut Stage, root: &Path, folder: &Folder, plan: &Plan, left:
 
 fn setting(root: &Path, started: OffsetDateTime) -> anyhow::Result<Setting> {
     Ok(Setting { started: started.format(&Rfc3339)?, machine: Machine::describe(root), versions: Vec::new() })
-}
-
-fn handed_on() -> BTreeMap<String, String> {
-    let given = |(name, default): &(&str, &str)| {
-        let value = std::env::var(name).ok().filter(|value| !value.is_empty() && value != default)?;
-        Some(((*name).to_owned(), value))
-    };
-    HANDED_ON.iter().filter_map(given).collect()
 }
 
 fn print_plan(plan: &Plan, left: &[Cell]) {

@@ -3,15 +3,17 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use super::plan::{CROSS_CHECK_RATE, Step};
 use super::sample::Sample;
-use crate::k6::Summary;
+use crate::k6::{Summary, of_scenario};
 use crate::script;
 use crate::stage::Stage;
 
 const USERS: u32 = 10_000;
+/// The scenario of arrival.js that is measured.
+const ARRIVAL: &str = "arrival";
 /// How long requests are sent at a rate, by either loader.
 pub const ARRIVAL_TIME: Duration = Duration::from_secs(10);
 
@@ -20,7 +22,7 @@ pub async fn rush(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
     let before = stage.before().await?;
     let (summary, ended) = k6(stage, "rush", &[("USERS", USERS.to_string()), ("VUS", USERS.to_string())]).await?;
     let after = stage.look().await?;
-    let mut sample = sample(step, &summary);
+    let mut sample = sample(step, &summary, None);
     sample.quiet.speed = stage.speed(&before, &after);
     let machine = after.machine.since(before.machine);
     (sample.quiet.all, sample.quiet.idle, sample.quiet.stolen) = (machine.all, machine.idle, machine.stolen);
@@ -41,22 +43,29 @@ pub async fn arrival(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
     let before = stage.before().await?;
     let (summary, ended) = k6(stage, "arrival", &knobs).await?;
     let after = stage.look().await?;
-    let mut sample = sample(step, &summary);
+    ensure!(summary.has(&of_scenario("http_reqs", ARRIVAL)), "k6 told nothing about the scenario {ARRIVAL}");
+    let mut sample = sample(step, &summary, Some((ARRIVAL, ARRIVAL_TIME)));
     sample.quiet.speed = stage.speed(&before, &after);
     sample.broken = (!ended.is_empty()).then_some(ended);
     Ok(sample)
 }
 
+/// Figures of a whole run, or of a scenario of it and the time in which its requests were sent. A whole run has no rate: k6
+/// divides by setup, warm-up and teardown, too.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of one run")]
-fn sample(step: Step, summary: &Summary) -> Sample {
-    let scoped = "http_req_duration{scenario:arrival}";
-    let latency = if summary.has(scoped) { scoped } else { "http_req_duration" };
+fn sample(step: Step, summary: &Summary, part: Option<(&str, Duration)>) -> Sample {
+    let number = |metric: &str, field| match part {
+        Some((scenario, _)) => summary.number(&of_scenario(metric, scenario), field),
+        None => summary.number(metric, field),
+    };
     let mut sample = Sample { scenario: step.scenario.to_string(), round: step.round, ..Sample::default() };
-    sample.rate = summary.number("http_reqs", "rate");
-    sample.answered = summary.number("http_reqs", "count") as u64;
-    sample.issued = summary.number("coupon_issued", "count") as u64;
-    (sample.latency.p50, sample.latency.p99) = (summary.number(latency, "med"), summary.number(latency, "p(99)"));
-    sample.latency.max = summary.number(latency, "max");
+    let answered = number("http_reqs", "count");
+    if let Some((_, time)) = part {
+        (sample.seconds, sample.rate) = (time.as_secs_f64(), answered / time.as_secs_f64());
+    }
+    (sample.answered, sample.issued) = (answered as u64, number("coupon_issued", "count") as u64);
+    let latency = |field| number("http_req_duration", field);
+    (sample.latency.p50, sample.latency.p99, sample.latency.max) = (latency("med"), latency("p(99)"), latency("max"));
     sample
 }
 
@@ -73,4 +82,38 @@ async fn k6(stage: &Stage, name: &str, knobs: &[(&str, String)]) -> anyhow::Resu
     let last = done.output.lines().rev().find(|line| line.contains("verdict")).unwrap_or("k6 failed");
     let why = format!("{last}; {}", summary.broken_thresholds().join(", "));
     Ok((summary, if done.status.success() { String::new() } else { why }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Scenario;
+    use super::*;
+
+    /// A run with a warm-up of 5 s before, so that k6's own rates are of 15 s and more.
+    fn summary() -> Summary {
+        let text = r#"{"metrics":{
+            "http_reqs":{"count":15004,"rate":937.7}, "http_reqs{scenario:arrival}":{"count":10001,"rate":625.1},
+            "coupon_issued":{"count":15000}, "coupon_issued{scenario:arrival}":{"count":10000},
+            "http_req_duration":{"med":2.0,"p(99)":80.0,"max":90.0},
+            "http_req_duration{scenario:arrival}":{"med":1.0,"p(99)":8.0,"max":9.0}}}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_rate_of_arrivals_is_theirs_alone_over_the_time_in_which_they_were_sent() {
+        let sample = sample(Step { scenario: Scenario::Arrival, round: 0 }, &summary(), Some((ARRIVAL, ARRIVAL_TIME)));
+
+        assert_eq!((sample.answered, sample.issued, sample.seconds), (10_001, 10_000, 10.0));
+        assert!((sample.rate - 1_000.1).abs() < 1e-9, "{}", sample.rate);
+        assert_eq!((sample.latency.p50, sample.latency.p99, sample.latency.max), (1.0, 8.0, 9.0));
+    }
+
+    #[test]
+    fn a_rush_has_counts_and_no_rate() {
+        let sample = sample(Step { scenario: Scenario::Rush, round: 0 }, &summary(), None);
+
+        assert_eq!((sample.answered, sample.issued), (15_004, 15_000));
+        let kept = serde_json::to_value(&sample).unwrap();
+        assert_eq!((kept.get("rate"), kept.get("seconds")), (None, None));
+    }
 }

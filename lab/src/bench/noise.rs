@@ -1,4 +1,6 @@
-//! Whether the machine was left alone while it was measured.
+//! Whether the machine was left alone while it was measured, and the cluster as the budgets mean it.
+
+use std::collections::BTreeMap;
 
 use super::sample::Sample;
 use crate::machine::Machine;
@@ -33,6 +35,12 @@ pub fn noise(machine: &Machine, samples: &[Sample]) -> Vec<String> {
     look("the host took away", "of the processors", STOLEN_MAX, &share(|sample| sample.quiet.stolen));
     look("the processors lost", "of their full speed", 1.0 - SPEED_MIN, &|sample| sample.quiet.slowness());
     found
+}
+
+/// Knobs that a person has set, in words: the budgets are for the defaults.
+pub fn remark(knobs: &BTreeMap<String, String>) -> Option<String> {
+    let set: Vec<String> = knobs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    (!set.is_empty()).then(|| format!("the budgets are for the defaults, and this cluster ran with {}", set.join(" ")))
 }
 
 #[cfg(test)]
@@ -71,5 +79,13 @@ mod tests {
         assert!(found[1].contains("up to 50 %") && found[1].contains("in 1 of 3 measurements"), "{found:?}");
         assert!(found[2].contains("took away up to 5 % of the processors "), "{found:?}");
         assert!(found[3].contains("the processors lost up to 40 % of their full speed"), "{found:?}");
+    }
+
+    #[test]
+    fn a_knob_that_a_person_set_is_named() {
+        let knobs = [("LOCK_TTL_MS", "500"), ("THREADS", "1")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+
+        assert!(remark(&knobs.into()).unwrap().ends_with(" ran with LOCK_TTL_MS=500 THREADS=1"));
+        assert_eq!(remark(&BTreeMap::new()), None);
     }
 }

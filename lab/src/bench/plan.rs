@@ -3,6 +3,7 @@
 //! Rounds are interleaved: each measures everything once, so that a machine that becomes slower or faster meanwhile does
 //! so to all of them. Within a round the order spares restarts.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
 
 use crate::cluster::private::Knobs;
@@ -28,6 +29,12 @@ pub fn start() -> Knobs {
 pub fn knobs(strategy: Strategy, replicas: u32, pool_size: u32) -> Knobs {
     let others = [("POOL_SIZE", pool_size.to_string()), ("EXPORTERS", "off".to_owned())];
     Knobs { strategy, replicas, others: others.map(|(name, value)| (name.to_owned(), value)).into() }
+}
+
+/// What a person's environment changes in every cluster of a run: `inherited`, without what the run sets by itself.
+pub fn knobs_of_others(mut inherited: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    inherited.retain(|name, _| !start().others.contains_key(name));
+    inherited
 }
 
 /// One kind of measurement.
@@ -218,6 +225,13 @@ mod tests {
 
     fn place(names: &[String], name: &str) -> usize {
         names.iter().position(|it| it == name).unwrap_or_else(|| panic!("no {name}"))
+    }
+
+    #[test]
+    fn a_knob_that_the_run_sets_by_itself_is_not_inherited() {
+        let set = |names: &[&str]| names.iter().map(|&name| (name.to_owned(), "2".to_owned())).collect();
+
+        assert_eq!(knobs_of_others(set(&["POOL_SIZE", "THREADS"])), set(&["THREADS"]));
     }
 
     #[test]

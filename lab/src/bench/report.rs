@@ -20,7 +20,7 @@ pub fn text(lines: &[Line], samples: &[Sample], superseded: usize, noise: &[Stri
         parts.push(format!("measurements without a figure\n{}\n", broken.join("\n")));
     }
     if !noise.is_empty() {
-        parts.push(format!("THIS MACHINE WAS NOT QUIET; do not trust these figures:\n  {}\n", noise.join("\n  ")));
+        parts.push(format!("DO NOT TRUST THESE FIGURES:\n  {}\n", noise.join("\n  ")));
     }
     parts.retain(|part| !part.is_empty());
     parts.join("\n")
@@ -218,8 +218,8 @@ fn measurements(samples: &[Sample]) -> String {
     let mut table = Table::new(&head);
     for scenario in scenarios(samples) {
         let good = of(samples, &scenario);
-        let rate = Spread::of(good.iter().map(|it| it.rate));
         // k6 does not tell everything; what nobody measured is no zero.
+        let rate = Spread::of(good.iter().map(|it| it.rate).filter(|it| *it > 0.0));
         let told = |value: fn(&Sample) -> f64| shown(median(&good, value).filter(|it| *it > 0.0));
         let wait = Spread::of(good.iter().filter_map(|it| it.lock_wait_p99)).map(|it| it.median);
         table.row([
@@ -246,8 +246,8 @@ pub fn line(scenario: Scenario, sample: &Sample) -> String {
     if let Some(why) = &sample.broken {
         return format!("{scenario}: no figure: {why}");
     }
-    let (rate, latency) = (number(sample.rate), sample.latency);
-    format!("{scenario}: {rate}/s, p50 {} ms, p99 {} ms", number(latency.p50), number(latency.p99))
+    let rate = if sample.rate > 0.0 { format!("{}/s, ", number(sample.rate)) } else { String::new() };
+    format!("{scenario}: {rate}p50 {} ms, p99 {} ms", number(sample.latency.p50), number(sample.latency.p99))
 }
 
 #[cfg(test)]

@@ -17,9 +17,11 @@ pub struct Sample {
     pub scenario: String,
     /// In which round, from 1. What is measured once is in round 0.
     pub round: u32,
-    /// Seconds that the rate is taken over.
+    /// Seconds that the rate is taken over; 0 where there is none, and then neither is kept.
+    #[serde(skip_serializing_if = "is_zero")]
     pub seconds: f64,
     /// Answers that count, per second.
+    #[serde(skip_serializing_if = "is_zero")]
     pub rate: f64,
     /// All answers.
     pub answered: u64,
@@ -145,6 +147,11 @@ impl Sample {
     pub fn each(&self, total: u64) -> f64 {
         count(total) / count(if self.issued > 0 { self.issued } else { self.answered.max(1) })
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of one measurement")]

@@ -19,6 +19,9 @@ const RECOVERY_MAX: f64 = 3.0;
 const COUPONS_MIN: usize = 2_000;
 /// The target that every run has.
 const BROKEN: &str = "broken promises";
+/// The target of a run in which a lock node hangs, and the percentage of late answers that may be.
+const LATE: &str = "late answers with one hung lock node, %";
+const LATE_MAX: f64 = 1.0;
 /// The row of waves in which two parts broke.
 const TWO: &str = "two at once";
 
@@ -30,10 +33,29 @@ pub struct Target {
     pub name: &'static str,
     /// At most, or for coupons at least, so much.
     pub bound: f64,
-    /// What was seen.
-    pub figure: f64,
-    /// Whether that will do.
+    /// What was seen; `None` when nothing that would show it took place.
+    pub figure: Option<f64>,
+    /// Whether that will do. What was not measured does not.
     pub met: bool,
+}
+
+impl Target {
+    fn most(name: &'static str, figure: Option<f64>, bound: f64) -> Self {
+        Self { name, bound, figure, met: figure.is_some_and(|figure| figure <= bound) }
+    }
+
+    fn least(name: &'static str, figure: f64, bound: f64) -> Self {
+        Self { name, bound, figure: Some(figure), met: figure >= bound }
+    }
+
+    fn verdict(&self, is_whole: bool) -> &'static str {
+        match self {
+            Self { figure: None, .. } => "not measured",
+            _ if !is_whole && self.name != BROKEN => "not judged",
+            Self { met: true, .. } => "met",
+            _ => "MISSED",
+        }
+    }
 }
 
 /// All waves with the same fault.
@@ -83,34 +105,27 @@ impl Row {
     }
 }
 
-/// What was asked of a whole run. Times are judged in waves with one fault, for two may well take longer.
+/// What was asked of a whole run. Times are judged in waves with one fault, for two may well take longer, and where the fault
+/// did strike.
+#[expect(clippy::cast_precision_loss, reason = "counts of one run")]
 pub fn targets(found: &Found) -> Vec<Target> {
     let tallies = &found.tallies;
     let coupons: usize = tallies.iter().filter(|tally| tally.findings.is_empty()).map(|tally| tally.coupons).sum();
-    let violations: usize = tallies.iter().map(Tally::violations).sum();
     let longest = |faults: &[Fault], seconds: fn(&Tally) -> f64| {
-        let alone = tallies.iter().filter(|tally| matches!(tally.faults[..], [name] if named(faults, name)));
-        alone.map(seconds).fold(0.0, f64::max)
+        let is_alone = |tally: &&Tally| matches!(tally.faults[..], [name] if named(faults, name));
+        tallies.iter().filter(is_alone).filter(|tally| tally.missed == 0).map(seconds).reduce(f64::max)
     };
-    let deaths = [Fault::ReplicaKilled, Fault::ReplicaKilledAtAStep];
-    let most = |name, figure, bound| Target { name, bound, figure, met: figure <= bound };
-    #[expect(clippy::cast_precision_loss, reason = "counts of one run")]
+    let deaths = longest(&[Fault::ReplicaKilled, Fault::ReplicaKilledAtAStep], |tally| tally.longest_wait);
+    let recovery = longest(&[Fault::DatabaseKilled], |tally| tally.after_fault);
     let mut targets = vec![
-        most(BROKEN, violations as f64, 0.0),
-        Target {
-            name: "coupons that sold out, at least",
-            bound: COUPONS_MIN as f64,
-            figure: coupons as f64,
-            met: coupons >= COUPONS_MIN,
-        },
-        most("longest wait when a replica died, s", longest(&deaths, |tally| tally.longest_wait), STALL_MAX),
-        most(
-            "wait after a restarted database greeted, s",
-            longest(&[Fault::DatabaseKilled], |it| it.after_fault),
-            RECOVERY_MAX,
-        ),
+        Target::most(BROKEN, (!found.is_empty()).then_some(found.violations() as f64), 0.0),
+        Target::least("coupons that sold out, at least", coupons as f64, COUPONS_MIN as f64),
+        Target::most("longest wait when a replica died, s", deaths, STALL_MAX),
+        Target::most("wait after a restarted database greeted, s", recovery, RECOVERY_MAX),
     ];
-    targets.extend(found.hung.as_ref().map(Hung::target));
+    if found.hangs {
+        targets.push(Target::most(LATE, found.hung.map(Hung::late_percent), LATE_MAX));
+    }
     targets
 }
 
@@ -122,17 +137,18 @@ fn named(faults: &[Fault], name: &str) -> bool {
 pub fn text(found: &Found, targets: &[Target], is_whole: bool) -> String {
     let mut parts = vec![faults(&found.tallies)];
     parts.extend(found.hung.map(|hung| format!("{hung}\n")));
+    if !found.hung_findings.is_empty() {
+        let lines: Vec<String> = found.hung_findings.iter().map(ToString::to_string).collect();
+        parts.push(format!("BROKEN WHILE A LOCK NODE HUNG:\n{}\n", lines.join("\n")));
+    }
     if found.failed > 0 {
         parts.push(format!("WAVES THAT WERE NOT CARRIED OUT: {}\n", found.failed));
     }
     let mut table = Table::new(&["target", "bound", "figure", "verdict"]);
-    for Target { name, bound, figure, met } in targets {
-        let verdict = match met {
-            _ if !is_whole && *name != BROKEN => "not judged",
-            true => "met",
-            false => "MISSED",
-        };
-        table.row([(*name).to_owned(), format!("{bound}"), format!("{figure:.2}"), verdict.to_owned()]);
+    for target in targets {
+        let figure = target.figure.map_or("-".to_owned(), |figure| format!("{figure:.2}"));
+        let verdict = target.verdict(is_whole).to_owned();
+        table.row([target.name.to_owned(), target.bound.to_string(), figure, verdict]);
     }
     parts.push(table.text());
     parts.join("\n")
@@ -169,4 +185,76 @@ fn faults(tallies: &[Tally]) -> String {
     }
     table.row(all.cells("all"));
     table.text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(faults: &[Fault], missed: usize, longest_wait: f64) -> Tally {
+        Tally {
+            wave: 0,
+            faults: faults.iter().map(|fault| fault.name()).collect(),
+            missed,
+            coupons: 10,
+            users: 100,
+            issued: 50,
+            answers: Heard::default(),
+            longest_wait,
+            after_fault: 0.5,
+            findings: Vec::new(),
+        }
+    }
+
+    /// Figure and verdict of the target whose name begins so.
+    fn of(found: &Found, name: &str) -> (Option<f64>, &'static str) {
+        let targets = targets(found);
+        let target = targets.iter().find(|target| target.name.starts_with(name)).unwrap();
+        assert_eq!(target.met, target.verdict(true) == "met");
+        (target.figure, target.verdict(true))
+    }
+
+    #[test]
+    fn a_target_whose_wave_never_happened_is_not_measured() {
+        let found = Found { tallies: vec![tally(&[Fault::RedisKilled], 0, 9.0)], ..Found::default() };
+
+        assert_eq!(of(&found, "longest wait"), (None, "not measured"));
+        assert_eq!(of(&found, "wait after"), (None, "not measured"));
+        assert_eq!(of(&found, "broken"), (Some(0.0), "met"));
+        assert_eq!(of(&found, "coupons"), (Some(10.0), "MISSED"));
+    }
+
+    #[test]
+    fn only_waves_with_one_fault_that_struck_count_for_a_time() {
+        let step = Fault::ReplicaKilledAtAStep;
+        let tallies = vec![
+            tally(&[Fault::ReplicaKilled], 0, 1.5),
+            tally(&[step], 0, 2.0),
+            tally(&[step], 1, 9.0),
+            tally(&[step, Fault::RedisHung], 0, 9.0),
+        ];
+
+        assert_eq!(of(&Found { tallies, ..Found::default() }, "longest wait"), (Some(2.0), "met"));
+        let tallies = vec![tally(&[step], 1, 0.1)];
+        assert_eq!(of(&Found { tallies, ..Found::default() }, "longest wait"), (None, "not measured"));
+    }
+
+    #[test]
+    fn the_hung_node_s_target_is_listed_whenever_it_was_to_hang() {
+        let hung = Hung { seconds: 600.0, asked: 1_000, late: 11, p99_ms: 1.0, max_ms: 2.0 };
+        let found = |hangs, hung| Found { hangs, hung, ..Found::default() };
+
+        assert_eq!(targets(&found(false, None)).len(), 4);
+        assert_eq!(of(&found(true, None), "late"), (None, "not measured"));
+        assert_eq!(of(&found(true, Some(hung)), "late"), (Some(1.1), "MISSED"));
+        assert_eq!(of(&found(true, Some(Hung { late: 10, ..hung })), "late"), (Some(1.0), "met"));
+    }
+
+    #[test]
+    fn a_run_in_which_nothing_was_judged_has_kept_no_promise() {
+        let found = Found { failed: 42, ..Found::default() };
+
+        assert_eq!(of(&found, "broken"), (None, "not measured"));
+        assert!(text(&found, &targets(&found), false).contains("not measured"));
+    }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use futures_util::future::{join_all, try_join_all};
 
 use super::crowd::Crowds;
@@ -17,9 +17,9 @@ use super::wires::Wires;
 use crate::admin::{Admin, Coupon};
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
-use crate::history::{self, Attempt};
+use crate::history;
 use crate::strategy::Strategy;
-use crate::verify::{verify, verify_history};
+use crate::verify::{Finding, verify, verify_history};
 
 /// Whoever has no final answer this long after a wave began never gets one.
 const WAVE_LIMIT: Duration = Duration::from_mins(3);
@@ -79,7 +79,10 @@ impl<'a> Run<'a> {
         let mut database = self.cluster.connect().await?;
         let report = verify_history(&mut database, &attempts, self.patience(wave)).await?;
         if !report.is_clean() {
-            self.keep(wave, &attempts, &report.to_string())?;
+            let verdict = report.to_string();
+            eprintln!("{verdict}");
+            self.keep(&format!("wave-{}.jsonl", wave.number), &history::text(&attempts)?);
+            self.keep(&format!("wave-{}.txt", wave.number), &verdict);
         }
         Ok(Tally::new(wave, &attempts, &struck, crowds.began(), report))
     }
@@ -105,8 +108,8 @@ impl<'a> Run<'a> {
         self.admin.reset().await
     }
 
-    /// One lock node hangs for so long.
-    pub async fn hung(&mut self, lasts: Duration) -> anyhow::Result<Hung> {
+    /// One lock node hangs for so long. Returns what was measured, and every promise that was broken meanwhile.
+    pub async fn hung(&mut self, lasts: Duration) -> anyhow::Result<(anyhow::Result<Hung>, Vec<Finding>)> {
         self.fresh_round(false).await?;
         let (scene, url) = (Scene::new(self.private, self.wires)?, self.url()?);
         let hangs = Disturbance {
@@ -120,8 +123,12 @@ impl<'a> Run<'a> {
             hung = Hung::measure(&self.admin, &url, self.strategy, lasts) => hung,
         };
         let report = verify(&mut self.cluster.connect().await?, None).await?;
-        ensure!(report.is_clean(), "with a hung lock node: {}", report.verdict());
-        hung
+        if !report.is_clean() {
+            let verdict = format!("while a lock node hung\n{report}\n");
+            eprintln!("{verdict}");
+            self.keep("hung.txt", &verdict);
+        }
+        Ok((hung, report.findings))
     }
 
     /// How long an attempt may take. What waits inside a frozen process is answered when that goes on.
@@ -130,13 +137,12 @@ impl<'a> Run<'a> {
         self.answer_within + frozen.max().unwrap_or_default()
     }
 
-    /// The evidence of a broken wave.
-    fn keep(&self, wave: &Wave, attempts: &[Attempt], verdict: &str) -> anyhow::Result<()> {
-        let path = |kind: &str| self.folder.join(format!("wave-{}.{kind}", wave.number));
-        fs::write(path("jsonl"), history::text(attempts)?)?;
-        fs::write(path("txt"), verdict)?;
-        eprintln!("{verdict}");
-        Ok(())
+    /// The evidence of a broken promise. That it cannot be kept must not hide what was found.
+    fn keep(&self, name: &str, text: &str) {
+        let path = self.folder.join(name);
+        if let Err(error) = fs::create_dir_all(self.folder).and_then(|()| fs::write(&path, text)) {
+            eprintln!("cannot write {}: {error}", path.display());
+        }
     }
 
     fn url(&self) -> anyhow::Result<String> {

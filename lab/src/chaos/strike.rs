@@ -46,7 +46,8 @@ const CONNECTIONS_LEAST: u32 = 10;
 pub struct Struck {
     /// When all was mended.
     pub mended: Instant,
-    /// Whether anything broke: a process may not get as far as the step at which it was to break.
+    /// Whether anything broke: a process may not get as far as the step at which it was to break, and there may be no lock to
+    /// delete.
     pub hit: bool,
 }
 
@@ -73,6 +74,8 @@ impl<'a> Scene<'a> {
             Fault::ReplicaKilledAtAStep | Fault::ReplicaFrozenAtAStep => self.at_a_step(disturbance, due).await,
             Fault::DiskSlow | Fault::DiskFull => self.disk(disturbance, due).await,
             Fault::RedisCutOff => Ok(self.cut_off(disturbance, due).await),
+            Fault::LocksVanish => self.delete_locks(disturbance, due).await.map(|deleted| deleted > 0),
+            Fault::ConnectionsKilled => self.kill_connections(disturbance, due).await.map(|killed| killed > 0),
             _ => self.breaks(disturbance, due).await.map(|()| true),
         };
         let hit = hit.with_context(|| format!("cannot strike with {}", disturbance.fault))?;
@@ -90,8 +93,6 @@ impl<'a> Scene<'a> {
             Fault::RedisMajorityHung => freeze(&self.majority_of_redis(pick)?, lasts).await,
             Fault::RedisKilled => self.kill(&[self.one("redis-", pick)?]).await,
             Fault::EveryRedisKilled => self.kill(&self.all("redis-")?).await,
-            Fault::LocksVanish => self.delete_locks(due + lasts).await,
-            Fault::ConnectionsKilled => self.kill_connections(due + lasts, pick).await,
             Fault::DatabaseHung => freeze(&[self.pid("mysql")?], lasts).await,
             Fault::DatabaseKilled => self.kill(&["mysql".to_owned()]).await,
             Fault::ConnectionsExhausted => self.exhaust_connections(lasts).await,
@@ -130,14 +131,14 @@ impl<'a> Scene<'a> {
         // Goes on again whatever happens to us.
         let stopped = frozen.then(|| Frozen(vec![pid]));
         sleep_until((due + lasts).into()).await;
-        let held = tracer.end().await?;
+        let held = tracer.end().await?.held;
         let hit = if frozen { is_stopped(pid) } else { !held };
         drop(stopped);
         self.until_back(&name, (hit && !frozen).then_some(pid)).await?;
         Ok(hit)
     }
 
-    /// Tells whether the database was held until the end, or gave up before.
+    /// Tells whether the disk was asked for anything meanwhile: a tracer has nothing to break in a database that does not write.
     async fn disk(&self, disturbance: Disturbance, due: Instant) -> anyhow::Result<bool> {
         let pid = self.pid("mysql")?;
         let (calls, fault, files) = match disturbance.fault {
@@ -147,10 +148,10 @@ impl<'a> Scene<'a> {
         sleep_until(ahead(due).into()).await;
         let tracer = Tracer::start(pid, calls, fault, &files)?;
         sleep_until((due + disturbance.lasts).into()).await;
-        let held = tracer.end().await?;
+        let injected = tracer.end().await?.injected;
         let gave_up = !self.pids()?.values().any(|it| i32::try_from(*it) == Ok(pid.as_raw()));
         self.until_back("mysql", gave_up.then_some(pid)).await?;
-        Ok(held || gave_up)
+        Ok(injected || gave_up)
     }
 
     async fn cut_off(&self, Disturbance { lasts, pick, .. }: Disturbance, due: Instant) -> bool {
@@ -158,31 +159,41 @@ impl<'a> Scene<'a> {
         self.wires.cut(pick, lasts).await
     }
 
-    async fn delete_locks(&self, until: Instant) -> anyhow::Result<()> {
-        let mut nodes = Vec::new();
+    /// Counts the keys of locks that were there to be deleted.
+    async fn delete_locks(&self, Disturbance { lasts, .. }: Disturbance, due: Instant) -> anyhow::Result<u64> {
+        sleep_until(due.into()).await;
+        let (until, mut deleted, mut nodes) = (due + lasts, 0, Vec::new());
         for node in &self.cluster.redis {
             nodes.push(redis::Client::open(node.url.as_str())?.get_multiplexed_async_connection().await?);
         }
         while Instant::now() < until {
             for node in &mut nodes {
-                delete_locks(node).await?;
+                deleted += delete_locks(node).await?;
             }
             sleep(Duration::from_millis(2)).await;
         }
-        Ok(())
+        Ok(deleted)
     }
 
-    async fn kill_connections(&self, until: Instant, pick: u32) -> anyhow::Result<()> {
+    /// Counts the connections that were killed.
+    async fn kill_connections(
+        &self,
+        Disturbance { lasts, pick, .. }: Disturbance,
+        due: Instant,
+    ) -> anyhow::Result<u32> {
+        sleep_until(due.into()).await;
+        let (until, mut killed) = (due + lasts, 0);
         let (mut database, mut rng) = (self.cluster.connect().await?, Rng::with_seed(u64::from(pick)));
         while Instant::now() < until {
             let ids = service_connections(&mut database).await?;
             if let Some(id) = rng.choice(ids) {
                 // It may have gone meanwhile.
-                let _ = sqlx::raw_sql(AssertSqlSafe(format!("KILL {id}"))).execute(&mut database).await;
+                let done = sqlx::raw_sql(AssertSqlSafe(format!("KILL {id}"))).execute(&mut database).await;
+                killed += u32::from(done.is_ok());
             }
             sleep(KILL_EVERY).await;
         }
-        Ok(())
+        Ok(killed)
     }
 
     /// Takes all connections that the database gives out, and closes the service's own.
@@ -295,12 +306,10 @@ fn ahead(due: Instant) -> Instant {
     due.checked_sub(TRACE_AHEAD).unwrap_or(due)
 }
 
-async fn delete_locks(node: &mut MultiplexedConnection) -> anyhow::Result<()> {
+/// How many there were. A key that its holder or its time took first is not among them.
+async fn delete_locks(node: &mut MultiplexedConnection) -> anyhow::Result<u64> {
     let keys: Vec<String> = redis::cmd("KEYS").arg("*lock:*").query_async(node).await?;
-    if !keys.is_empty() {
-        redis::cmd("DEL").arg(keys).query_async::<()>(node).await?;
-    }
-    Ok(())
+    Ok(if keys.is_empty() { 0 } else { redis::cmd("DEL").arg(keys).query_async(node).await? })
 }
 
 /// Whether a process stands still.

@@ -18,7 +18,8 @@ pub struct Tally {
     pub wave: u32,
     /// What broke.
     pub faults: Vec<&'static str>,
-    /// Faults that broke nothing, because a process did not get as far as the step at which they were to strike.
+    /// Faults that broke nothing: a process did not get as far as the step at which they were to strike, or there was nothing for
+    /// them to take hold of.
     pub missed: usize,
     /// Coupons that were offered; where no promise was broken, all of them sold out.
     pub coupons: usize,
@@ -92,9 +93,28 @@ mod tests {
     use super::*;
     use crate::history::Told;
 
+    const REPORT: Report = Report {
+        round: 1,
+        exclusive: false,
+        coupons: Vec::new(),
+        users: 0,
+        acknowledged: None,
+        heard: None,
+        findings: Vec::new(),
+    };
+
     fn attempt(user: &str, asked: u64, answered: u64, told: Told) -> Attempt {
         let (user, code, key) = (user.to_owned(), "A".to_owned(), "k".to_owned());
         Attempt { user, code, round: 1, key, asked, answered, told }
+    }
+
+    #[test]
+    fn a_fault_that_found_nothing_to_break_is_counted_as_missed() {
+        let wave = Wave { number: 3, faults: Vec::new(), exclusive: false, crowds: Vec::new() };
+        let began = Instant::now();
+        let struck = [true, false].map(|hit| Struck { mended: began, hit });
+
+        assert_eq!(Tally::new(&wave, &[], &struck, began, REPORT).missed, 1);
     }
 
     #[test]

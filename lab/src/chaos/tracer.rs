@@ -1,8 +1,11 @@
 //! strace, which puts faults into the system calls of a running process.
 
 use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,7 +17,20 @@ use tokio::time::timeout;
 use super::signals::send;
 
 /// strace with a fault to inject. Dropped, it is killed, and the kernel lets go of what it traced.
-pub struct Tracer(Child);
+pub struct Tracer {
+    strace: Child,
+    /// What strace says.
+    said: File,
+}
+
+/// What became of a tracer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traced {
+    /// Whether it held the process until now: strace ends by itself when what it traces has ended, and when it may not trace.
+    pub held: bool,
+    /// Whether a call failed or was delayed. A signal that was injected does not show here.
+    pub injected: bool,
+}
 
 /// Whether this machine lets strace take hold of a process; many containers do not.
 pub async fn can_trace() -> anyhow::Result<bool> {
@@ -22,7 +38,7 @@ pub async fn can_trace() -> anyhow::Result<bool> {
     let pid = Pid::from_raw(i32::try_from(sleeper.id().context("sleep has ended")?)?);
     let mut tracer = Tracer::start(pid, "fsync", "delay_enter=1", &[])?;
     // One that may not says so at once.
-    let ended = timeout(Duration::from_millis(500), tracer.0.wait()).await.is_ok();
+    let ended = timeout(Duration::from_millis(500), tracer.strace.wait()).await.is_ok();
     sleeper.kill().await?;
     Ok(!ended)
 }
@@ -30,27 +46,62 @@ pub async fn can_trace() -> anyhow::Result<bool> {
 impl Tracer {
     /// Injects `fault` into these system calls of a process; where `paths` are given, only into those on these files.
     pub fn start(pid: Pid, calls: &str, fault: &str, paths: &[PathBuf]) -> anyhow::Result<Self> {
-        let child = Command::new("strace")
-            .args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string()])
+        let said = nameless_file().context("cannot keep what strace says")?;
+        let strace = Command::new("strace")
+            .args(["-f", "-qq", "-p", &pid.to_string()])
             .args(paths.iter().flat_map(|path| [OsStr::new("-P"), path.as_os_str()]))
             .args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{fault}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(said.try_clone()?)
             .kill_on_drop(true)
             .spawn()
             .context("cannot run strace; `make chaos` installs it")?;
-        Ok(Self(child))
+        Ok(Self { strace, said })
     }
 
-    /// Lets the process go. Tells whether it was held until now: strace ends by itself when what it traces has ended, and when
-    /// it may not trace.
-    pub async fn end(mut self) -> anyhow::Result<bool> {
-        let held = self.0.try_wait()?.is_none();
-        if let Some(id) = self.0.id() {
+    /// Lets the process go.
+    pub async fn end(mut self) -> anyhow::Result<Traced> {
+        let held = self.strace.try_wait()?.is_none();
+        if let Some(id) = self.strace.id() {
             let _ = send(Pid::from_raw(i32::try_from(id)?), Signal::SIGTERM);
         }
-        self.0.wait().await?;
-        Ok(held)
+        self.strace.wait().await?;
+        let mut said = Vec::new();
+        self.said.rewind()?;
+        self.said.read_to_end(&mut said)?;
+        Ok(Traced { held, injected: injected(&String::from_utf8_lossy(&said)) })
+    }
+}
+
+/// A file that is gone when nobody has it open any more.
+fn nameless_file() -> std::io::Result<File> {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("coupon-lab-strace-{}-{number}", std::process::id()));
+    let file = File::options().read(true).append(true).create_new(true).open(&path)?;
+    fs::remove_file(path)?;
+    Ok(file)
+}
+
+/// Whether a line says that its call failed or was late on purpose.
+fn injected(said: &str) -> bool {
+    said.lines().any(|line| line.ends_with("(INJECTED)") || line.ends_with("(DELAYED)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_failed_or_was_late_on_purpose_is_told_from_the_others() {
+        for line in [
+            "write(3, \"x\", 1) = -1 ENOSPC (No space left on device) (INJECTED)",
+            "[pid  1207] <... fsync resumed>)        = 0 (DELAYED)",
+        ] {
+            assert!(injected(&format!("fsync(4) = 0\n{line}\nfsync(4) = 0\n")), "{line}");
+        }
+        assert!(!injected("fsync(4) = 0\nwrite(3, \"(INJECTED)\", 10) = 10\n"));
+        assert!(!injected(""));
     }
 }

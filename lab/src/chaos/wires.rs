@@ -1,11 +1,13 @@
 //! The first replica's own ways to the lock nodes, which can be cut for it alone: the others go on reaching every node.
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, tcp};
-use tokio::sync::watch;
+use tokio::runtime::Builder;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -23,25 +25,36 @@ enum State {
     Broken,
 }
 
-/// One wire to each lock node, for as long as this lives.
+/// One wire to each lock node, for as long as this lives. They have a thread of their own: a crowd that keeps ours busy must not
+/// delay what goes along them.
 pub struct Wires {
     urls: Vec<String>,
     states: Vec<watch::Sender<State>>,
-    carriers: JoinSet<()>,
+    /// The wires' thread ends when this goes.
+    _held: oneshot::Sender<()>,
 }
 
 impl Wires {
     /// Listens once for every node.
-    pub async fn lay(nodes: &[Redis]) -> anyhow::Result<Self> {
-        let mut wires = Self { urls: Vec::new(), states: Vec::new(), carriers: JoinSet::new() };
+    pub fn lay(nodes: &[Redis]) -> anyhow::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (held, ended) = oneshot::channel::<()>();
+        let (mut wires, mut carriers) = (Self { urls: Vec::new(), states: Vec::new(), _held: held }, JoinSet::new());
         for node in nodes {
             let address = node.url.strip_prefix("redis://").context("a lock node without an address")?;
-            let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen for a replica")?;
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").context("cannot listen for a replica")?;
+            listener.set_nonblocking(true)?;
             wires.urls.push(format!("redis://{}", listener.local_addr()?));
             let (sender, state) = watch::channel(State::Whole);
             wires.states.push(sender);
-            wires.carriers.spawn(serve(listener, address.to_owned(), state));
+            carriers.spawn_on(serve(listener, address.to_owned(), state), runtime.handle());
         }
+        let work = move || {
+            // Nothing is ever sent: the sender goes.
+            let _ = runtime.block_on(ended);
+            drop(carriers);
+        };
+        thread::Builder::new().name("wires".to_owned()).spawn(work)?;
         Ok(wires)
     }
 
@@ -69,7 +82,8 @@ impl Wires {
     }
 }
 
-async fn serve(listener: TcpListener, node: String, state: watch::Receiver<State>) {
+async fn serve(listener: std::net::TcpListener, node: String, state: watch::Receiver<State>) {
+    let listener = TcpListener::from_std(listener).expect("it was made for a runtime");
     let mut connections = JoinSet::new();
     while let Ok((near, _)) = listener.accept().await {
         connections.spawn(carry(near, node.clone(), state.clone()));
@@ -123,16 +137,13 @@ mod tests {
     const BROKEN: u32 = 1;
     const LASTS: Duration = Duration::from_secs(2);
 
-    /// Sends back what it gets, as a lock node that answers.
-    async fn echo() -> Redis {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// Sends back what it gets, as a lock node that answers; whatever the test's own thread does.
+    fn echo() -> Redis {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
-                    let (mut from, mut to) = stream.split();
-                    tokio::io::copy(&mut from, &mut to).await
-                });
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
             }
         });
         Redis { url, pid: None }
@@ -149,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_sent_along_a_silent_wire_arrives_when_it_is_whole_again() {
-        let wires = Wires::lay(&[echo().await]).await.unwrap();
+        let wires = Wires::lay(&[echo()]).unwrap();
         let mut stream = connect(&wires).await;
         assert_eq!(ask(&mut stream).await.unwrap(), 4);
 
@@ -168,14 +179,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_keeps_the_laboratory_busy_does_not_hold_up_what_goes_along_a_wire() {
+        let wires = Wires::lay(&[echo()]).unwrap();
+        let mut stream = std::net::TcpStream::connect(wires.urls().strip_prefix("redis://").unwrap()).unwrap();
+        stream.set_read_timeout(Some(LASTS)).unwrap();
+
+        // The only thread of this test's runtime waits here.
+        std::io::Write::write_all(&mut stream, b"PING").unwrap();
+        let answer = std::io::Read::read(&mut stream, &mut [0; 4]);
+
+        assert_eq!(answer.unwrap(), 4);
+    }
+
+    #[tokio::test]
     async fn a_wire_that_nobody_uses_is_not_hit() {
-        let wires = Wires::lay(&[echo().await]).await.unwrap();
+        let wires = Wires::lay(&[echo()]).unwrap();
         assert!(!wires.cut(BROKEN, Duration::ZERO).await);
     }
 
     #[tokio::test]
     async fn a_broken_wire_ends_its_connections_and_carries_new_ones_when_it_is_whole_again() {
-        let wires = Wires::lay(&[echo().await]).await.unwrap();
+        let wires = Wires::lay(&[echo()]).unwrap();
         let mut stream = connect(&wires).await;
         assert_eq!(ask(&mut stream).await.unwrap(), 4);
 

@@ -17,7 +17,7 @@ use super::series;
 use crate::cluster::private::Knobs;
 use crate::histogram::{Histogram, Pages, counter};
 use crate::interrupt::Interrupt;
-use crate::k6::Summary;
+use crate::k6::{Summary, of_scenario};
 use crate::processes;
 use crate::script::{self, Running};
 use crate::stage::{Moment, Stage};
@@ -73,6 +73,11 @@ pub async fn measure(mut site: Site<'_>, cell: Cell, commit: &str) -> anyhow::Re
     site.stage.set(knobs).await?;
     site.stage.admin().ready(START_PATIENCE).await?;
     site.stage.empty_wallets().await?;
+    if cell.shape == Shape::Rush {
+        // In an exclusive event, coupons that nobody asks for would keep it from ever being sold out, and every "sold out" would
+        // be read from the database; the first cell of a sweep has none.
+        site.stage.close_experiments().await?;
+    }
     let (window, since) = load(&mut site, cell.shape).await?;
     let script = script_of(cell.shape);
     let summary = Summary::read(&site.folder.join(script))?;
@@ -117,7 +122,7 @@ fn script_of(shape: Shape) -> &'static str {
 
 /// The name of a metric of k6 over what is measured.
 fn scoped(metric: &str, shape: Shape) -> String {
-    if shape == Shape::Rush { metric.to_owned() } else { format!("{metric}{{scenario:arrival}}") }
+    if shape == Shape::Rush { metric.to_owned() } else { of_scenario(metric, "arrival") }
 }
 
 /// All counters at one edge of the window.
@@ -311,7 +316,7 @@ fn processors(from: &Edge, to: &Edge, speed: Option<f64>) -> Processors {
 async fn drain(site: &mut Site<'_>) -> anyhow::Result<Drain> {
     let sold_out = {
         let audit = site.stage.admin().audit().await?;
-        // The coupons of the experiments are open, too, but a rush does not ask for them.
+        // The coupons of the experiments have stock, too, but a rush does not ask for them.
         let mut rushed = audit.coupons.iter().filter(|coupon| coupon.rows > 0).peekable();
         rushed.peek().is_some() && rushed.all(|coupon| coupon.remaining == 0)
     };

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
 /// A wallet entry that a client was answered with, 201 or 200. It reads from the API's own JSON.
@@ -26,7 +26,9 @@ pub struct Ack {
 
 /// Reads a file with one entry a line: bare JSON, or k6's console output (`time="..." level=info msg="{...}"`, or
 /// `{"msg":"{...}"}`). Lines without an object are other output and are skipped; an object that is no entry is an
-/// error, for evidence must not get lost silently. Only an unfinished last line is forgiven: the run may still go on.
+/// error, for evidence must not get lost silently. Only an unfinished last line is forgiven: the run may still go on. An
+/// empty file is a run that promised nothing, or kept nothing of it (`ACKS=0`); one that holds something else and not a
+/// single entry is another file than was meant, and would prove nothing.
 pub fn read_acks(path: &Path) -> anyhow::Result<Vec<Ack>> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read {}; give the file that k6 --console-output wrote", path.display()))?;
@@ -39,6 +41,12 @@ pub fn read_acks(path: &Path) -> anyhow::Result<Vec<Ack>> {
             Err(error) => bail!("line {} of {} is no acknowledged coupon: {error}", index + 1, path.display()),
         }
     }
+    ensure!(
+        !acks.is_empty() || text.trim().is_empty(),
+        "{} holds no acknowledged coupon: give the file that k6 --console-output or `lab load issue --acks` wrote, \
+         or one wallet entry a line",
+        path.display()
+    );
     Ok(acks)
 }
 
@@ -100,17 +108,32 @@ mod tests {
         }
     }
 
+    /// What is read from a file with this content.
+    fn read(name: &str, text: &str) -> anyhow::Result<Vec<Ack>> {
+        let path = std::env::temp_dir().join(format!("coupon-lab-acks-{}-{name}", std::process::id()));
+        fs::write(&path, text).unwrap();
+        let acks = read_acks(&path);
+        fs::remove_file(&path).unwrap();
+        acks
+    }
+
     #[test]
     fn half_an_entry_is_an_error_unless_the_run_still_writes_it() {
-        let path = std::env::temp_dir().join(format!("coupon-lab-acks-{}", std::process::id()));
-
-        fs::write(&path, format!("{ENTRY}\n{}", &ENTRY[..20])).unwrap();
-        let growing = read_acks(&path);
-        fs::write(&path, format!("{}\n{ENTRY}\n", &ENTRY[..20])).unwrap();
-        let damaged = read_acks(&path);
-        fs::remove_file(&path).unwrap();
+        let growing = read("growing", &format!("{ENTRY}\n{}", &ENTRY[..20]));
+        let damaged = read("damaged", &format!("{}\n{ENTRY}\n", &ENTRY[..20]));
 
         assert_eq!(growing.unwrap(), [ack()]);
         assert!(damaged.unwrap_err().to_string().starts_with("line 1 of "));
+    }
+
+    #[test]
+    fn a_file_without_a_single_entry_is_an_error_that_names_the_cure_unless_it_is_empty() {
+        for text in ["starting\ndone\n", r#"{"metrics":{}}"#, &format!("[{ENTRY}]\n"), &ENTRY[..20]] {
+            let error = read("other", text).unwrap_err().to_string();
+            assert!(error.contains("k6 --console-output"), "{error}");
+        }
+        for text in ["", "\n"] {
+            assert_eq!(read("empty", text).unwrap(), []);
+        }
     }
 }

@@ -341,10 +341,17 @@ impl Display for Report {
         if let Some(heard) = self.heard {
             writeln!(f, "{heard}")?;
         }
-        for Finding { kind, promise, code, evidence, .. } in &self.findings {
-            writeln!(f, "{promise} {} {}: {evidence}", code.as_deref().unwrap_or("event"), kind.name())?;
+        for finding in &self.findings {
+            writeln!(f, "{finding}")?;
         }
         write!(f, "verdict: {}", self.verdict())
+    }
+}
+
+impl Display for Finding {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { kind, promise, code, evidence, .. } = self;
+        write!(f, "{promise} {} {}: {evidence}", code.as_deref().unwrap_or("event"), kind.name())
     }
 }
 
