@@ -23,6 +23,9 @@ PASSED_THROUGH = (
     "LOCK_TTL_MS", "ON_LOCK_LOSS", "POOL_SIZE", "REQUEST_DEADLINE_MS", "DRAIN_MS", "THREADS", "LOG", "RUST_BACKTRACE",
 )
 
+# Milliseconds, within what stands around a replica: nginx asks another one after 8 s, and Docker kills after 15.
+PATIENCE = {"REQUEST_DEADLINE_MS": (100, 7_000), "DRAIN_MS": (0, 14_000)}
+
 
 class Problem(Exception):
     """Something the person at the keyboard can cure; its text is one line that says how."""
@@ -121,13 +124,19 @@ def from_environment() -> Settings:
         prometheus_port=offset + number("PROMETHEUS_PORT", 9095, 1, 65_535),
         access_log=choice("ACCESS_LOG", "off", ("on", "off")) == "on",
         binary=ROOT / os.environ.get("COUPON_RUSH_BIN", target / "release" / "coupon-rush"),
-        passed_through={name: os.environ[name] for name in PASSED_THROUGH if os.environ.get(name)},
+        passed_through=passed_through(),
         exporters=choice("EXPORTERS", "on" if all(which(name) for name in EXPORTERS.values()) else "off", ("on", "off")) == "on",
         exporter_port=offset + number("EXPORTER_PORT", 9110, 1, 65_500),
         grafana_port=offset + number("GRAFANA_PORT", 3000, 1, 65_535),
         rate_limit=0 if os.environ.get("RATE_LIMIT", "off") in ("", "off") else number("RATE_LIMIT", 0, 1, 10_000),
         redis_urls_1=os.environ.get("REDIS_URLS_1", ""),
     )
+
+
+def passed_through() -> dict:
+    for name, (low, high) in PATIENCE.items():
+        number(name, low, low, high)
+    return {name: os.environ[name] for name in PASSED_THROUGH if os.environ.get(name)}
 
 
 def saved() -> Settings:

@@ -89,10 +89,10 @@ impl Admin {
     pub fn new(cluster: &Cluster) -> anyhow::Result<Self> {
         let file =
             cluster.admin_token_file.as_ref().context("the cluster has no replica running; `make up` starts one")?;
-        let token = fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}; `make up` writes it", file.display()))?
-            .trim()
-            .to_owned();
+        let tokens =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}; `make up` writes it", file.display()))?;
+        // While callers change from one token to another a second line holds the old one.
+        let token = tokens.lines().next().unwrap_or_default().trim().to_owned();
         let replicas: Vec<_> =
             cluster.replicas.iter().map(|replica| (replica.name.clone(), replica.ops_url.clone())).collect();
         ensure!(!replicas.is_empty(), "the cluster has no replica running; `make up` starts one");
