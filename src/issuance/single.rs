@@ -39,7 +39,6 @@ impl Single {
             return Err(IssueError::Busy);
         }
         place.has_turn = true;
-        drop(place);
         let parts = Arc::clone(&self.parts);
         let (caller, answer) = oneshot::channel();
         self.parts.tasks.spawn(async move {
@@ -54,7 +53,7 @@ impl Single {
     }
 }
 
-/// A place among the waiting, given up when dropped.
+/// A place among those who wait or are at work, given up when dropped.
 struct Place<'a> {
     single: &'a Single,
     entered: Instant,

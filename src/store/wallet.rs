@@ -48,8 +48,12 @@ const OF_SCOPE: &str = concat!(
   FROM wallet AS w JOIN coupon AS c ON c.id = w.coupon_id WHERE w.round = ? AND w.scope = ?"
 );
 
-/// Waits for every transaction that is still at work on a coupon of the scope.
-const FENCE: &str = "SELECT id FROM coupon WHERE scope = ? LOCK IN SHARE MODE";
+/// Waits for every transaction that is still at work on a coupon of the scope. A scope is a coupon's id or, where there is but one,
+/// 0: found by its key, a coupon waits for no other one's row.
+const FENCE: &str = "SELECT id FROM coupon WHERE id = ? LOCK IN SHARE MODE";
+
+/// The same for all coupons.
+const FENCE_ALL: &str = "SELECT id FROM coupon LOCK IN SHARE MODE";
 
 /// The row takes round and scope from the coupon row that the transaction has locked. The request id travels as text: bytes
 /// that are no UTF-8 in a running statement break `information_schema.processlist` for everybody.
@@ -108,7 +112,8 @@ impl Lane {
     /// All entries of one scope in one round. Whoever was issuing when a window closed has committed before they are read.
     pub async fn entries(&mut self, round: u32, scope: u16) -> Result<Vec<Entry>, StoreError> {
         let mut connection = self.take().await?;
-        limited(sqlx::query(FENCE).bind(scope).fetch_all(&mut connection)).await?;
+        let fence = if scope == 0 { sqlx::query(FENCE_ALL) } else { sqlx::query(FENCE).bind(scope) };
+        limited(fence.fetch_all(&mut connection)).await?;
         let rows = limited(sqlx::query(OF_SCOPE).bind(round).bind(scope).fetch_all(&mut connection)).await?;
         self.keep(connection);
         rows.iter().map(|row| Ok(entry(row)?)).collect()
