@@ -291,7 +291,7 @@ impl Command {
     }
 }
 
-/// Minutes after its beginning the folder may be gone: `make clean` deletes all of `.cluster`.
+/// The folder may be gone by now: `make clean ALL=1` deletes all of `.cluster`.
 fn keep(folder: &Path, kept: &impl Serialize, text: &str) -> anyhow::Result<()> {
     let json = serde_json::to_string_pretty(kept)? + "\n";
     let write = |name, text: &str| fs::write(folder.join(name), text);
