@@ -41,7 +41,11 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(settings) => {
             settings.check()?;
-            runtime(settings.threads)?.block_on(serve(&settings))
+            let runtime = runtime(settings.threads)?;
+            let served = runtime.block_on(serve(&settings));
+            // A name that is still being looked up would keep the process until the resolver gives up.
+            runtime.shutdown_background();
+            served
         }
         Command::Migrate(settings) => {
             runtime(1)?.block_on(migrate(&settings.admin_url()?, &settings.database.url()?))?;

@@ -273,6 +273,11 @@ impl Memory {
         }
     }
 
+    fn has_holders(&self, of: (u64, u32), scope: u16) -> bool {
+        let complete = self.complete.lock();
+        complete.of == of && complete.by_scope.contains_key(&scope)
+    }
+
     fn remember(&self, of: (u64, u32), scope: u16, entries: Vec<Entry>) {
         let mut complete = self.complete.lock();
         // Somebody may have changed something meanwhile, and stock may be had again.
@@ -287,9 +292,14 @@ impl Memory {
     /// orders ask the database; the next look asks for it again.
     async fn read_holders(&self, lane: &mut impl Source) {
         let Some(snapshot) = self.snapshot.load_full() else { return };
+        let of = stamp(&snapshot.catalogue);
         for scope in snapshot.missing() {
+            // The last look may have been before the last read.
+            if self.has_holders(of, scope) {
+                continue;
+            }
             match lane.entries(snapshot.round(), scope).await {
-                Ok(entries) => self.remember(stamp(&snapshot.catalogue), scope, entries),
+                Ok(entries) => self.remember(of, scope, entries),
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, scope, "cannot read the holders");
                 }
@@ -393,7 +403,8 @@ mod tests {
     async fn holders_are_read_once_and_no_more_of_them_than_there_is_room_for() {
         let large = Coupon { total: 99_990, ..coupon("B", 0, None) };
         let coupons = vec![(coupon("A", 0, None), 1), (large.clone(), 2), (coupon("C", 0, None), 3)];
-        let (memory, reads) = watched(coupons, Duration::ZERO).await;
+        // Some looks come and go meanwhile.
+        let (memory, reads) = watched(coupons, Duration::from_millis(600)).await;
         assert_eq!(reads, [1, 2]);
         let known = memory.fresh().unwrap();
         assert_eq!([1, 2, 3].map(|scope| known.holders.contains_key(&scope)), [true, true, false]);
