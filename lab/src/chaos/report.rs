@@ -243,13 +243,13 @@ mod tests {
 
     #[test]
     fn the_hung_node_s_target_is_listed_whenever_it_was_to_hang() {
-        let hung = Hung { seconds: 600.0, asked: 1_000, late: 11, p99_ms: 1.0, max_ms: 2.0 };
+        let hung = Hung { seconds: 600.0, asked: 1_000, late: 10, p99_ms: 1.0, max_ms: 2.0 };
         let found = |hangs, hung| Found { hangs, hung, ..Found::default() };
 
         assert_eq!(targets(&found(false, None)).len(), 4);
         assert_eq!(of(&found(true, None), "late"), (None, "not measured"));
-        assert_eq!(of(&found(true, Some(hung)), "late"), (Some(1.1), "MISSED"));
-        assert_eq!(of(&found(true, Some(Hung { late: 10, ..hung })), "late"), (Some(1.0), "met"));
+        assert_eq!(of(&found(true, Some(hung)), "late"), (Some(1.0), "MISSED"));
+        assert_eq!(of(&found(true, Some(Hung { late: 9, ..hung })), "late"), (Some(0.9), "met"));
     }
 
     #[test]
