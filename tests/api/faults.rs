@@ -65,7 +65,7 @@ async fn cut_at_every_statement(strategy: &str, statements: u32) {
 /// unasked after the TLS handshake makes one turn more or not, and so a turn may be met twice and another not at all.
 async fn cut_at_every_turn_of_a_new_connection(strategy: &str, own: usize) {
     /// Greeting to COMMIT, with every statement prepared first, and at least one more.
-    const TURNS: u32 = 16;
+    const TURNS: u32 = 20;
     let mut cluster = setup(strategy).start().await;
     let proxy = cluster.join_through_proxy().await;
     for fault in [Fault::Unsent, Fault::Unanswered] {
