@@ -166,7 +166,7 @@ impl Coupon {
     pub fn state(&self, now: Timestamp) -> State {
         if self.effective.is_over(now) {
             State::Closed
-        } else if self.effective.opens_at.is_some_and(|opens| now < opens) {
+        } else if self.effective.is_ahead(now) {
             State::Scheduled
         } else if self.remaining == 0 {
             State::SoldOut

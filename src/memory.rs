@@ -4,6 +4,8 @@
 //! It may be trusted because every administrative change bumps a generation, the memory is read anew every 250 ms, nothing
 //! older than a second is used, and a change is answered only when every replica must have seen it.
 
+mod holders;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::coupons::{Code, Coupon, Entry, Order, Outcome, Timestamp, UserId, Window};
+use self::holders::{ByUser, Holders};
+use crate::coupons::{Code, Coupon, Entry, Order, Outcome, Timestamp, Window};
 use crate::metrics::IssueMetrics;
 use crate::store::{Catalogue, Lane, StoreError};
 
@@ -29,25 +32,12 @@ pub const AGE_MAX: Duration = Duration::from_secs(1);
 /// How long an administrative change waits before it is answered: longer than any replica trusts what it knew before.
 pub const CHANGE_SEEN_BY_ALL: Duration = Duration::from_millis(1_100);
 
-/// Most holders remembered, about 200 bytes each. Beyond that an indexed read answers.
-const HOLDERS_MAX: u64 = 100_000;
-
-/// The users who hold something in one scope. Complete, because nothing of the scope can be had in this generation.
-type Holders = HashMap<UserId, Entry>;
-
 /// One look at the database.
 pub struct Snapshot {
     catalogue: Catalogue,
     places: HashMap<Code, usize>,
-    /// By scope, complete scopes only.
-    holders: HashMap<u16, Arc<Holders>>,
-}
-
-/// The holders that were read in one generation and round.
-#[derive(Default)]
-struct Complete {
-    of: (u64, u32),
-    by_scope: HashMap<u16, Arc<Holders>>,
+    /// By scope, exhausted scopes only.
+    holders: HashMap<u16, Arc<ByUser>>,
 }
 
 /// What is known of an order without asking the database.
@@ -85,9 +75,7 @@ impl Source for Lane {
 pub struct Memory {
     snapshot: ArcSwapOption<Snapshot>,
     poke: Notify,
-    complete: Mutex<Complete>,
-    /// A look has found a scope exhausted whose holders are not known.
-    missing: Notify,
+    holders: Holders,
     /// Per code: the round, and the earliest arrival that was told "sold out" in it.
     earliest_losers: Mutex<HashMap<Code, (u32, u64)>>,
 }
@@ -105,7 +93,7 @@ impl Snapshot {
     /// Whether it is surely closed; at the very moment of an opening or a closing the database decides.
     fn is_closed(&self, window: Window) -> bool {
         let earliest = self.catalogue.now + self.catalogue.answered.elapsed();
-        window.is_over(earliest) || window.opens_at.is_some_and(|opens| self.now() < opens)
+        window.is_over(earliest) || window.is_ahead(self.now())
     }
 
     /// The round.
@@ -121,18 +109,6 @@ impl Snapshot {
     /// One coupon and the scope of its holders.
     pub fn coupon(&self, code: &Code) -> Option<&(Coupon, u16)> {
         self.places.get(code).map(|&place| &self.catalogue.coupons[place])
-    }
-
-    /// The exhausted scopes whose holders are to be read, as far as there is room for them.
-    fn missing(&self) -> Vec<u16> {
-        let mut room = HOLDERS_MAX;
-        let mut scopes = exhausted(&self.catalogue);
-        scopes.retain(|(_, issued)| {
-            let fits = *issued <= room;
-            room -= if fits { *issued } else { 0 };
-            fits
-        });
-        scopes.into_iter().map(|(scope, _)| scope).filter(|scope| !self.holders.contains_key(scope)).collect()
     }
 
     /// What everybody without an entry gets; `None` when there may be stock to be had.
@@ -215,7 +191,11 @@ impl Memory {
     pub async fn watch(&self, lanes: [impl Source; 2], metrics: IssueMetrics, stopped: CancellationToken) {
         let [mut lane, mut holders] = lanes;
         // In this order, so that a simulation is the same every time.
-        tokio::join!(biased; self.watch_catalogue(&mut lane, metrics, &stopped), self.watch_holders(&mut holders, &stopped));
+        tokio::join!(
+            biased;
+            self.watch_catalogue(&mut lane, metrics, &stopped),
+            self.holders.watch(&mut holders, &self.poke, &stopped),
+        );
     }
 
     async fn watch_catalogue(&self, lane: &mut impl Source, metrics: IssueMetrics, stopped: &CancellationToken) {
@@ -245,89 +225,10 @@ impl Memory {
         }
         let places =
             catalogue.coupons.iter().enumerate().map(|(place, (coupon, _))| (coupon.code.clone(), place)).collect();
-        let holders = self.known_holders(stamp(&catalogue));
-        let snapshot = Snapshot { catalogue, places, holders };
-        if !snapshot.missing().is_empty() {
-            self.missing.notify_one();
-        }
-        self.snapshot.store(Some(Arc::new(snapshot)));
+        let holders = self.holders.known(&catalogue);
+        self.snapshot.store(Some(Arc::new(Snapshot { catalogue, places, holders })));
         Ok(())
     }
-
-    /// What is known of this generation and round; what is known of another is forgotten.
-    fn known_holders(&self, of: (u64, u32)) -> HashMap<u16, Arc<Holders>> {
-        let mut complete = self.complete.lock();
-        if complete.of != of {
-            *complete = Complete { of, by_scope: HashMap::new() };
-        }
-        complete.by_scope.clone()
-    }
-
-    async fn watch_holders(&self, lane: &mut impl Source, stopped: &CancellationToken) {
-        loop {
-            tokio::select! {
-                biased;
-                () = stopped.cancelled() => return,
-                () = self.missing.notified() => self.read_holders(lane).await,
-            }
-        }
-    }
-
-    fn has_holders(&self, of: (u64, u32), scope: u16) -> bool {
-        let complete = self.complete.lock();
-        complete.of == of && complete.by_scope.contains_key(&scope)
-    }
-
-    fn remember(&self, of: (u64, u32), scope: u16, entries: Vec<Entry>) {
-        let mut complete = self.complete.lock();
-        // Somebody may have changed something meanwhile, and stock may be had again.
-        if complete.of == of {
-            let holders = entries.into_iter().map(|entry| (entry.user_id.clone(), entry)).collect();
-            complete.by_scope.insert(scope, Arc::new(holders));
-            self.poke();
-        }
-    }
-
-    /// Reads the holders of every scope that the last look found exhausted. A scope that cannot be read now is left out, and its
-    /// orders ask the database; the next look asks for it again.
-    async fn read_holders(&self, lane: &mut impl Source) {
-        let Some(snapshot) = self.snapshot.load_full() else { return };
-        let of = stamp(&snapshot.catalogue);
-        for scope in snapshot.missing() {
-            // The last look may have been before the last read.
-            if self.has_holders(of, scope) {
-                continue;
-            }
-            match lane.entries(snapshot.round(), scope).await {
-                Ok(entries) => self.remember(of, scope, entries),
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, scope, "cannot read the holders");
-                }
-            }
-        }
-    }
-}
-
-fn stamp(catalogue: &Catalogue) -> (u64, u32) {
-    (catalogue.generation, catalogue.round)
-}
-
-/// The scopes in which no coupon can be had any more in this generation, each with the number of its holders: of every
-/// coupon nothing is left, or its time is over.
-fn exhausted(catalogue: &Catalogue) -> Vec<(u16, u64)> {
-    let mut scopes: HashMap<u16, (u64, bool)> = HashMap::new();
-    for (coupon, scope) in &catalogue.coupons {
-        let (issued, exhausted) = scopes.entry(*scope).or_insert((0, true));
-        *issued += u64::from(coupon.total - coupon.remaining);
-        *exhausted &= coupon.remaining == 0 || coupon.effective.is_over(catalogue.now);
-    }
-    let mut exhausted: Vec<_> = scopes
-        .into_iter()
-        .filter(|(_, (_, exhausted))| *exhausted)
-        .map(|(scope, (issued, _))| (scope, issued))
-        .collect();
-    exhausted.sort_unstable();
-    exhausted
 }
 
 #[cfg(test)]
@@ -337,13 +238,13 @@ mod tests {
     use super::*;
     use crate::metrics::Metrics;
 
-    fn coupon(code: &str, remaining: u32, closes_at: Option<i64>) -> Coupon {
+    pub(super) fn coupon(code: &str, remaining: u32, closes_at: Option<i64>) -> Coupon {
         let window = Window { opens_at: None, closes_at: closes_at.map(Timestamp) };
         let code = Code::parse(code).unwrap();
         Coupon { code, discount_percent: 10, total: 10, remaining, window, effective: window }
     }
 
-    fn catalogue(coupons: Vec<(Coupon, u16)>) -> Catalogue {
+    pub(super) fn catalogue(coupons: Vec<(Coupon, u16)>) -> Catalogue {
         let (asked, now) = (Instant::now(), Timestamp(100));
         Catalogue { asked, answered: asked, now, generation: 1, round: 1, exclusive: false, coupons }
     }
@@ -368,7 +269,7 @@ mod tests {
     }
 
     /// What is known after five seconds with such a database, and which scopes were read.
-    async fn watched(coupons: Vec<(Coupon, u16)>, takes: Duration) -> (Arc<Memory>, Vec<u16>) {
+    pub(super) async fn watched(coupons: Vec<(Coupon, u16)>, takes: Duration) -> (Arc<Memory>, Vec<u16>) {
         let (memory, reads, stopped) = (Arc::<Memory>::default(), Arc::default(), CancellationToken::new());
         let lane = || Slow { coupons: coupons.clone(), reads: Arc::clone(&reads), takes };
         let (watched, metrics, lanes) = (Arc::clone(&memory), Metrics::new("batched", 3).issue, [lane(), lane()]);
@@ -397,27 +298,5 @@ mod tests {
         let (memory, reads) = watched(vec![(coupon("A", 0, None), 1)], Duration::from_hours(1)).await;
         assert_eq!(reads, [1]);
         assert!(memory.fresh().is_some(), "the memory is {:?} old", memory.age());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn holders_are_read_once_and_no_more_of_them_than_there_is_room_for() {
-        let large = Coupon { total: 99_990, ..coupon("B", 0, None) };
-        let coupons = vec![(coupon("A", 0, None), 1), (large.clone(), 2), (coupon("C", 0, None), 3)];
-        // Some looks come and go meanwhile.
-        let (memory, reads) = watched(coupons, Duration::from_millis(600)).await;
-        assert_eq!(reads, [1, 2]);
-        let known = memory.fresh().unwrap();
-        assert_eq!([1, 2, 3].map(|scope| known.holders.contains_key(&scope)), [true, true, false]);
-    }
-
-    #[test]
-    fn a_scope_is_exhausted_when_none_of_its_coupons_can_be_had() {
-        let shared = |b: Coupon| exhausted(&catalogue(vec![(coupon("A", 0, None), 0), (b, 0)]));
-        assert_eq!(shared(coupon("B", 1, None)), []);
-        assert_eq!(shared(coupon("B", 1, Some(101))), []);
-        assert_eq!(shared(coupon("B", 1, Some(100))), [(0, 19)]);
-        assert_eq!(shared(coupon("B", 0, None)), [(0, 20)]);
-        let apart = catalogue(vec![(coupon("A", 0, None), 1), (coupon("B", 1, None), 2)]);
-        assert_eq!(exhausted(&apart), [(1, 10)]);
     }
 }

@@ -58,9 +58,9 @@ pub struct Window {
 }
 
 impl Window {
-    /// Whether `now` lies inside.
-    pub fn contains(self, now: Timestamp) -> bool {
-        self.opens_at.is_none_or(|opens| now >= opens) && self.closes_at.is_none_or(|closes| now < closes)
+    /// Whether its opening is still to come.
+    pub fn is_ahead(self, now: Timestamp) -> bool {
+        self.opens_at.is_some_and(|opens| now < opens)
     }
 
     /// Whether it will never be open again.
@@ -91,7 +91,8 @@ mod tests {
     #[test]
     fn a_window_contains_its_opening_but_not_its_closing() {
         let window = Window { opens_at: Some(Timestamp(10)), closes_at: Some(Timestamp(20)) };
-        assert!([9, 10, 19, 20].map(|t| window.contains(Timestamp(t))) == [false, true, true, false]);
+        let contains = |now| !window.is_ahead(now) && !window.is_over(now);
+        assert!([9, 10, 19, 20].map(|t| contains(Timestamp(t))) == [false, true, true, false]);
         let later = Window { opens_at: Some(Timestamp(15)), closes_at: None };
         assert_eq!(
             window.intersection(later),
