@@ -8,6 +8,7 @@ use anyhow::Context;
 use axum::serve::ListenerExt;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Serve;
@@ -17,6 +18,9 @@ use crate::lock::{Locks, Nodes};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::store::Store;
+
+/// A listener at work.
+type Server = JoinHandle<std::io::Result<()>>;
 
 /// One replica.
 pub struct App {
@@ -96,49 +100,56 @@ impl App {
         ops: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let drained = CancellationToken::new();
+        let (draining, drained) = (CancellationToken::new(), CancellationToken::new());
         // Until the end: whoever watches the drain looks here, and an administrative call under way is answered.
-        let operations = axum::serve(ops, http::operations(Arc::clone(&self)))
-            .with_graceful_shutdown(drained.clone().cancelled_owned())
-            .into_future();
-        let mut operations = tokio::spawn(operations);
-        let public = public.tap_io(|connection| {
-            let _ = connection.set_nodelay(true);
-        });
-        let app = Arc::clone(&self);
-        let draining = CancellationToken::new();
-        let stop = {
-            let draining = draining.clone();
-            async move {
-                stop.await;
-                app.draining.store(true, Ordering::Relaxed);
-                draining.cancel();
-            }
-        };
-        // A bare router would be copied, all of its routes, for every connection.
-        let router = http::router(Arc::clone(&self)).into_make_service();
-        let server = axum::serve(public, router).with_graceful_shutdown(stop).into_future();
-        let mut server = tokio::spawn(server);
+        let operations = axum::serve(ops, http::operations(Arc::clone(&self)));
+        let mut operations =
+            tokio::spawn(operations.with_graceful_shutdown(drained.clone().cancelled_owned()).into_future());
+        let mut server = self.open(public, stop, draining.clone());
         tokio::select! {
             // When told to stop, the listener ends, too, and its end alone must not be taken for the drain.
             biased;
-            () = draining.cancelled() => {
-                let finish = async {
-                    let _ = (&mut server).await;
-                    self.issuer.drain().await;
-                    drained.cancel();
-                    let _ = (&mut operations).await;
-                    self.store.close().await;
-                };
-                if tokio::time::timeout(self.drain, finish).await.is_err() {
-                    tracing::warn!("stopping with work unfinished: the drain time is over");
-                }
-            }
+            () = draining.cancelled() => self.finish(&mut server, &mut operations, &drained).await,
             ended = &mut server => ended?.context("the public listener failed")?,
         }
         self.stopped.cancel();
         operations.abort();
         Ok(())
+    }
+
+    /// Accepts clients until `stop`, and says so by `draining`.
+    fn open(
+        self: &Arc<Self>,
+        public: TcpListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+        draining: CancellationToken,
+    ) -> Server {
+        let public = public.tap_io(|connection| {
+            let _ = connection.set_nodelay(true);
+        });
+        let app = Arc::clone(self);
+        let stop = async move {
+            stop.await;
+            app.draining.store(true, Ordering::Relaxed);
+            draining.cancel();
+        };
+        // A bare router would be copied, all of its routes, for every connection.
+        let router = http::router(Arc::clone(self)).into_make_service();
+        tokio::spawn(axum::serve(public, router).with_graceful_shutdown(stop).into_future())
+    }
+
+    /// Brings to its end what has begun, within the drain time: requests, queued orders, administrative calls.
+    async fn finish(&self, server: &mut Server, operations: &mut Server, drained: &CancellationToken) {
+        let finish = async {
+            let _ = server.await;
+            self.issuer.drain().await;
+            drained.cancel();
+            let _ = operations.await;
+            self.store.close().await;
+        };
+        if tokio::time::timeout(self.drain, finish).await.is_err() {
+            tracing::warn!("stopping with work unfinished: the drain time is over");
+        }
     }
 
     /// Whether the replica is about to stop.

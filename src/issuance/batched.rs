@@ -90,8 +90,9 @@ impl<D: Database, L: Locking> Batched<D, L> {
     }
 
     /// Queues the order and waits for its answer. Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, one more
-    /// to one Redis node for the wake-up (to each where others may sleep, when replicas reach different ones). Where orders wait and the
-    /// last release woke nobody, 1 to the first node asks whether the lease may stay; if so, none of the others to Redis are needed. 2 more for every attempt at a lock that another replica holds.
+    /// to one Redis node for the wake-up (to each where others may sleep, when replicas reach different ones). Where orders
+    /// wait and the last release woke nobody, 1 to the first node asks whether the lease may stay; if so, none of the others
+    /// to Redis are needed. 2 more for every attempt at a lock that another replica holds.
     pub(super) async fn issue(self: &Arc<Self>, ticket: Ticket) -> Answer {
         let (caller, answer) = oneshot::channel();
         let code = ticket.order.code.clone();
