@@ -127,10 +127,8 @@ async fn an_order_whose_deadline_passed_in_the_queue_takes_no_coupon() {
         assert_eq!(cluster.metric(0, "coupon_queue_depth").await, 0.0, "{strategy}");
         let busy = cluster.metric(0, "coupon_issue_total{code=\"A\",outcome=\"busy\"}").await;
         assert!(busy >= 2.0, "{strategy}: {busy} counted");
-        if strategy == "batched" {
-            let expired = cluster.metric(0, "coupon_lock_wait_seconds_count{result=\"expired\"}").await;
-            assert!(expired >= 1.0, "{expired} waits expired");
-        }
+        let expired = cluster.metric(0, "coupon_lock_wait_seconds_count{result=\"expired\"}").await;
+        assert!(expired >= 1.0, "{strategy}: {expired} waits expired");
         // Asked again with the same keys, both get what is theirs.
         assert_eq!(cluster.decided(0, "A", "in-hand").await.status, 200, "{strategy}");
         let queued = cluster.decided(0, "A", "queued").await;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Answer, Cluster, Fault, SOON, Setup, eventually, pace};
+use crate::support::{Answer, Cluster, Fault, FaultProxy, SOON, Setup, eventually, pace};
 
 /// Users who ask at the same time while something breaks.
 const USERS: usize = 2;
@@ -15,6 +15,13 @@ const USERS: usize = 2;
 /// A replica behind a proxy. One pooled connection, so that it is known which one breaks.
 fn setup(strategy: &str) -> Setup {
     Setup::new(strategy).replicas(0).coupons([("A", 100_000)]).set("--pool-size", 1)
+}
+
+/// A cluster of one such replica, and its proxy.
+async fn proxied(strategy: &str) -> (Cluster, FaultProxy) {
+    let mut cluster = setup(strategy).start().await;
+    let proxy = cluster.join_through_proxy().await;
+    (cluster, proxy)
 }
 
 /// `USERS` new users ask at once while something breaks, and after `heal` again until they have it. Each gets exactly one
@@ -45,8 +52,7 @@ async fn finish(cluster: Cluster) {
 
 /// Cuts a connection that is in use already at each of its next turns. `statements` is what one issue sends.
 async fn cut_at_every_statement(strategy: &str, statements: u32) {
-    let mut cluster = setup(strategy).start().await;
-    let proxy = cluster.join_through_proxy().await;
+    let (cluster, proxy) = proxied(strategy).await;
     for fault in [Fault::Unsent, Fault::Orphaned, Fault::Unanswered] {
         for turn in 1..=statements {
             assert_eq!(cluster.decided(0, "A", &format!("warm-{fault:?}-{turn}")).await.status, 201);
@@ -66,8 +72,7 @@ async fn cut_at_every_statement(strategy: &str, statements: u32) {
 async fn cut_at_every_turn_of_a_new_connection(strategy: &str, own: usize) {
     /// Greeting to COMMIT, with every statement prepared first; the next order may come on the same connection.
     const TURNS: u32 = 20;
-    let mut cluster = setup(strategy).start().await;
-    let proxy = cluster.join_through_proxy().await;
+    let (cluster, proxy) = proxied(strategy).await;
     for fault in [Fault::Unsent, Fault::Unanswered] {
         let (mut met_an_order, mut met_nobody) = (vec![], vec![]);
         for turn in 1..=TURNS {
@@ -120,8 +125,7 @@ async fn a_cut_at_any_statement_of_redlock_costs_nobody_a_coupon_and_gives_nobod
 async fn a_connection_that_falls_silent_costs_nobody_a_coupon_and_gives_nobody_two() {
     let cases = [("batched", 1), ("conditional", 2), ("pessimistic", 3), ("redlock", 4)];
     join_all(cases.map(|(strategy, turn)| async move {
-        let mut cluster = setup(strategy).start().await;
-        let proxy = cluster.join_through_proxy().await;
+        let (cluster, proxy) = proxied(strategy).await;
         for fault in [Fault::Frozen, Fault::FrozenAnswer] {
             assert_eq!(cluster.decided(0, "A", &format!("warm-{fault:?}")).await.status, 201);
             let before = cluster.unknown_outcomes(0).await;
@@ -140,8 +144,7 @@ async fn a_connection_that_falls_silent_costs_nobody_a_coupon_and_gives_nobody_t
 async fn a_connection_that_falls_silent_on_its_way_back_to_the_pool_leaves_its_place() {
     let cases = [("conditional", 4), ("pessimistic", 5)];
     join_all(cases.map(|(strategy, statements)| async move {
-        let mut cluster = setup(strategy).start().await;
-        let proxy = cluster.join_through_proxy().await;
+        let (cluster, proxy) = proxied(strategy).await;
         assert_eq!(cluster.decided(0, "A", "warm").await.status, 201);
         proxy.break_existing(statements + 1, Fault::Frozen);
         assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201, "{strategy}");
@@ -157,8 +160,7 @@ async fn a_connection_that_falls_silent_on_its_way_back_to_the_pool_leaves_its_p
 async fn a_replica_that_vanishes_in_the_middle_of_a_transaction_does_not_keep_the_row() {
     let cases = [("conditional", 3), ("optimistic", 4), ("pessimistic", 3), ("redlock", 3)];
     join_all(cases.map(|(strategy, turn)| async move {
-        let mut cluster = setup(strategy).start().await;
-        let proxy = cluster.join_through_proxy().await;
+        let (cluster, proxy) = proxied(strategy).await;
         assert_eq!(cluster.decided(0, "A", "warm").await.status, 201);
         proxy.break_existing(turn, Fault::Vanished);
         ask_through(&cluster, "u", || proxy.heal()).await;
@@ -325,8 +327,7 @@ async fn a_row_that_stays_locked_is_answered_busy_and_is_nobodys_loss() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_outlives_its_connection_and_its_own_rerun_issue_once() {
-    let mut cluster = setup("batched").start().await;
-    let proxy = cluster.join_through_proxy().await;
+    let (cluster, proxy) = proxied("batched").await;
     assert_eq!(cluster.issue(0, "A", "warm", "k").await.status, 201);
     let row = cluster.hold("A").await;
     proxy.break_existing(1, Fault::Orphaned);

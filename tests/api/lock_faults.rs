@@ -8,60 +8,12 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{
-    Answer, Cluster, Held, Process, SOON, Setup, eventually, free_port, redis_connection, sample, until,
-};
+use crate::support::{Answer, Cluster, Held, Nodes, Process, SOON, Setup, eventually, redis_connection, sample, until};
 
 /// Pieces per race.
 const STOCK: u32 = 5;
 /// Users per race.
 const USERS: usize = 12;
-
-/// Redis servers of the test's own.
-struct Nodes {
-    ports: Vec<u16>,
-    running: Vec<Option<Process>>,
-}
-
-impl Nodes {
-    async fn start() -> Self {
-        Self::so_many(3).await
-    }
-
-    async fn so_many(nodes: usize) -> Self {
-        let ports: Vec<_> = (0..nodes).map(|_| free_port()).collect();
-        let running = join_all(ports.iter().map(|port| Process::redis(*port))).await.into_iter().map(Some).collect();
-        Self { ports, running }
-    }
-
-    fn urls(&self) -> String {
-        let urls: Vec<_> = self.ports.iter().map(|port| format!("redis://127.0.0.1:{port}/")).collect();
-        urls.join(",")
-    }
-
-    fn signal(&self, node: usize, signal: &str) {
-        self.running[node].as_ref().unwrap().signal(signal);
-    }
-
-    async fn kill(&mut self, node: usize) {
-        let mut process = self.running[node].take().unwrap();
-        process.signal("KILL");
-        process.ended().await;
-    }
-
-    /// Starts a killed node again; it has forgotten everything.
-    async fn restart(&mut self, node: usize) {
-        self.running[node] = Some(Process::redis(self.ports[node]).await);
-    }
-
-    /// How often a node was asked to set a key since it started.
-    async fn sets(&self, node: usize) -> u64 {
-        let mut node = redis_connection(&format!("redis://127.0.0.1:{}/", self.ports[node])).await;
-        let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut node).await.unwrap();
-        let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_set:calls="));
-        line.map_or(0, |line| line.split(',').next().unwrap().parse().unwrap())
-    }
-}
 
 /// Waits until all replicas see a node as up (1) or down (0).
 async fn until_seen(cluster: &Cluster, node: usize, up: f64) {
@@ -159,7 +111,7 @@ async fn a_node_that_takes_no_writes_is_taken_for_lost() {
     let nodes = Nodes::start().await;
     let cluster = Setup::new("batched").set("--redis-urls", nodes.urls()).start().await;
     until_seen(&cluster, 0, 1.0).await;
-    let mut node = redis_connection(&format!("redis://127.0.0.1:{}/", nodes.ports[0])).await;
+    let mut node = redis_connection(&nodes.url(0)).await;
 
     let () = redis::cmd("CONFIG").arg("SET").arg("save").arg("3600 1").query_async(&mut node).await.unwrap();
     let () = redis::cmd("BGSAVE").query_async(&mut node).await.unwrap();
@@ -303,12 +255,10 @@ async fn one_lock_node_of_one_is_a_quorum_and_three_of_five_are() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_starts_without_any_lock_node_and_finds_them_later() {
-    let (down, codes) = (Nodes::start().await, codes("R"));
-    let urls = down.urls();
-    let mut nodes = Nodes { ports: down.ports, running: vec![None, None, None] };
-    for mut node in down.running.into_iter().flatten() {
-        node.signal("KILL");
-        node.ended().await;
+    let (mut nodes, codes) = (Nodes::start().await, codes("R"));
+    let urls = nodes.urls();
+    for node in 0..3 {
+        nodes.kill(node).await;
     }
     let mut stock = stock(&codes);
     stock.push(("A".to_owned(), 10));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 
-use crate::support::{PrivateRedis, Setup, added, eventually, in_each};
+use crate::support::{PrivateRedis, Setup, added, eventually};
 
 /// What each strategy sends to the database for one issue.
 const STRATEGIES: [(&str, &[&str]); 6] = [
@@ -119,28 +119,4 @@ async fn a_hundred_who_wait_together_cost_batched_one_call_and_one_lock() {
     let more = cluster.metric(0, r#"coupon_lock_attempts_total{result="granted"}"#).await - granted;
     assert!((more - 1.0).abs() < f64::EPSILON, "{more} locks");
     cluster.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_issue_counts_one_wait_for_the_exclusive_right_where_its_strategy_has_one() {
-    let waits = [
-        ("unlocked", 0.0),
-        ("conditional", 1.0),
-        ("optimistic", 0.0),
-        ("pessimistic", 1.0),
-        ("redlock", 1.0),
-        ("batched", 1.0),
-    ];
-    let setup = |strategy: &str| Setup::new(strategy).replicas(1);
-    in_each(waits.map(|(strategy, _)| strategy), setup, |strategy, cluster| async move {
-        let counted = async || cluster.metric(0, r#"coupon_lock_wait_seconds_count{result="granted"}"#).await;
-        let before = counted().await;
-
-        assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201, "{strategy}");
-
-        let expected = waits.iter().find(|(of, _)| *of == strategy).unwrap().1;
-        assert_eq!(counted().await - before, expected, "{strategy}");
-        cluster.finish().await;
-    })
-    .await;
 }

@@ -2,10 +2,33 @@
 
 use futures_util::future::join_all;
 
-use crate::support::{Cluster, Setup, eventually};
+use crate::support::{Cluster, Setup, eventually, in_each};
 
 async fn waits(cluster: &Cluster, result: &str) -> f64 {
     cluster.metric(0, &format!("coupon_lock_wait_seconds_count{{result=\"{result}\"}}")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_issue_counts_one_wait_for_the_exclusive_right_where_its_strategy_has_one() {
+    let rights = [
+        ("unlocked", 0.0),
+        ("conditional", 1.0),
+        ("optimistic", 0.0),
+        ("pessimistic", 1.0),
+        ("redlock", 1.0),
+        ("batched", 1.0),
+    ];
+    let setup = |strategy: &str| Setup::new(strategy).replicas(1);
+    in_each(rights.map(|(strategy, _)| strategy), setup, |strategy, cluster| async move {
+        let before = waits(&cluster, "granted").await;
+
+        assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201, "{strategy}");
+
+        let expected = rights.iter().find(|(of, _)| *of == strategy).unwrap().1;
+        assert_eq!(waits(&cluster, "granted").await - before, expected, "{strategy}");
+        cluster.finish().await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -43,6 +66,7 @@ async fn whoever_leaves_while_he_waits_for_a_connection_has_waited_in_vain() {
             assert_eq!(waits(&cluster, "expired").await > 0.0, has_right, "{strategy}");
             assert_eq!(cluster.metric(0, "coupon_queue_depth").await, 0.0);
             row.release().await;
+            cluster.finish().await;
         },
     ))
     .await;

@@ -77,17 +77,22 @@ impl PrivateRedis {
     pub async fn calls(&self) -> Vec<BTreeMap<String, u64>> {
         let mut all = Vec::new();
         for node in &self.0 {
-            let mut node = redis_connection(&node.url).await;
-            let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut node).await.unwrap();
-            let calls = info.lines().filter_map(|line| {
-                let (command, numbers) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-                let is_setup = command.starts_with("client|") || PROBES.contains(&command);
-                (!is_setup).then(|| (command.to_owned(), numbers.split(',').next().unwrap().parse().unwrap()))
-            });
-            all.push(calls.collect());
+            all.push(calls_at(&node.url).await);
         }
         all
     }
+}
+
+/// How often each command ran at one Redis server since it started; the prober's do not count.
+pub async fn calls_at(url: &str) -> BTreeMap<String, u64> {
+    let mut node = redis_connection(url).await;
+    let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut node).await.unwrap();
+    let calls = info.lines().filter_map(|line| {
+        let (command, numbers) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        let is_setup = command.starts_with("client|") || PROBES.contains(&command);
+        (!is_setup).then(|| (command.to_owned(), numbers.split(',').next().unwrap().parse().unwrap()))
+    });
+    calls.collect()
 }
 
 /// What was added to each node's counts.
