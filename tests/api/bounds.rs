@@ -128,7 +128,8 @@ async fn an_order_whose_deadline_passed_in_the_queue_takes_no_coupon() {
         let busy = cluster.metric(0, "coupon_issue_total{code=\"A\",outcome=\"busy\"}").await;
         assert!(busy >= 2.0, "{strategy}: {busy} counted");
         let expired = cluster.metric(0, "coupon_lock_wait_seconds_count{result=\"expired\"}").await;
-        assert!(expired >= 1.0, "{strategy}: {expired} waits expired");
+        // All of these but the first, which was at work.
+        assert!((1.0..=busy - 1.0).contains(&expired), "{strategy}: {expired} waits expired of {busy}");
         // Asked again with the same keys, both get what is theirs.
         assert_eq!(cluster.decided(0, "A", "in-hand").await.status, 200, "{strategy}");
         let queued = cluster.decided(0, "A", "queued").await;
