@@ -194,7 +194,7 @@ impl Memory {
         tokio::join!(
             biased;
             self.watch_catalogue(&mut lane, metrics, &stopped),
-            self.holders.watch(&mut holders, &self.poke, &stopped),
+            self.holders.watch(&mut holders, &stopped),
         );
     }
 
@@ -225,7 +225,7 @@ impl Memory {
         }
         let places =
             catalogue.coupons.iter().enumerate().map(|(place, (coupon, _))| (coupon.code.clone(), place)).collect();
-        let holders = self.holders.known(&catalogue);
+        let holders = self.holders.known(&catalogue).await;
         self.snapshot.store(Some(Arc::new(Snapshot { catalogue, places, holders })));
         Ok(())
     }
@@ -268,13 +268,17 @@ mod tests {
         }
     }
 
-    /// What is known after five seconds with such a database, and which scopes were read.
-    pub(super) async fn watched(coupons: Vec<(Coupon, u16)>, takes: Duration) -> (Arc<Memory>, Vec<u16>) {
+    /// What is known after some time with such a database, and which scopes were read.
+    pub(super) async fn watched(
+        coupons: Vec<(Coupon, u16)>,
+        takes: Duration,
+        after: Duration,
+    ) -> (Arc<Memory>, Vec<u16>) {
         let (memory, reads, stopped) = (Arc::<Memory>::default(), Arc::default(), CancellationToken::new());
         let lane = || Slow { coupons: coupons.clone(), reads: Arc::clone(&reads), takes };
         let (watched, metrics, lanes) = (Arc::clone(&memory), Metrics::new("batched", 3).issue, [lane(), lane()]);
         tokio::spawn(async move { watched.watch(lanes, metrics, stopped).await });
-        tokio::time::sleep(Duration::from_secs(5)).await;
+        tokio::time::sleep(after).await;
         let reads = reads.lock().clone();
         (memory, reads)
     }
@@ -295,7 +299,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn while_holders_take_long_to_read_the_rest_does_not_grow_old() {
-        let (memory, reads) = watched(vec![(coupon("A", 0, None), 1)], Duration::from_hours(1)).await;
+        let coupons = vec![(coupon("A", 0, None), 1)];
+        let (memory, reads) = watched(coupons, Duration::from_hours(1), Duration::from_secs(5)).await;
         assert_eq!(reads, [1]);
         assert!(memory.fresh().is_some(), "the memory is {:?} old", memory.age());
     }

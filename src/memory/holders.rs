@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -15,6 +16,10 @@ use crate::store::Catalogue;
 /// Most holders remembered, about 200 bytes each. Beyond that an indexed read answers.
 const MOST: u64 = 100_000;
 
+/// How long a look waits for holders that are not known. Read in time, they are there as soon as memory says "sold out"; a look
+/// that waited for longer would be old itself.
+const LEAD: Duration = Duration::from_millis(100);
+
 /// The users who hold something in one scope. Complete, because nothing of the scope can be had in this generation.
 pub(super) type ByUser = HashMap<UserId, Entry>;
 
@@ -24,6 +29,8 @@ pub(super) struct Holders {
     state: Mutex<State>,
     /// There is something to be read.
     missing: Notify,
+    /// A read has ended.
+    ended: Notify,
 }
 
 /// What is known in one generation and round.
@@ -36,8 +43,15 @@ struct State {
 }
 
 impl Holders {
-    /// What is known by scope in the catalogue's generation; the rest is asked for, and what belongs to another is forgotten.
-    pub(super) fn known(&self, catalogue: &Catalogue) -> HashMap<u16, Arc<ByUser>> {
+    /// What is known by scope in the catalogue's generation, after a short wait for what is not; what belongs to another is
+    /// forgotten.
+    pub(super) async fn known(&self, catalogue: &Catalogue) -> HashMap<u16, Arc<ByUser>> {
+        self.want(catalogue);
+        let _ = tokio::time::timeout(LEAD, self.nothing_is_missing()).await;
+        self.state.lock().complete.clone()
+    }
+
+    fn want(&self, catalogue: &Catalogue) {
         let of = (catalogue.generation, catalogue.round);
         let mut state = self.state.lock();
         if state.of != of {
@@ -48,11 +62,20 @@ impl Holders {
         if !state.missing.is_empty() {
             self.missing.notify_one();
         }
-        state.complete.clone()
     }
 
-    /// Reads what is missing, and tells `found` of it, until `stopped`.
-    pub(super) async fn watch(&self, lane: &mut impl Source, found: &Notify, stopped: &CancellationToken) {
+    async fn nothing_is_missing(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.state.lock().missing.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Reads what is missing, until `stopped`.
+    pub(super) async fn watch(&self, lane: &mut impl Source, stopped: &CancellationToken) {
         loop {
             tokio::select! {
                 biased;
@@ -61,13 +84,11 @@ impl Holders {
             }
             while let Some((of, scope)) = self.next() {
                 let read = lane.entries(of.1, scope).await;
-                match &read {
-                    Ok(_) => found.notify_one(),
-                    Err(error) => {
-                        tracing::warn!(error = error as &dyn std::error::Error, scope, "cannot read the holders");
-                    }
+                if let Err(error) = &read {
+                    tracing::warn!(error = error as &dyn std::error::Error, scope, "cannot read the holders");
                 }
                 self.remember(of, scope, read.ok());
+                self.ended.notify_waiters();
             }
         }
     }
@@ -124,18 +145,23 @@ fn exhausted(catalogue: &Catalogue) -> Vec<(u16, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::tests::{catalogue, coupon, watched};
     use super::*;
     use crate::coupons::Coupon;
+
+    #[tokio::test(start_paused = true)]
+    async fn holders_that_do_not_take_long_are_there_with_the_look_that_misses_them() {
+        let (takes, after) = (Duration::from_millis(50), Duration::from_millis(60));
+        let (memory, _) = watched(vec![(coupon("A", 0, None), 1)], takes, after).await;
+        assert!(memory.fresh().unwrap().holders.contains_key(&1));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn holders_are_read_once_and_no_more_of_them_than_there_is_room_for() {
         let large = Coupon { total: 99_990, ..coupon("B", 0, None) };
         let coupons = vec![(coupon("A", 0, None), 1), (large.clone(), 2), (coupon("C", 0, None), 3)];
         // Some looks come and go meanwhile.
-        let (memory, reads) = watched(coupons, Duration::from_millis(600)).await;
+        let (memory, reads) = watched(coupons, Duration::from_millis(600), Duration::from_secs(5)).await;
         assert_eq!(reads, [1, 2]);
         let known = memory.fresh().unwrap();
         assert_eq!([1, 2, 3].map(|scope| known.holders.contains_key(&scope)), [true, true, false]);
