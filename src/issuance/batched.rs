@@ -4,9 +4,9 @@
 //! closes, so whoever arrived meanwhile is in it. One `CALL issue_batch` settles it; the lease goes back and the answers
 //! go out. While nobody else wants a lock the next batch follows under the same lease. A task ends when its queue is empty.
 //!
-//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): 15,500 issues a second, 0.39 of trivial
-//! answers, p99 27 ms; with 1,000 connections 21,300, 0.66 and 80 ms; one user alone waits 1.3 ms. An order costs MySQL 12 µs and the replicas
-//! 26 µs; a batch costs them 550 and 210 µs more, and Redis 100 µs: so many codes with few orders each are dearer than one with many.
+//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): 18,100 issues a second, 0.46 of trivial
+//! answers, p99 18 ms; with 1,000 connections 23,300, 0.67 and 68 ms; one user alone waits 1.2 ms. An order costs MySQL 11 µs and the replicas
+//! 23 µs; a batch costs them 500 and 210 µs more, and Redis 100 µs: so many codes with few orders each are dearer than one with many.
 
 mod queue;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Version check: read without a lock, write only if nobody wrote since, else start over.
 //!
-//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): 746 issues a second, 0.02 of trivial
-//! answers; p99 780 ms; 7.1 statements, 967 µs of MySQL's processor time and 417 µs of the replicas' an issue. Best with a pool of 2.
+//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): 691 issues a second, 0.02 of trivial
+//! answers; p99 798 ms; 7.4 statements, 1,077 µs of MySQL's processor time and 445 µs of the replicas' an issue. Best with a pool of 2.
 
 use super::single::{Failure, Step, Won, issuable};
 use super::{Parts, Ticket};

@@ -2,8 +2,8 @@
 //!
 //! The write keeps its condition: a lease makes contention cheap, not writes safe.
 //!
-//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): 637 issues a second, 0.02 of trivial
-//! answers; p99 1,147 ms; 20 Redis commands, 698 µs of MySQL's processor time, 546 µs of the replicas' and 298 µs of Redis' an issue. Best
+//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): 663 issues a second, 0.02 of trivial
+//! answers; p99 1,336 ms; 20 Redis commands, 662 µs of MySQL's processor time, 536 µs of the replicas' and 294 µs of Redis' an issue. Best
 //! with a pool of 2.
 
 use super::single::{Failure, Step};
