@@ -141,7 +141,7 @@ async fn a_connection_that_falls_silent_costs_nobody_a_coupon_and_gives_nobody_t
 }
 
 /// Lets a user's order get as far as its row, plans what befalls its connection at the `turn`-th statement from there, and lets it go on.
-/// Counted from before the order, sqlx's question whether the connection lives would come first or would have been before.
+/// Counted from before the order, sqlx's own question whether the connection lives could be among the statements, or not.
 async fn ask_and_break(cluster: &Cluster, proxy: &FaultProxy, user: &str, turn: u32, fault: Fault) -> Answer {
     let row = cluster.hold("A").await;
     let strike = async {
