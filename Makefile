@@ -78,7 +78,7 @@ logs: ## Show the last log lines of all parts, or of one: make logs S=replica-2 
 record:
 	@$(CLUSTER) record
 
-reset: ## Begin a new round: full stock, empty wallets
+reset: ## End a round and begin the next, with full stock and empty wallets: make reset ROUND=7
 	@$(CLUSTER) reset
 
 doctor: ## Name what keeps this machine from running the cluster, with the cure

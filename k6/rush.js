@@ -18,7 +18,7 @@ import http from 'k6/http';
 import * as acks from './lib/acks.js';
 import * as api from './lib/api.js';
 import * as audit from './lib/audit.js';
-import { offeredCodes, requireCluster } from './lib/cluster.js';
+import { newRound, offeredCodes, requireCluster } from './lib/cluster.js';
 import * as knobs from './lib/knobs.js';
 import * as outcomes from './lib/outcomes.js';
 import { hash, random, shuffled } from './lib/random.js';
@@ -68,10 +68,7 @@ http.setResponseCallback(http.expectedStatuses(...outcomes.EXPECTED));
 export function setup() {
   requireCluster();
   outcomes.startAtZero();
-  if (RESET) {
-    const response = api.reset();
-    if (response.status !== 200) throw new Error(`no new round: ${response.status} ${response.body}`);
-  }
+  if (RESET) newRound();
   // Every virtual user reads the knobs for itself; the seed of a run is one.
   return { seed: SEED, codes: offeredCodes(), exclusive: api.audit().json().exclusive };
 }

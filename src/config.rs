@@ -52,8 +52,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Make or update database, schema and the service's account; run it once before the replicas.
     Migrate(Migrate),
-    /// Start a new round: full stock, empty wallets.
-    Reset(Database),
+    /// End a round and start the next: full stock, empty wallets.
+    Reset(Reset),
     /// Ask the replica on this host whether it is ready; the exit status tells. For containers, which bring no other client.
     Healthcheck(Healthcheck),
 }
@@ -92,6 +92,18 @@ impl Migrate {
     pub fn admin_url(&self) -> anyhow::Result<String> {
         secret("ADMIN_DATABASE_URL", self.admin_database_url_file.as_deref())
     }
+}
+
+/// Settings of `reset`.
+#[derive(Args, Debug)]
+pub struct Reset {
+    /// Where the service's database is.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// The round to end. It must be the current one, so that a reset that is repeated by mistake ends nothing.
+    #[arg(long, env = "ROUND")]
+    pub round: Option<u32>,
 }
 
 /// Settings of `healthcheck`.

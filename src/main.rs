@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use coupon_rush::app::App;
 use coupon_rush::config::{Cli, Command, Serve};
+use coupon_rush::store::admin::Reset;
 use coupon_rush::store::{Store, migrate};
 use coupon_rush::{memory, telemetry};
 use tokio::net::{TcpListener, TcpSocket};
@@ -52,7 +53,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             println!("the database is up to date");
             Ok(())
         }
-        Command::Reset(database) => runtime(1)?.block_on(reset(&database.url()?)),
+        Command::Reset(settings) => runtime(1)?.block_on(reset(&settings.database.url()?, settings.round)),
         Command::Healthcheck(settings) => healthcheck(settings.ops_listen),
     }
 }
@@ -89,13 +90,25 @@ fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     listen().with_context(|| format!("{name}: cannot listen on {address}"))
 }
 
-/// Starts a new round and returns when every replica must have seen it.
-async fn reset(url: &str) -> anyhow::Result<()> {
+/// Ends a round, starts the next and returns when every replica must have seen it.
+async fn reset(url: &str, ends: Option<u32>) -> anyhow::Result<()> {
     let store = Store::new(url, 1)?;
-    let round = store.reset().await?;
+    let Some(ends) = ends else {
+        bail!("which round is to end? {}", cure(store.event().await?.round));
+    };
+    let round = match store.reset(ends).await? {
+        Reset::Began(round) => round,
+        // Whoever did not see it end makes it again.
+        Reset::Refused { current } if ends.checked_add(1) == Some(current) => current,
+        Reset::Refused { current } => bail!("round {ends} is not the current one: {}", cure(current)),
+    };
     tokio::time::sleep(memory::CHANGE_SEEN_BY_ALL).await;
     println!("round {round}");
     Ok(())
+}
+
+fn cure(current: u32) -> String {
+    format!("this is round {current}, and `make reset ROUND={current}` or `coupon-rush reset --round {current}` ends it")
 }
 
 /// Asks `/readyz`. One request and a status line need no HTTP client; an unspecified address reaches this host.

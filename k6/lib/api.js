@@ -90,8 +90,9 @@ export function readEvent(token) {
   return http.get(`${OPS_URL}/admin/event`, params('admin-event', admin(token)));
 }
 
-export function reset() {
-  return http.post(`${OPS_URL}/admin/reset`, null, params('admin-reset', admin()));
+// Ends this round, and no other one.
+export function reset(round) {
+  return http.post(`${OPS_URL}/admin/reset`, JSON.stringify({ round }), params('admin-reset', admin()));
 }
 
 export function audit() {

@@ -2,6 +2,8 @@
 import * as api from './api.js';
 import { OURS } from './stock.js';
 
+const TRIES = 3;
+
 export function requireCluster() {
   if (!__ENV.ADMIN_TOKEN) throw new Error('ADMIN_TOKEN is not set; `make smoke` and `make rush` set it');
   for (const [url, response] of [[api.OPS_URL, api.ready()], [api.BASE_URL, api.version()]]) {
@@ -10,6 +12,18 @@ export function requireCluster() {
   }
   const event = api.readEvent();
   if (event.status !== 200) throw new Error(`ADMIN_TOKEN is refused (${event.status}); \`make rush\` sets the right one`);
+}
+
+// Begins a new round. The round to end is looked up once, so that asking again for want of an answer ends no other one.
+export function newRound() {
+  const { round } = api.readEvent().json();
+  let answer;
+  for (let attempt = 1; attempt <= TRIES; attempt += 1) {
+    answer = api.reset(round);
+    const isOver = answer.status === 409 && api.parsed(answer).round === round + 1;
+    if (answer.status === 200 || isOver) return;
+  }
+  throw new Error(`no new round: ${answer.status} ${answer.error || answer.body}`);
 }
 
 // What can be asked for now; the coupons of the experiments are none of a rush's. Sold out counts: refusing is work too, and a

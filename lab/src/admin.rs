@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -28,7 +28,10 @@ pub struct Admin {
     token: String,
 }
 
-/// A kind of coupon as it is to be; always without a window of its own.
+/// Tries of a reset, each for the same round.
+const RESETS_MAX: u32 = 3;
+
+/// A kind of coupon as it is to be.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Coupon {
@@ -36,6 +39,28 @@ pub struct Coupon {
     pub discount_percent: u8,
     /// Pieces in the round, 0 to 1,000,000.
     pub total: u32,
+    /// Its own window.
+    #[serde(flatten)]
+    pub window: Window,
+}
+
+/// When something may be issued; `None`: no bound.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Window {
+    /// Not before.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub opens_at: Option<OffsetDateTime>,
+    /// Not from here on.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub closes_at: Option<OffsetDateTime>,
+}
+
+impl Coupon {
+    /// So many pieces, to be had whenever the event is open.
+    pub fn open(total: u32) -> Self {
+        Self { discount_percent: 100, total, window: Window::default() }
+    }
 }
 
 /// The campaign's rule.
@@ -79,7 +104,8 @@ pub struct Audited {
     pub earliest_loser_arrival: Option<OffsetDateTime>,
 }
 
-#[derive(Deserialize)]
+/// The round that a reset is to end, in its answer the one that it began, or in its refusal the current one.
+#[derive(Deserialize, Serialize)]
 struct Round {
     round: u32,
 }
@@ -111,17 +137,45 @@ impl Admin {
         json(self.first(Method::GET, "/admin/event")).await.context("cannot read the event")
     }
 
-    /// Opens the event for good; `exclusive` is its rule from the next round on. Repeating is safe.
-    pub async fn put_event(&self, exclusive: bool) -> anyhow::Result<Event> {
-        let request = self.first(Method::PUT, "/admin/event").json(&serde_json::json!({ "exclusive": exclusive }));
+    /// Changes the event: its window at once, its rule from the next round on. Repeating is safe.
+    pub async fn put_event(&self, exclusive: bool, window: Window) -> anyhow::Result<Event> {
+        #[derive(Serialize)]
+        struct Change {
+            exclusive: bool,
+            #[serde(flatten)]
+            window: Window,
+        }
+        let request = self.first(Method::PUT, "/admin/event").json(&Change { exclusive, window });
         json(request).await.context("cannot change the event")
     }
 
-    /// Starts a new round and returns its number: full stock, empty wallets.
+    /// Ends the current round and returns the next one: full stock, empty wallets. The round is looked up once, so that what is
+    /// asked again for want of an answer ends no other one.
     pub async fn reset(&self) -> anyhow::Result<u32> {
-        let Round { round } =
-            json(self.first(Method::POST, "/admin/reset")).await.context("cannot start a new round")?;
-        Ok(round)
+        let ends = self.event().await?.round;
+        let mut tried = 1;
+        loop {
+            match self.end(ends).await {
+                Err(_) if tried < RESETS_MAX => tried += 1,
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Ends this round, if it has not ended yet, and returns the next one. Repeating is safe.
+    pub async fn end(&self, round: u32) -> anyhow::Result<u32> {
+        let request = self.first(Method::POST, "/admin/reset").json(&Round { round });
+        let ended = async {
+            let answer = request.send().await?;
+            if answer.status() != StatusCode::CONFLICT {
+                return read(answer).await;
+            }
+            let refusal = answer.text().await?;
+            let current = serde_json::from_str(&refusal).map(|Round { round }| round).ok();
+            ensure!(current == Some(round + 1), "another round is under way: {refusal}");
+            Ok(Round { round: round + 1 })
+        };
+        ended.await.map(|Round { round }| round).with_context(|| format!("cannot end round {round}"))
     }
 
     /// The books. Each replica knows only the losers it refused itself, so all of them are asked and the earliest counts.
@@ -197,7 +251,10 @@ fn merge(mut one: Audit, other: &Audit) -> anyhow::Result<Audit> {
 
 /// The body of a successful answer; a refusal becomes an error with the words of the one who refused.
 async fn json<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T> {
-    let answer = request.send().await?;
+    read(request.send().await?).await
+}
+
+async fn read<T: DeserializeOwned>(answer: Response) -> anyhow::Result<T> {
     let (status, url) = (answer.status(), answer.url().path().to_owned());
     if !status.is_success() {
         bail!("{url} answers {status}: {}", answer.text().await.unwrap_or_default().trim());

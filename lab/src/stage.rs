@@ -103,7 +103,7 @@ impl Stage {
             let mut puts = JoinSet::new();
             for (code, total) in some.iter().cloned() {
                 let admin = self.admin.clone();
-                let coupon = Coupon { discount_percent: 100, total };
+                let coupon = Coupon::open(total);
                 puts.spawn(async move { admin.put_coupon(&code, coupon).await.map(|()| code) });
             }
             while let Some(put) = puts.join_next().await {

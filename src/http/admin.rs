@@ -17,12 +17,12 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::coupons::CouponBody;
 use super::detached;
-use super::extract::{CodeInPath, Json, window};
+use super::extract::{CodeInPath, Json, nullable, window};
 use super::problem::Problem;
 use crate::app::App;
 use crate::coupons::Timestamp;
 use crate::memory::CHANGE_SEEN_BY_ALL;
-use crate::store::admin::{Audited, Changed, CouponChange, Event};
+use crate::store::admin::{Audited, Changed, CouponChange, Event, Reset};
 
 /// Most pieces of one coupon.
 const TOTAL_MAX: u32 = 1_000_000;
@@ -57,9 +57,9 @@ fn is_known(digests: &[[u8; 32]], token: &str) -> bool {
 struct PutCoupon {
     discount_percent: u8,
     total: u32,
-    #[serde(default)]
+    #[serde(deserialize_with = "nullable")]
     opens_at: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "nullable")]
     closes_at: Option<String>,
 }
 
@@ -129,9 +129,9 @@ async fn get_event(State(app): State<Arc<App>>) -> Result<Body<EventBody>, Probl
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PutEvent {
     exclusive: bool,
-    #[serde(default)]
+    #[serde(deserialize_with = "nullable")]
     opens_at: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "nullable")]
     closes_at: Option<String>,
 }
 
@@ -144,14 +144,19 @@ async fn put_event(State(app): State<Arc<App>>, Json(request): Json<PutEvent>) -
     Ok(Body(detached(put).await?.into()))
 }
 
-#[derive(Serialize)]
+/// In a request the round that a reset ends; in its answer the one that it began.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
 struct Round {
     round: u32,
 }
 
-async fn reset(State(app): State<Arc<App>>) -> Result<Body<Round>, Problem> {
-    let reset = async move { Ok::<_, Problem>(seen(app.store.reset().await?).await) };
-    Ok(Body(Round { round: detached(reset).await? }))
+async fn reset(State(app): State<Arc<App>>, Json(Round { round }): Json<Round>) -> Result<Body<Round>, Problem> {
+    let reset = async move { Ok::<_, Problem>(seen(app.store.reset(round).await?).await) };
+    match detached(reset).await? {
+        Reset::Began(round) => Ok(Body(Round { round })),
+        Reset::Refused { current } => Err(Problem::another_round(current)),
+    }
 }
 
 /// The books of the current round.

@@ -57,10 +57,22 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
         let body = to_bytes(request.into_body(), BODY_MAX).await.map_err(|error| unreadable(&error))?;
         match serde_json::from_slice(&body) {
             Ok(Object(value)) => Ok(Self(value)),
-            Err(error) if error.is_data() => Err(Problem::invalid(error.to_string())),
+            Err(error) if error.is_data() => Err(Problem::invalid(with_member::<T>(&body, &error))),
             Err(error) => Err(Problem::malformed(error.to_string())),
         }
     }
+}
+
+/// What is wrong, and with which member. The body is read once more for that, so that good ones do not pay for it.
+fn with_member<T: DeserializeOwned>(body: &[u8], error: &serde_json::Error) -> String {
+    let again = serde_path_to_error::deserialize::<_, T>(&mut serde_json::Deserializer::from_slice(body));
+    let member = again.err().map(|error| error.path().to_string()).filter(|path| path != ".");
+    member.map_or_else(|| error.to_string(), |member| format!("{member}: {error}"))
+}
+
+/// A member that may be null and may not be left out: what is left out by mistake would change what it does not name.
+pub(super) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(member: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(member)
 }
 
 /// Whether the body is declared as `application/json` or as another kind of JSON.

@@ -24,6 +24,7 @@ pub(super) struct Problem {
     title: &'static str,
     detail: Option<Cow<'static, str>>,
     entry: Option<Box<Entry>>,
+    round: Option<u32>,
     retry: Retry,
 }
 
@@ -53,16 +54,20 @@ pub(super) struct ProblemBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<WalletEntry>)]
     entry: Option<Box<Entry>>,
+    /// With `another-round`, of the administration alone: the current round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    round: Option<u32>,
 }
 
 impl Problem {
     const fn new(status: StatusCode, kind: &'static str, title: &'static str) -> Self {
-        Self { status, kind, title, detail: None, entry: None, retry: Retry::Never }
+        Self { status, kind, title, detail: None, entry: None, round: None, retry: Retry::Never }
     }
 
     const fn not_now(kind: &'static str, title: &'static str) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Self { status, kind, title, detail: None, entry: None, retry: Retry::Soon }
+        Self { status, kind, title, detail: None, entry: None, round: None, retry: Retry::Soon }
     }
 
     pub(super) const NOT_FOUND: Self = Self::new(StatusCode::NOT_FOUND, "/problems/not-found", "there is no such page");
@@ -82,6 +87,8 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "/problems/not-open", "coupons are not issued at this time");
     const BELOW_ISSUED: Self =
         Self::new(StatusCode::CONFLICT, "/problems/below-issued", "more than the new total are issued already");
+    const ANOTHER_ROUND: Self =
+        Self::new(StatusCode::CONFLICT, "/problems/another-round", "this is not the current round");
     const INVALID: Self =
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "/problems/invalid-request", "the request is not valid");
     const MALFORMED: Self = Self::new(StatusCode::BAD_REQUEST, "/problems/malformed", "this is no such request");
@@ -124,6 +131,10 @@ impl Problem {
         Self::BELOW_ISSUED.with(format!("{issued} are issued"))
     }
 
+    pub(super) fn another_round(current: u32) -> Self {
+        Self { round: Some(current), ..Self::ANOTHER_ROUND.with(format!("the current round is {current}")) }
+    }
+
     fn retry_after(&self) -> Option<u64> {
         match self.retry {
             Retry::Never => None,
@@ -155,8 +166,8 @@ impl From<StoreError> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let retry_after = self.retry_after();
-        let Self { status, kind, title, detail, entry, .. } = self;
-        let body = ProblemBody { r#type: kind, title, status: status.as_u16(), detail, entry };
+        let Self { status, kind, title, detail, entry, round, .. } = self;
+        let body = ProblemBody { r#type: kind, title, status: status.as_u16(), detail, entry, round };
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

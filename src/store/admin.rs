@@ -29,7 +29,7 @@ const CHANGE_EVENT: &str = "UPDATE event SET exclusive_next = ?, \
 const COPY_EVENT: &str = "UPDATE coupon AS c JOIN event AS e ON TRUE \
    SET c.scope = IF(e.exclusive, 0, c.id), c.event_opens_at = e.opens_at, c.event_closes_at = e.closes_at";
 
-const NEXT_ROUND: &str = "UPDATE event SET round = round + 1, exclusive = exclusive_next";
+const NEXT_ROUND: &str = "UPDATE event SET round = round + 1, exclusive = exclusive_next WHERE round = ?";
 
 const REFILL: &str = "UPDATE coupon AS c JOIN event AS e ON TRUE \
    SET c.round = e.round, c.remaining = c.total, c.next_serial = 1, c.version = 0";
@@ -82,6 +82,18 @@ pub enum Changed {
     Changed,
     /// More than the new total are issued already; nothing was changed. The number issued.
     BelowIssued(u32),
+}
+
+/// What became of a reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reset {
+    /// This round has begun.
+    Began(u32),
+    /// Another round than the one to be ended is under way; nothing was changed.
+    Refused {
+        /// That one.
+        current: u32,
+    },
 }
 
 /// The event as an administrator sees it.
@@ -167,20 +179,24 @@ impl Store {
         tx.bump_and_commit().await
     }
 
-    /// Starts a new round: full stock, empty wallets. Returns it. Repeating it starts another one.
-    pub async fn reset(&self) -> Result<u32, StoreError> {
-        patiently!(self.try_reset())
+    /// Ends the round `ends` and starts a new one: full stock, empty wallets. Safe to repeat: a round ends once.
+    pub async fn reset(&self, ends: u32) -> Result<Reset, StoreError> {
+        patiently!(self.try_reset(ends))
     }
 
-    async fn try_reset(&self) -> Result<u32, StoreError> {
+    async fn try_reset(&self, ends: u32) -> Result<Reset, StoreError> {
         let mut tx = self.begin().await?;
-        tx.execute(sqlx::query(NEXT_ROUND)).await?;
+        let ended = tx.execute(sqlx::query(NEXT_ROUND).bind(ends)).await?.rows_affected() > 0;
+        let row = tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let current = row.try_get(0)?;
+        if !ended {
+            tx.roll_back().await?;
+            return Ok(Reset::Refused { current });
+        }
         tx.execute(sqlx::query(COPY_EVENT)).await?;
         tx.execute(sqlx::query(REFILL)).await?;
-        let row = tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(sqlx::Error::RowNotFound)?;
-        let round = row.try_get(0)?;
         tx.bump_and_commit().await?;
-        Ok(round)
+        Ok(Reset::Began(current))
     }
 
     /// Reads the event.

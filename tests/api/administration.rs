@@ -25,9 +25,9 @@ fn bad_coupons(good: &Value) -> Vec<Value> {
         change("closesAt", json!("9999-12-31T23:59:59-12:00")),
         change("closesAt", json!(17)),
         change("more", json!(1)),
-        json!({"discountPercent": 100}),
         json!([100, 300, null, null]),
         json!({"discountPercent": 100, "total": 1, "opensAt": "2030-01-01T00:00:00Z", "closesAt": "2030-01-01T00:00:00Z"}),
+        json!({"discountPercent": 100, "total": 1, "opensAt": "2030-01-01T00:00:00Z", "closesAt": "2029-01-01T00:00:00Z"}),
     ]
 }
 
@@ -43,6 +43,7 @@ async fn administration_needs_the_token_and_refuses_what_is_no_change() {
         ("GET", "/admin/event"),
         ("PUT", "/admin/event"),
         ("POST", "/admin/reset"),
+        ("DELETE", "/admin/coupons/A"),
         ("GET", "/admin/audit"),
     ];
     let wrong = [String::new(), "Bearer ".to_owned(), format!("Bearer {ADMIN_TOKEN}x"), format!("Basic {ADMIN_TOKEN}")];
@@ -64,18 +65,55 @@ async fn administration_needs_the_token_and_refuses_what_is_no_change() {
     assert_problem(&bad_path, 422, "/problems/invalid-request");
     let hidden = cluster.admin(0, "PUT", "/admin/coupons/issue", Some(good.clone())).await;
     assert_problem(&hidden, 422, "/problems/invalid-request");
-    for body in [json!({}), json!({"exclusive": "yes"}), json!({"exclusive": true, "round": 7})] {
+    for body in [json!({}), json!({"exclusive": "yes"}), json!({"exclusive": true, "opensAt": null, "closesAt": null, "round": 7})] {
         let answer = cluster.admin(0, "PUT", "/admin/event", Some(body)).await;
         assert_problem(&answer, 422, "/problems/invalid-request");
     }
-    let below = cluster.admin(0, "PUT", "/admin/coupons/A", Some(json!({"discountPercent": 10, "total": 0}))).await;
+    let none = json!({"discountPercent": 10, "total": 0, "opensAt": null, "closesAt": null});
+    let below = cluster.admin(0, "PUT", "/admin/coupons/A", Some(none)).await;
     assert_problem(&below, 409, "/problems/below-issued");
+    for body in [json!({}), json!({"round": "1"}), json!({"round": null}), json!({"round": -1}), json!({"round": 1, "more": 1})] {
+        let answer = cluster.admin(0, "POST", "/admin/reset", Some(body)).await;
+        assert_problem(&answer, 422, "/problems/invalid-request");
+    }
+    let unsaid = cluster.admin(0, "POST", "/admin/reset", None).await;
+    assert_problem(&unsaid, 415, "/problems/unsupported-media-type");
     assert_problem(&cluster.admin(0, "GET", "/admin/nothing", None).await, 404, "/problems/not-found");
     assert_problem(&cluster.admin(0, "DELETE", "/admin/event", None).await, 405, "/problems/method-not-allowed");
 
     assert_eq!(books(&cluster).await, books_before);
     assert_eq!(cluster.number("SELECT generation FROM event").await, 1);
     assert_no_new_series(&cluster, &series_before).await;
+    cluster.finish().await;
+}
+
+#[tokio::test]
+async fn a_change_that_leaves_a_member_out_is_refused_by_its_name_and_changes_nothing() {
+    let cluster = Setup::new("batched").replicas(1).start().await;
+    let changes = [
+        ("/admin/coupons/A", json!({"discountPercent": 10, "total": 5, "opensAt": "2999-01-01T00:00:00Z", "closesAt": null})),
+        ("/admin/event", json!({"exclusive": false, "opensAt": null, "closesAt": "2999-01-01T00:00:00Z"})),
+    ];
+    for (path, whole) in changes {
+        assert_eq!(cluster.admin(0, "PUT", path, Some(whole.clone())).await.status, 200);
+        let before = (books(&cluster).await, cluster.number("SELECT generation FROM event").await);
+        for member in whole.as_object().unwrap().keys() {
+            let mut change = whole.clone();
+            change.as_object_mut().unwrap().remove(member);
+            let answer = cluster.admin(0, "PUT", path, Some(change)).await;
+            assert_problem(&answer, 422, "/problems/invalid-request");
+            let detail = answer.member("detail");
+            assert!(detail.as_str().unwrap().contains(&format!("`{member}`")), "{detail}");
+
+            let mut change = whole.clone();
+            change[member] = json!({"wrong": true});
+            let detail = cluster.admin(0, "PUT", path, Some(change)).await.member("detail");
+            assert!(detail.as_str().unwrap().starts_with(&format!("{member}: ")), "{detail}");
+        }
+        assert_eq!((books(&cluster).await, cluster.number("SELECT generation FROM event").await), before);
+    }
+    let coupon = cluster.get(0, "/coupons/A").await;
+    assert_eq!((coupon.member("state"), coupon.member("total")), (json!("scheduled"), json!(5)));
     cluster.finish().await;
 }
 

@@ -233,7 +233,7 @@ async fn answers_follow_their_precedence_in_every_strategy() {
         let unknown = cluster.issue(0, "B", "holder", "k").await;
         let entry = cluster.issue(0, "A", "holder", "k").await;
         let sold_out = [three_asks(&cluster, 0).await, three_asks(&cluster, 1).await];
-        let close = json!({"discountPercent": 10, "total": 1, "closesAt": "2020-01-01T00:00:00Z"});
+        let close = json!({"discountPercent": 10, "total": 1, "opensAt": null, "closesAt": "2020-01-01T00:00:00Z"});
         assert_eq!(cluster.admin(0, "PUT", "/admin/coupons/A", Some(close)).await.status, 200);
         let closed = [three_asks(&cluster, 0).await, three_asks(&cluster, 1).await];
 

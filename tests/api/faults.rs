@@ -243,7 +243,7 @@ async fn connections_that_died_while_nobody_used_them_fail_nobody() {
     /// Longer than the service trusts an idle connection, however the server rounds.
     const IDLE_SECONDS: u32 = 3;
     let cluster = Setup::new("batched").replicas(1).coupons([("A", 10)]).set("--pool-size", POOL).start().await;
-    let change = json!({"discountPercent": 5, "total": 10});
+    let change = json!({"discountPercent": 5, "total": 10, "opensAt": null, "closesAt": null});
     let calls = (0..POOL).map(|_| cluster.admin(0, "PUT", "/admin/coupons/A", Some(change.clone())));
     let row = cluster.hold("A").await;
     let open_all = async {

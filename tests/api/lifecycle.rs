@@ -300,9 +300,18 @@ async fn the_reset_subcommand_starts_a_new_round_that_every_replica_knows_when_i
     assert_eq!(cluster.decided(0, "A", "u-1").await.status, 201);
     assert_eq!(cluster.decided(1, "A", "u-2").await.status, 410);
     let url = cluster.database_url();
-    let output = run("reset", &[("DATABASE_URL", &url)]).await;
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.stdout, b"round 2\n");
+    for (round, why) in [(None, "which round is to end?"), (Some("2"), "round 2 is not the current one")] {
+        let round = round.map(|round| ("ROUND", round));
+        let output = run("reset", &Vec::from_iter([("DATABASE_URL", &*url)].into_iter().chain(round))).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(why) && said.contains("make reset ROUND=1"), "{said}");
+    }
+    for _ in 0..2 {
+        // A reset whose end was not seen may be made again.
+        let output = run("reset", &[("DATABASE_URL", &url), ("ROUND", "1")]).await;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.stdout, b"round 2\n");
+    }
     let answer = cluster.issue(1, "A", "u-2", "k").await;
     let told = (answer.status, answer.member("round"), answer.member("serial"));
     assert_eq!(told, (201, 2.into(), 1.into()), "{}", answer.text);

@@ -17,13 +17,12 @@ const PLENTY: u32 = 100_000;
 
 /// A change of a coupon's stock.
 fn stock(total: u32) -> Value {
-    json!({"discountPercent": 10, "total": total})
+    json!({"discountPercent": 10, "total": total, "opensAt": null, "closesAt": null})
 }
 
-async fn reset(cluster: &Cluster, replica: usize) -> u64 {
-    let answer = cluster.admin(replica, "POST", "/admin/reset", None).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    answer.member("round").as_u64().unwrap()
+/// A change of the event.
+fn event(exclusive: bool) -> Value {
+    json!({"exclusive": exclusive, "opensAt": null, "closesAt": null})
 }
 
 /// The database's clock.
@@ -41,7 +40,7 @@ async fn a_reset_starts_a_clean_round_in_every_strategy() {
         cluster.until_state("A", "sold-out").await;
         cluster.run("UPDATE coupon SET remaining = 1, version = 7 WHERE code = 'B'").await;
 
-        assert_eq!(reset(&cluster, 1).await, 2, "{strategy}");
+        assert_eq!(cluster.reset(1).await, 2, "{strategy}");
 
         for replica in 0..2 {
             let coupons = cluster.get(replica, "/coupons").await.json();
@@ -62,6 +61,35 @@ async fn a_reset_starts_a_clean_round_in_every_strategy() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_ends_the_round_that_it_names_and_no_other_one() {
+    let cluster = Setup::new("batched").coupons([("A", 5)]).start().await;
+    let reset = async |replica, round: u32| {
+        cluster.admin(replica, "POST", "/admin/reset", Some(json!({ "round": round }))).await
+    };
+    assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201);
+    for not_yet in [0, 2, u32::MAX] {
+        let answer = reset(0, not_yet).await;
+        assert_problem(&answer, 409, "/problems/another-round");
+        assert_eq!(answer.member("round"), json!(1));
+    }
+    assert_eq!(cluster.number("SELECT generation FROM event").await, 1);
+
+    // One whose answers are lost asks again, here at once and at both replicas; then the event goes on.
+    let answers = join_all((0..6).map(|ask| reset(ask % 2, 1))).await;
+    let (began, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+    assert_eq!(cluster.issue(1, "A", "u-2", "k").await.status, 201);
+    let late = reset(0, 1).await;
+
+    assert_eq!(began.iter().map(|answer| answer.member("round")).collect::<Vec<_>>(), [json!(2)]);
+    for answer in refused.into_iter().chain([&late]) {
+        assert_problem(answer, 409, "/problems/another-round");
+        assert_eq!((answer.member("round"), answer.member("detail")), (json!(2), json!("the current round is 2")));
+    }
+    assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet JOIN event ON event.round = wallet.round").await, 1);
+    cluster.finish().await;
+}
+
 /// A reset has changed the first row and waits for the second; the order waits for the first. Returns the new round and what the order was
 /// told.
 async fn ask_during_a_reset(cluster: &Cluster, user: &str) -> (u64, Answer) {
@@ -80,7 +108,7 @@ async fn ask_during_a_reset(cluster: &Cluster, user: &str) -> (u64, Answer) {
         eventually("the reset waits", async || cluster.waiting_for_rows().await == 1).await;
         tokio::join!(order, release).0
     };
-    tokio::join!(reset(cluster, 1), asking)
+    tokio::join!(cluster.reset(1), asking)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -120,7 +148,7 @@ async fn orders_that_wait_for_the_lock_while_the_round_changes_get_nothing() {
         let (answers, round) = tokio::join!(asks, async {
             let queued = async |replica| cluster.metric(replica, "coupon_queue_depth").await;
             eventually("all of them wait", async || queued(0).await + queued(1).await > 3.5).await;
-            let round = reset(&cluster, 0).await;
+            let round = cluster.reset(0).await;
             lock.release().await;
             round
         });
@@ -157,7 +185,7 @@ async fn a_reset_in_the_middle_of_a_storm_leaves_both_rounds_clean() {
             async |round: u64| cluster.number(&format!("SELECT COUNT(*) FROM wallet WHERE round = {round}")).await;
         let (answers, round) = tokio::join!(storm(&cluster, &stop), async {
             eventually("the first round is under way", async || issued(1).await > 20).await;
-            let round = reset(&cluster, 0).await;
+            let round = cluster.reset(0).await;
             eventually("the second round is under way", async || issued(2).await > 20).await;
             stop.store(true, Ordering::Relaxed);
             round
@@ -188,9 +216,9 @@ async fn another_rule_holds_from_the_next_round_on() {
     let cluster = Setup::new("batched").coupons([("A", 5), ("B", 5)]).start().await;
     assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201);
 
-    let event = cluster.admin(0, "PUT", "/admin/event", Some(json!({"exclusive": true}))).await;
+    let changed = cluster.admin(0, "PUT", "/admin/event", Some(event(true))).await;
     let same_round = cluster.issue(1, "B", "u-1", "k").await;
-    reset(&cluster, 0).await;
+    cluster.reset(0).await;
     let first = cluster.issue(1, "A", "u-1", "k").await;
     let second = cluster.issue(0, "B", "u-1", "k").await;
     let later = cluster.admin(1, "GET", "/admin/event", None).await;
@@ -199,7 +227,7 @@ async fn another_rule_holds_from_the_next_round_on() {
         json!({"name": "chicken", "round": round, "exclusive": exclusive, "exclusiveNext": true,
                "opensAt": null, "closesAt": null})
     };
-    assert_eq!((event.status, event.json()), (200, body(1, false)));
+    assert_eq!((changed.status, changed.json()), (200, body(1, false)));
     assert_eq!(same_round.status, 201, "{}", same_round.text);
     assert_eq!((first.status, second.status), (201, 409), "{}", second.text);
     assert_eq!(second.member("entry"), first.json());
@@ -256,11 +284,11 @@ async fn less_stock_is_taken_from_what_remains_and_never_from_what_is_issued() {
 async fn a_new_coupon_is_there_for_every_replica_when_its_making_is_answered() {
     let cluster = Setup::new("batched").exclusive().start().await;
     let unknown = cluster.issue(1, "NEW", "u-1", "k").await;
-    let made = cluster.admin(0, "PUT", "/admin/coupons/NEW", Some(json!({"discountPercent": 30, "total": 1}))).await;
+    let made = cluster.admin(0, "PUT", "/admin/coupons/NEW", Some(stock(1))).await;
     let issued = cluster.issue(1, "NEW", "u-1", "k").await;
     let held = cluster.issue(0, "A", "u-1", "k").await;
 
-    let body = json!({"code": "NEW", "discountPercent": 30, "total": 1, "remaining": 1,
+    let body = json!({"code": "NEW", "discountPercent": 10, "total": 1, "remaining": 1,
                       "opensAt": null, "closesAt": null, "state": "open"});
     assert_eq!(unknown.status, 404);
     assert_eq!((made.status, made.json()), (201, body));
@@ -280,7 +308,7 @@ async fn put_window(cluster: &Cluster, whose: Whose, opens_at: Option<Timestamp>
     let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
     let (path, mut body) = match whose {
         Whose::Coupon => ("/admin/coupons/A", stock(PLENTY)),
-        Whose::Event => ("/admin/event", json!({"exclusive": false})),
+        Whose::Event => ("/admin/event", event(false)),
     };
     body["opensAt"] = json!(text(opens_at));
     body["closesAt"] = json!(text(closes_at));

@@ -237,6 +237,14 @@ impl Cluster {
         self.client.send(method, &url, &[("authorization", &token)], body.as_ref()).await
     }
 
+    /// Ends the current round at one replica; returns the next one.
+    pub async fn reset(&self, replica: usize) -> u64 {
+        let round = self.admin(replica, "GET", "/admin/event", None).await.member("round");
+        let answer = self.admin(replica, "POST", "/admin/reset", Some(json!({ "round": round }))).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.member("round").as_u64().unwrap()
+    }
+
     /// One sample of a replica's `/metrics`, such as `coupon_shed_total`; series with labels are written as they are exposed.
     pub async fn metric(&self, replica: usize, series: &str) -> f64 {
         sample(&self.client, &self.replicas[replica].ops_url, series).await

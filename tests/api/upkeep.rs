@@ -88,7 +88,7 @@ async fn old_rounds_are_removed_in_portions_while_the_current_one_goes_on() {
         });
         join_all(asks).await;
         if round < 3 {
-            assert_eq!(cluster.admin(0, "POST", "/admin/reset", None).await.status, 200);
+            cluster.reset(0).await;
         }
     }
     let served = Box::pin(served_during(&cluster, async {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::crowd;
 use super::plan::{CROSS_CHECK_RATE, RATE, Scenario, Step};
 use super::sample::{Quiet, Sample};
+use crate::admin::Window;
 use crate::histogram::Histogram;
 use crate::jump::Jump;
 use crate::load::{Load, Outcome, Pace, Plan, Requests, Until, Users, load};
@@ -168,7 +169,7 @@ async fn run(stage: &mut Stage, step: Step, ask: &Ask) -> anyhow::Result<Sample>
         // Sold out is said from memory when a whole scope is: of an exclusive event that has other coupons left, one code is not.
         let exclusive = !ask.given_away;
         if stage.admin().event().await?.exclusive_next != exclusive {
-            stage.admin().put_event(exclusive).await?;
+            stage.admin().put_event(exclusive, Window::default()).await?;
         }
         stage.fresh_round().await?;
     }

@@ -40,7 +40,7 @@ pub struct Hung {
 impl Hung {
     /// Sends a steady load for so long, while a node hangs that somebody else keeps hanging.
     pub async fn measure(admin: &Admin, url: &str, strategy: Strategy, lasts: Duration) -> anyhow::Result<Self> {
-        admin.put_coupon(CODE, Coupon { discount_percent: 100, total: PIECES }).await?;
+        admin.put_coupon(CODE, Coupon::open(PIECES)).await?;
         let plan = Plan {
             url: url.to_owned(),
             connections: CONNECTIONS,

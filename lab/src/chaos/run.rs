@@ -14,7 +14,7 @@ use super::plan::{COUPONS, Disturbance, Wave};
 use super::strike::Scene;
 use super::tally::Tally;
 use super::wires::Wires;
-use crate::admin::{Admin, Coupon};
+use crate::admin::{Admin, Coupon, Window};
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
 use crate::history;
@@ -55,7 +55,7 @@ impl<'a> Run<'a> {
         let admin = Admin::new(&cluster)?;
         let puts = COUPONS.map(|(code, total)| {
             let admin = admin.clone();
-            async move { admin.put_coupon(code, Coupon { discount_percent: 100, total }).await }
+            async move { admin.put_coupon(code, Coupon::open(total)).await }
         });
         try_join_all(puts).await?;
         Ok(Self { folder, private, wires, cluster, admin, strategy, answer_within, exclusive: None })
@@ -90,9 +90,9 @@ impl<'a> Run<'a> {
     /// A new round under this rule. A connection that broke in the last wave may be noticed only now: then it is "ask again".
     async fn fresh_round(&mut self, exclusive: bool) -> anyhow::Result<u32> {
         self.admin.ready(READY_WITHIN).await?;
-        let deadline = Instant::now() + READY_WITHIN;
+        let (deadline, mut ends) = (Instant::now() + READY_WITHIN, None);
         loop {
-            match self.begin(exclusive).await {
+            match self.begin(exclusive, &mut ends).await {
                 Err(error) if Instant::now() > deadline => return Err(error),
                 Err(_) => tokio::time::sleep(PAUSE).await,
                 Ok(round) => return Ok(round),
@@ -100,12 +100,17 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn begin(&mut self, exclusive: bool) -> anyhow::Result<u32> {
+    /// `ends` is the round to end: looked up once, and the same when asked again.
+    async fn begin(&mut self, exclusive: bool, ends: &mut Option<u32>) -> anyhow::Result<u32> {
         if self.exclusive != Some(exclusive) {
-            self.admin.put_event(exclusive).await?;
+            self.admin.put_event(exclusive, Window::default()).await?;
             self.exclusive = Some(exclusive);
         }
-        self.admin.reset().await
+        let round = match *ends {
+            Some(round) => round,
+            None => *ends.insert(self.admin.event().await?.round),
+        };
+        self.admin.end(round).await
     }
 
     /// One lock node hangs for so long. Returns what was measured, and every promise that was broken meanwhile.
