@@ -108,7 +108,9 @@ async fn reset(url: &str, ends: Option<u32>) -> anyhow::Result<()> {
 }
 
 fn cure(current: u32) -> String {
-    format!("this is round {current}, and `make reset ROUND={current}` or `coupon-rush reset --round {current}` ends it")
+    format!(
+        "this is round {current}, and `make reset ROUND={current}` or `coupon-rush reset --round {current}` ends it"
+    )
 }
 
 /// Asks `/readyz`. One request and a status line need no HTTP client; an unspecified address reaches this host.

@@ -220,11 +220,10 @@ impl Memory {
     /// Takes a snapshot, with the holders that are known.
     async fn look(&self, lane: &mut impl Source, metrics: &IssueMetrics) -> Result<(), StoreError> {
         let catalogue = lane.catalogue().await?;
-        for (coupon, _) in &catalogue.coupons {
-            metrics.remaining(coupon, catalogue.now);
-        }
-        let places =
+        metrics.remaining(catalogue.coupons.iter().map(|(coupon, _)| coupon));
+        let places: HashMap<_, _> =
             catalogue.coupons.iter().enumerate().map(|(place, (coupon, _))| (coupon.code.clone(), place)).collect();
+        self.earliest_losers.lock().retain(|code, _| places.contains_key(code));
         let holders = self.holders.known(&catalogue).await;
         self.snapshot.store(Some(Arc::new(Snapshot { catalogue, places, holders })));
         Ok(())

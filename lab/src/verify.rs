@@ -3,7 +3,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is where the laboratory's SQL lives")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -27,7 +27,8 @@ const EVENT: &str = "SELECT round, exclusive FROM event WHERE id = 1";
 const COUPONS: &str = "SELECT id, code, total, remaining, next_serial, round, scope, \
      COALESCE(opens_at <= UTC_TIMESTAMP(6), TRUE) AND COALESCE(closes_at > UTC_TIMESTAMP(6), TRUE) \
      AND COALESCE(event_opens_at <= UTC_TIMESTAMP(6), TRUE) AND COALESCE(event_closes_at > UTC_TIMESTAMP(6), TRUE) \
-     AS open FROM coupon ORDER BY code";
+     AS open FROM coupon WHERE code IS NOT NULL ORDER BY code";
+const RETIRED: &str = "SELECT id, retired_code FROM coupon WHERE code IS NULL";
 const HOLDINGS: &str = "SELECT round, scope, user_id, coupon_id, serial, request_id FROM wallet WHERE round = ?";
 
 /// Judges the current round, and every coupon that `acks` says a client was promised.
@@ -85,8 +86,18 @@ struct Tables {
     event: Event,
     /// In the order of their codes.
     coupons: Vec<Coupon>,
+    /// Codes of retired coupons, by their id: nobody holds one in the current round, and clients may have been promised one before.
+    retired: Vec<(u16, String)>,
     /// The wallet, of the current round and of every older one that a client was promised something in.
     holdings: Vec<Holding>,
+}
+
+impl Tables {
+    /// The code of every coupon that was ever made, by its id.
+    fn codes(&self) -> HashMap<u16, &str> {
+        let retired = self.retired.iter().map(|(id, code)| (*id, code.as_str()));
+        self.coupons.iter().map(|coupon| (coupon.id, coupon.code.as_str())).chain(retired).collect()
+    }
 }
 
 #[derive(Debug, FromRow)]
@@ -121,6 +132,7 @@ struct Holding {
 async fn read(connection: &mut MySqlConnection, rounds: impl Iterator<Item = u32>) -> sqlx::Result<Tables> {
     let event: Event = sqlx::query_as(EVENT).fetch_one(&mut *connection).await?;
     let coupons = sqlx::query_as(COUPONS).fetch_all(&mut *connection).await?;
+    let retired = sqlx::query_as(RETIRED).fetch_all(&mut *connection).await?;
     // A client may have been answered just before a reset; its coupon is in the older round.
     let rounds: BTreeSet<u32> = rounds.chain([event.round]).collect();
     let mut holdings = Vec::new();
@@ -128,5 +140,5 @@ async fn read(connection: &mut MySqlConnection, rounds: impl Iterator<Item = u32
         let rows: Vec<Holding> = sqlx::query_as(HOLDINGS).bind(round).fetch_all(&mut *connection).await?;
         holdings.extend(rows);
     }
-    Ok(Tables { event, coupons, holdings })
+    Ok(Tables { event, coupons, retired, holdings })
 }

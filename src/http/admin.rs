@@ -22,7 +22,7 @@ use super::problem::Problem;
 use crate::app::App;
 use crate::coupons::Timestamp;
 use crate::memory::CHANGE_SEEN_BY_ALL;
-use crate::store::admin::{Audited, Changed, CouponChange, Event, Reset};
+use crate::store::admin::{Audited, Changed, CouponChange, Event, Reset, Retired};
 
 /// Most pieces of one coupon.
 const TOTAL_MAX: u32 = 1_000_000;
@@ -32,7 +32,7 @@ const UNREACHABLE: &str = "issue";
 
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
-        .route("/admin/coupons/{code}", put(put_coupon))
+        .route("/admin/coupons/{code}", put(put_coupon).delete(retire_coupon))
         .route("/admin/event", get(get_event).put(put_event))
         .route("/admin/reset", post(reset))
         .route("/admin/audit", get(audit))
@@ -89,11 +89,21 @@ async fn put_coupon(
             Changed::Created => StatusCode::CREATED,
             Changed::Changed => StatusCode::OK,
             Changed::BelowIssued(issued) => return Err(Problem::below_issued(issued)),
+            Changed::NoRoom => return Err(Problem::NO_ROOM),
         }
     };
     let snapshot = app.memory.fresh().ok_or(Problem::UNAVAILABLE)?;
     let (coupon, _) = snapshot.coupon(&code).ok_or(Problem::UNAVAILABLE)?;
     Ok((status, Body(CouponBody::new(coupon, snapshot.now()))))
+}
+
+async fn retire_coupon(State(app): State<Arc<App>>, CodeInPath(code): CodeInPath) -> Result<StatusCode, Problem> {
+    let retire = async move { Ok::<_, Problem>(seen(app.store.retire_coupon(&code).await?).await) };
+    match detached(retire).await? {
+        Retired::Retired => Ok(StatusCode::NO_CONTENT),
+        Retired::Held(holders) => Err(Problem::held(holders)),
+        Retired::Unknown => Err(Problem::UNKNOWN_COUPON),
+    }
 }
 
 /// Passes `changed` on when every replica must have seen the change.

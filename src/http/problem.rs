@@ -87,6 +87,13 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "/problems/not-open", "coupons are not issued at this time");
     const BELOW_ISSUED: Self =
         Self::new(StatusCode::CONFLICT, "/problems/below-issued", "more than the new total are issued already");
+    const HELD: Self =
+        Self::new(StatusCode::CONFLICT, "/problems/held", "somebody holds this coupon in the current round");
+    pub(super) const NO_ROOM: Self = Self::new(
+        StatusCode::CONFLICT,
+        "/problems/no-room",
+        "no further code can be made; make one again that was retired",
+    );
     const ANOTHER_ROUND: Self =
         Self::new(StatusCode::CONFLICT, "/problems/another-round", "this is not the current round");
     const INVALID: Self =
@@ -129,6 +136,10 @@ impl Problem {
 
     pub(super) fn below_issued(issued: u32) -> Self {
         Self::BELOW_ISSUED.with(format!("{issued} are issued"))
+    }
+
+    pub(super) fn held(holders: u64) -> Self {
+        Self::HELD.with(format!("{holders} are issued; the next round begins without holders"))
     }
 
     pub(super) fn another_round(current: u32) -> Self {

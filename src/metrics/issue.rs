@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::seconds;
-use crate::coupons::{Code, Coupon, Outcome, Timestamp};
+use crate::coupons::{Code, Coupon, Outcome};
 
 /// Most codes that get a label of their own; the rest share `other`.
 const CODES_MAX: usize = 32;
@@ -138,27 +138,38 @@ impl IssueMetrics {
         }
     }
 
-    /// Records what is left of a coupon that exists; from now on its code is a label, if there is room. One whose own time is
-    /// over leaves the room to others.
-    pub fn remaining(&self, Coupon { code, remaining, window, .. }: &Coupon, now: Timestamp) {
-        if !self.has_label(code) {
-            let mut codes = self.codes.write();
-            if codes.len() >= CODES_MAX || window.is_over(now) {
-                return;
-            }
-            codes.insert(code.clone());
-            self.expect(code.as_str());
+    /// Records what is left of all coupons. Their codes are labels, as far as there is room; one that was retired gives its
+    /// label back, and its series end.
+    pub fn remaining<'a>(&self, coupons: impl Iterator<Item = &'a Coupon> + Clone) {
+        let mut codes = self.codes.write();
+        let exist: BTreeSet<_> = coupons.clone().map(|coupon| &coupon.code).collect();
+        for gone in codes.extract_if(.., |code| !exist.contains(code)) {
+            self.forget(gone.as_str());
         }
-        self.remaining.get_or_create(&CodeLabel { code: code.to_string() }).set(i64::from(*remaining));
+        for Coupon { code, remaining, .. } in coupons {
+            if !codes.contains(code) {
+                if codes.len() >= CODES_MAX {
+                    continue;
+                }
+                codes.insert(code.clone());
+                self.expect(code.as_str());
+            }
+            self.remaining.get_or_create(&CodeLabel { code: code.to_string() }).set(i64::from(*remaining));
+        }
     }
 
-    fn has_label(&self, code: &Code) -> bool {
-        self.codes.read().contains(code)
+    fn forget(&self, code: &str) {
+        self.remaining.remove(&CodeLabel { code: code.to_owned() });
+        for outcome in OUTCOMES {
+            self.outcomes.remove(&IssueLabels { code: code.to_owned(), outcome });
+        }
     }
 
     /// Counts the answer to an order; `outcome` is one of the eight label values.
     pub fn finished(&self, code: &Code, outcome: &'static str) {
-        let code = if self.has_label(code) { code.as_str() } else { OTHER };
+        // Held until it is counted: the series of a code that is retired meanwhile must not come back.
+        let codes = self.codes.read();
+        let code = if codes.contains(code) { code.as_str() } else { OTHER };
         self.outcomes.get_or_create(&IssueLabels { code: code.to_owned(), outcome }).inc();
     }
 
@@ -209,46 +220,48 @@ mod tests {
     use super::*;
     use crate::coupons::Window;
 
-    fn coupon(code: &str, closes_at: Option<Timestamp>) -> Coupon {
-        let window = Window { opens_at: None, closes_at };
-        let code = Code::parse(code).unwrap();
-        Coupon { code, discount_percent: 10, total: 10, remaining: 10, window, effective: window }
+    fn coupons(prefix: &str, number: usize) -> Vec<Coupon> {
+        let coupon = |number| {
+            let (code, window) = (Code::parse(&format!("{prefix}-{number}")).unwrap(), Window::default());
+            Coupon { code, discount_percent: 10, total: 10, remaining: 10, window, effective: window }
+        };
+        (0..number).map(coupon).collect()
+    }
+
+    /// The issues of a code, and what is left of it, as they are exposed.
+    fn exposed(metrics: &IssueMetrics, code: &str) -> (Option<u64>, Option<i64>) {
+        let labels = IssueLabels { code: code.to_owned(), outcome: "issued" };
+        let remaining = metrics.remaining.get(&CodeLabel { code: code.to_owned() }).map(|left| left.get());
+        (metrics.outcomes.get(&labels).map(|count| count.get()), remaining)
     }
 
     #[test]
     fn one_code_more_than_there_are_labels_counts_as_other() {
         let metrics = IssueMetrics::register(&mut Registry::default());
-        let codes: Vec<_> = (0..=CODES_MAX).map(|number| coupon(&format!("L-{number}"), None)).collect();
-        for code in &codes {
-            metrics.remaining(code, Timestamp(20));
+        let coupons = coupons("L", CODES_MAX + 1);
+        metrics.remaining(coupons.iter());
+
+        for coupon in &coupons {
+            metrics.finished(&coupon.code, "issued");
         }
 
-        for code in &codes {
-            metrics.finished(&code.code, "issued");
-        }
-
-        let counted = |code: &str| {
-            let labels = IssueLabels { code: code.to_owned(), outcome: "issued" };
-            metrics.outcomes.get(&labels).map(|count| count.get())
-        };
-        let [last, one_more] = [CODES_MAX - 1, CODES_MAX].map(|number| counted(&format!("L-{number}")));
-        assert_eq!((last, one_more, counted(OTHER)), (Some(1), None, Some(1)));
-        assert!(metrics.remaining.get(&CodeLabel { code: format!("L-{CODES_MAX}") }).is_none());
+        let [last, one_more] = [CODES_MAX - 1, CODES_MAX].map(|number| exposed(&metrics, &format!("L-{number}")));
+        assert_eq!((last, one_more, exposed(&metrics, OTHER)), ((Some(1), Some(10)), (None, None), (Some(1), None)));
     }
 
     #[test]
-    fn coupons_that_are_over_leave_the_labels_to_others() {
+    fn a_coupon_that_was_retired_leaves_its_label_to_another_and_its_series_end() {
         let metrics = IssueMetrics::register(&mut Registry::default());
-        let [past, now] = [Timestamp(10), Timestamp(20)];
-        for number in 0..2 * CODES_MAX {
-            metrics.remaining(&coupon(&format!("F-{number}"), Some(past)), now);
-        }
+        let (old, new) = (coupons("old", CODES_MAX), coupons("new", 1));
+        metrics.remaining(old.iter().chain(&new));
+        metrics.finished(&old[0].code, "issued");
 
-        metrics.remaining(&coupon("A", None), now);
-        assert!(metrics.has_label(&Code::parse("A").unwrap()));
-        assert!(!metrics.has_label(&Code::parse("F-1").unwrap()));
+        metrics.remaining(old[1..].iter().chain(&new));
+        metrics.finished(&old[0].code, "issued");
+        metrics.finished(&new[0].code, "issued");
+        assert_eq!((exposed(&metrics, "old-0"), exposed(&metrics, "new-0")), ((None, None), (Some(1), Some(10))));
 
-        metrics.remaining(&coupon("A", Some(past)), now);
-        assert!(metrics.has_label(&Code::parse("A").unwrap()), "a counter must not vanish");
+        metrics.remaining(old.iter());
+        assert_eq!((exposed(&metrics, "old-0"), exposed(&metrics, "new-0")), ((Some(0), Some(10)), (None, None)));
     }
 }

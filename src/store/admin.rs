@@ -18,6 +18,18 @@ const ISSUED: &str = "SELECT total - remaining FROM coupon WHERE code = ? FOR UP
 const CREATE: &str = "INSERT INTO coupon (code, discount_percent, total, remaining, round, scope, opens_at, closes_at) \
 SELECT ?, ?, ?, ?, round, 0, TIMESTAMPADD(MICROSECOND, ?, '1970-01-01'), TIMESTAMPADD(MICROSECOND, ?, '1970-01-01') FROM event";
 
+/// A retired coupon comes back as a new one, in its old row. The version goes on: who read the row before must not write it now.
+const REVIVE: &str = "UPDATE coupon SET code = ?, retired_code = NULL, discount_percent = ?, total = ?, remaining = ?, \
+       next_serial = 1, version = version + 1, round = (SELECT round FROM event), \
+       opens_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01'), closes_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01') \
+ WHERE retired_code = ?";
+
+/// Also the rows are asked whether there is one: under `unlocked` the counter loses some of them.
+const HOLDERS: &str = "SELECT GREATEST(CAST(c.total AS SIGNED) - CAST(c.remaining AS SIGNED), \
+       EXISTS (SELECT 1 FROM wallet AS w WHERE w.coupon_id = c.id AND w.round = c.round)) FROM coupon AS c WHERE c.id = ?";
+const LOCK_COUPON: &str = "SELECT id FROM coupon WHERE code = ? FOR UPDATE";
+const RETIRE: &str = "UPDATE coupon SET retired_code = code, code = NULL WHERE id = ?";
+
 const CHANGE: &str = "UPDATE coupon SET discount_percent = ?, total = ?, remaining = ?, \
        opens_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01'), closes_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01') \
  WHERE code = ?";
@@ -26,13 +38,23 @@ const CHANGE_EVENT: &str = "UPDATE event SET exclusive_next = ?, \
        opens_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01'), closes_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01')";
 
 /// The event's rule and window as every coupon row carries them.
-const COPY_EVENT: &str = "UPDATE coupon AS c JOIN event AS e ON TRUE \
-   SET c.scope = IF(e.exclusive, 0, c.id), c.event_opens_at = e.opens_at, c.event_closes_at = e.closes_at";
+macro_rules! copy_event {
+    ($which:literal) => {
+        concat!(
+            "UPDATE coupon AS c JOIN event AS e ON TRUE \
+                SET c.scope = IF(e.exclusive, 0, c.id), c.event_opens_at = e.opens_at, c.event_closes_at = e.closes_at \
+              WHERE c.code ",
+            $which
+        )
+    };
+}
+const COPY_EVENT: &str = copy_event!("IS NOT NULL");
+const COPY_EVENT_TO_ONE: &str = copy_event!("= ?");
 
 const NEXT_ROUND: &str = "UPDATE event SET round = round + 1, exclusive = exclusive_next WHERE round = ?";
 
 const REFILL: &str = "UPDATE coupon AS c JOIN event AS e ON TRUE \
-   SET c.round = e.round, c.remaining = c.total, c.next_serial = 1, c.version = 0";
+   SET c.round = e.round, c.remaining = c.total, c.next_serial = 1, c.version = 0 WHERE c.code IS NOT NULL";
 
 const EVENT: &str = "SELECT name, round, exclusive, exclusive_next, \
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', closes_at) FROM event";
@@ -41,7 +63,7 @@ const EVENT: &str = "SELECT name, round, exclusive, exclusive_next, \
 const AUDIT: &str = "SELECT c.code, c.round, c.total, c.remaining, COUNT(w.user_id), COUNT(DISTINCT w.user_id), \
        CAST(MIN(w.serial) AS UNSIGNED), CAST(MAX(w.serial) AS UNSIGNED), CAST(MAX(w.arrived_ms) AS UNSIGNED) \
   FROM coupon AS c LEFT JOIN wallet AS w ON w.coupon_id = c.id AND w.round = c.round \
- GROUP BY c.id, c.code, c.round, c.total, c.remaining ORDER BY c.code";
+ WHERE c.code IS NOT NULL GROUP BY c.id, c.code, c.round, c.total, c.remaining ORDER BY c.code";
 
 /// Longest an audit may take: it counts every row of the round, and a coupon may have a million.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,6 +104,19 @@ pub enum Changed {
     Changed,
     /// More than the new total are issued already; nothing was changed. The number issued.
     BelowIssued(u32),
+    /// It did not exist, and no further one can: every number that a coupon may have is taken.
+    NoRoom,
+}
+
+/// What became of a coupon that was to be retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retired {
+    /// It is no coupon any more.
+    Retired,
+    /// So many hold it in the current round; nothing was changed.
+    Held(u64),
+    /// There is no such coupon.
+    Unknown,
 }
 
 /// What became of a reset.
@@ -145,12 +180,11 @@ impl Store {
         tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
         let issued = tx.fetch_optional(sqlx::query(ISSUED).bind(code.as_str())).await?;
         let changed = match issued.map(|row| row.try_get::<u64, _>(0)).transpose()? {
-            None => {
-                let create = sqlx::query(CREATE).bind(code.as_str()).bind(change.discount_percent);
-                tx.execute(windowed(create.bind(change.total).bind(change.total), change.window)).await?;
-                tx.execute(sqlx::query(COPY_EVENT)).await?;
-                Changed::Created
+            None if !tx.create(code, change).await? => {
+                tx.roll_back().await?;
+                return Ok(Changed::NoRoom);
             }
+            None => Changed::Created,
             Some(issued) if issued > u64::from(change.total) => {
                 tx.roll_back().await?;
                 return Ok(Changed::BelowIssued(u32::try_from(issued).unwrap_or(u32::MAX)));
@@ -164,6 +198,31 @@ impl Store {
         };
         tx.bump_and_commit().await?;
         Ok(changed)
+    }
+
+    /// Takes a coupon out of the event that nobody holds in the current round. Repeated, it finds none.
+    pub async fn retire_coupon(&self, code: &Code) -> Result<Retired, StoreError> {
+        patiently!(self.try_retire_coupon(code))
+    }
+
+    async fn try_retire_coupon(&self, code: &Code) -> Result<Retired, StoreError> {
+        let mut tx = self.begin().await?;
+        tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
+        // Whoever issues locks this row first: his wallet row is there to be counted, or he finds no coupon.
+        let Some(row) = tx.fetch_optional(sqlx::query(LOCK_COUPON).bind(code.as_str())).await? else {
+            tx.roll_back().await?;
+            return Ok(Retired::Unknown);
+        };
+        let id: u16 = row.try_get(0)?;
+        let row = tx.fetch_optional(sqlx::query(HOLDERS).bind(id)).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let holders = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
+        if holders > 0 {
+            tx.roll_back().await?;
+            return Ok(Retired::Held(holders));
+        }
+        tx.execute(sqlx::query(RETIRE).bind(id)).await?;
+        tx.bump_and_commit().await?;
+        Ok(Retired::Retired)
     }
 
     /// Changes the event: its window at once, its rule from the next round on.
@@ -228,6 +287,23 @@ impl Store {
 }
 
 impl Tx {
+    /// Makes a coupon, in the row of a retired one if it had this code; `false` when there is no number left for a new row.
+    async fn create(&mut self, code: &Code, change: &CouponChange) -> Result<bool, StoreError> {
+        let change = |query: &'static str| {
+            let query = sqlx::query(query).bind(code.as_str()).bind(change.discount_percent);
+            windowed(query.bind(change.total).bind(change.total), change.window)
+        };
+        if self.execute(change(REVIVE).bind(code.as_str())).await?.rows_affected() == 0 {
+            // The code is nobody's: changes come one after the other. So only the number can exist already.
+            match self.execute(change(CREATE)).await {
+                Err(StoreError::Duplicate(_)) => return Ok(false),
+                created => created.map(drop)?,
+            }
+        }
+        self.execute(sqlx::query(COPY_EVENT_TO_ONE).bind(code.as_str())).await?;
+        Ok(true)
+    }
+
     async fn bump_and_commit(mut self) -> Result<(), StoreError> {
         self.execute(sqlx::query(BUMP_GENERATION)).await?;
         self.commit().await

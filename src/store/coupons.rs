@@ -16,7 +16,7 @@ const CATALOGUE: &str = "SELECT CAST(e.generation AS UNSIGNED), e.round, e.exclu
        c.code, c.scope, c.discount_percent, c.total, c.remaining, \
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.closes_at), \
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.closes_at) \
-  FROM event AS e LEFT JOIN coupon AS c ON TRUE";
+  FROM event AS e LEFT JOIN coupon AS c ON c.code IS NOT NULL ORDER BY c.id";
 
 /// Whether the window of a coupon row, and the event's, is open now. `SYSDATE` is the time of its evaluation, after the row
 /// was locked; the other clocks stand still from the statement's start, and the wait for the row may cross the closing. It

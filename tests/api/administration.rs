@@ -65,14 +65,20 @@ async fn administration_needs_the_token_and_refuses_what_is_no_change() {
     assert_problem(&bad_path, 422, "/problems/invalid-request");
     let hidden = cluster.admin(0, "PUT", "/admin/coupons/issue", Some(good.clone())).await;
     assert_problem(&hidden, 422, "/problems/invalid-request");
-    for body in [json!({}), json!({"exclusive": "yes"}), json!({"exclusive": true, "opensAt": null, "closesAt": null, "round": 7})] {
+    for body in [
+        json!({}),
+        json!({"exclusive": "yes"}),
+        json!({"exclusive": true, "opensAt": null, "closesAt": null, "round": 7}),
+    ] {
         let answer = cluster.admin(0, "PUT", "/admin/event", Some(body)).await;
         assert_problem(&answer, 422, "/problems/invalid-request");
     }
     let none = json!({"discountPercent": 10, "total": 0, "opensAt": null, "closesAt": null});
     let below = cluster.admin(0, "PUT", "/admin/coupons/A", Some(none)).await;
     assert_problem(&below, 409, "/problems/below-issued");
-    for body in [json!({}), json!({"round": "1"}), json!({"round": null}), json!({"round": -1}), json!({"round": 1, "more": 1})] {
+    for body in
+        [json!({}), json!({"round": "1"}), json!({"round": null}), json!({"round": -1}), json!({"round": 1, "more": 1})]
+    {
         let answer = cluster.admin(0, "POST", "/admin/reset", Some(body)).await;
         assert_problem(&answer, 422, "/problems/invalid-request");
     }
@@ -91,7 +97,10 @@ async fn administration_needs_the_token_and_refuses_what_is_no_change() {
 async fn a_change_that_leaves_a_member_out_is_refused_by_its_name_and_changes_nothing() {
     let cluster = Setup::new("batched").replicas(1).start().await;
     let changes = [
-        ("/admin/coupons/A", json!({"discountPercent": 10, "total": 5, "opensAt": "2999-01-01T00:00:00Z", "closesAt": null})),
+        (
+            "/admin/coupons/A",
+            json!({"discountPercent": 10, "total": 5, "opensAt": "2999-01-01T00:00:00Z", "closesAt": null}),
+        ),
         ("/admin/event", json!({"exclusive": false, "opensAt": null, "closesAt": "2999-01-01T00:00:00Z"})),
     ];
     for (path, whole) in changes {

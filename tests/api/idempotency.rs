@@ -25,7 +25,8 @@ async fn a_key_gets_its_entry_from_any_replica_before_and_after_the_sell_out_and
                     cluster.until_state("A", "sold-out").await;
                 }
                 "closed" => {
-                    let body = json!({"discountPercent": 10, "total": 9, "opensAt": null, "closesAt": "2020-01-01T00:00:00Z"});
+                    let body =
+                        json!({"discountPercent": 10, "total": 9, "opensAt": null, "closesAt": "2020-01-01T00:00:00Z"});
                     assert_eq!(cluster.admin(1, "PUT", "/admin/coupons/A", Some(body)).await.status, 200);
                 }
                 _ => {}

@@ -301,8 +301,9 @@ async fn the_reset_subcommand_starts_a_new_round_that_every_replica_knows_when_i
     assert_eq!(cluster.decided(1, "A", "u-2").await.status, 410);
     let url = cluster.database_url();
     for (round, why) in [(None, "which round is to end?"), (Some("2"), "round 2 is not the current one")] {
-        let round = round.map(|round| ("ROUND", round));
-        let output = run("reset", &Vec::from_iter([("DATABASE_URL", &*url)].into_iter().chain(round))).await;
+        let mut variables = vec![("DATABASE_URL", url.as_str())];
+        variables.extend(round.map(|round| ("ROUND", round)));
+        let output = run("reset", &variables).await;
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(why) && said.contains("make reset ROUND=1"), "{said}");
     }

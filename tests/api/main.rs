@@ -32,6 +32,7 @@ mod memory;
 mod metrics;
 mod overload;
 mod races;
+mod retirement;
 mod rounds;
 mod secrets;
 mod slow_clients;

@@ -22,7 +22,7 @@ const EXAMPLES_MAX: usize = 3;
 
 /// Judges the tables by themselves, and against `acks` when there are any to compare with.
 pub(super) fn judge(tables: &Tables, acks: Option<&[Ack]>) -> Report {
-    let Tables { event, coupons, holdings } = tables;
+    let Tables { event, coupons, holdings, .. } = tables;
     let mut findings = Vec::new();
     let mut by_coupon: BTreeMap<u16, Vec<&Holding>> = BTreeMap::new();
     for holding in holdings.iter().filter(|holding| holding.round == event.round) {

@@ -24,7 +24,7 @@ pub fn assert_problem(answer: &Answer, status: u16, kind: &str) {
     assert_eq!(answer.member("status"), status);
     assert!(answer.member("title").is_string());
     let members: BTreeSet<_> = answer.json().as_object().unwrap().keys().cloned().collect();
-    let known = ["detail", "entry", "status", "title", "type"].map(str::to_owned);
+    let known = ["detail", "entry", "round", "status", "title", "type"].map(str::to_owned);
     assert!(members.is_subset(&BTreeSet::from(known)), "{}", answer.text);
     let retry_after: Option<u64> = answer.headers.get("retry-after").map(|it| it.to_str().unwrap().parse().unwrap());
     match status {

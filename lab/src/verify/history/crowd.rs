@@ -146,7 +146,7 @@ impl Crowd {
             }
         }
         World {
-            tables: Tables { event: Event { round: ROUND, exclusive }, coupons, holdings },
+            tables: Tables { event: Event { round: ROUND, exclusive }, coupons, retired: vec![], holdings },
             attempts: self.attempts,
         }
     }

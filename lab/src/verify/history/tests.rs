@@ -28,7 +28,7 @@ impl World {
         let already = Told::AlreadyIssued(entry(&of_a[1]));
         let event = Event { round: ROUND, exclusive: false };
         let holdings = of_a.into_iter().chain(of_b).collect();
-        let tables = Tables { event, coupons: vec![a, b], holdings };
+        let tables = Tables { event, coupons: vec![a, b], retired: vec![], holdings };
         let mut world = Self { tables, attempts: Vec::new() };
         world.ask("A", "u-1", "k", (0, 10), told[0].clone());
         world.ask("A", "u-2", "k", (2, 12), told[1].clone());

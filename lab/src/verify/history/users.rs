@@ -19,7 +19,7 @@ pub(super) struct User<'a> {
 
 impl<'a> User<'a> {
     pub(super) fn all(tables: &'a Tables, attempts: &'a [Attempt]) -> Vec<Self> {
-        let codes: HashMap<u16, &str> = tables.coupons.iter().map(|coupon| (coupon.id, &*coupon.code)).collect();
+        let codes = tables.codes();
         let mut held: HashMap<(u32, &str), Vec<&str>> = HashMap::new();
         for row in &tables.holdings {
             held.entry((row.round, &row.user_id)).or_default().extend(codes.get(&row.coupon_id));

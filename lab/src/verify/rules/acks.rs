@@ -44,7 +44,7 @@ struct Wallet<'a> {
 
 impl<'a> Wallet<'a> {
     fn index(tables: &'a Tables) -> Self {
-        let codes: HashMap<u16, &str> = tables.coupons.iter().map(|coupon| (coupon.id, coupon.code.as_str())).collect();
+        let codes = tables.codes();
         let mut wallet = Self { by_user: HashMap::new(), by_serial: HashMap::new(), rounds: HashSet::new() };
         for holding in &tables.holdings {
             let Some(code) = codes.get(&holding.coupon_id) else {

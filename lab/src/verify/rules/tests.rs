@@ -19,6 +19,7 @@ fn clean() -> Tables {
     Tables {
         event: Event { round: 5, exclusive: true },
         coupons: vec![coupon(1, "A", 0, 4), coupon(2, "B", 2, 2)],
+        retired: vec![(9, "OLD".to_owned())],
         holdings: vec![row("u-1", 1, 1), row("u-2", 1, 2), row("u-3", 1, 3), row("u-4", 2, 1)],
     }
 }
@@ -160,6 +161,15 @@ fn a_coupon_follows_the_event() {
     tables.coupons[1].round = 4;
 
     assert_eq!(found(&tables, None), [at(Kind::OutOfStep, "A", 1), at(Kind::OutOfStep, "B", 1)]);
+}
+
+#[test]
+fn what_was_promised_of_a_coupon_that_was_retired_later_is_known() {
+    let mut tables = clean();
+    tables.holdings.push(Holding { round: 4, ..row("u-5", 9, 1) });
+
+    assert_eq!(found(&tables, Some(&[Ack { round: 4, ..ack("u-5", "OLD", 1) }])), []);
+    assert_eq!(found(&tables, Some(&[ack("u-5", "OLD", 1)])), [at(Kind::AckOtherRound, "OLD", 1)]);
 }
 
 #[test]
