@@ -51,15 +51,15 @@ impl App {
     /// Builds the replica and starts its two watchers: of the database and of the lock nodes. The replica starts whether or
     /// not they are there; `/readyz` tells.
     pub async fn start(settings: &Serve) -> anyhow::Result<Arc<Self>> {
-        let redis_urls = settings.redis_urls()?;
-        let metrics = Metrics::new(settings.strategy.name(), redis_urls.len());
+        let lock = settings.lock()?;
+        let metrics = Metrics::new(settings.strategy.name(), lock.urls.len());
         let store = Store::new(&settings.database.url()?, settings.pool_size).context("DATABASE_URL")?;
         if store.may_be_overheard() {
             tracing::warn!("DATABASE_URL: the database is on another host, and ssl-mode does not insist on TLS");
         }
-        let nodes = Nodes::new(&redis_urls, settings.lock_ttl()).await.context("REDIS_URLS")?;
+        let nodes = Nodes::new(lock).await.context("REDIS_URLS, REDIS_CA_FILE")?;
         let memory = Arc::new(Memory::default());
-        let locks = Locks::new(Arc::clone(&nodes), settings.lock_ttl(), &settings.lock_prefix, metrics.lock.clone());
+        let locks = Locks::new(Arc::clone(&nodes), metrics.lock.clone());
         let config = IssuerConfig {
             strategy: settings.strategy,
             on_lock_loss: settings.on_lock_loss,

@@ -10,6 +10,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, Parser, Subcommand};
 
 use crate::issuance::{OnLockLoss, Strategy};
+use crate::lock::LockConfig;
 
 /// Shortest admin token: 32 characters of anything random cannot be guessed.
 const ADMIN_TOKEN_LENGTH_MIN: usize = 32;
@@ -151,15 +152,24 @@ pub struct Serve {
     #[arg(long, env = "REDIS_URLS_FILE")]
     redis_urls_file: Option<PathBuf>,
 
+    /// File with the authority (PEM) that signed the certificates of Redis servers with `rediss://`; by default the system's authorities.
+    #[arg(long, env = "REDIS_CA_FILE")]
+    redis_ca_file: Option<PathBuf>,
+
+    /// Milliseconds within which a healthy Redis server answers: several times the round trip to it. One that takes longer twice in a row
+    /// is not asked for locks.
+    #[arg(long, env = "PROBE_TIMEOUT_MS", default_value_t = 40)]
+    probe_timeout_ms: u64,
+
     /// Milliseconds a crashed holder of a lock blocks the others.
     #[arg(long, env = "LOCK_TTL_MS", default_value_t = 1_500)]
-    pub lock_ttl_ms: u64,
+    lock_ttl_ms: u64,
 
     /// What the keys in Redis start with; replicas that share a database share it.
     #[arg(long, env = "LOCK_PREFIX", default_value = "coupon-rush:")]
-    pub lock_prefix: String,
+    lock_prefix: String,
 
-    /// What `batched` does while no quorum of lock nodes can be reached: go on with the row lock alone, or answer 503.
+    /// What `batched` does while the lock cannot be had: go on with the row lock alone, or answer 503.
     #[arg(long, env = "ON_LOCK_LOSS", value_enum, default_value = "bypass")]
     pub on_lock_loss: OnLockLoss,
 
@@ -188,7 +198,8 @@ pub struct Serve {
 impl Serve {
     /// Refuses what cannot work, with the name of the setting.
     pub fn check(&self) -> anyhow::Result<()> {
-        self.redis_urls().map(drop)?;
+        self.lock().map(drop)?;
+        ensure!((10..=400).contains(&self.probe_timeout_ms), "PROBE_TIMEOUT_MS: 10 to 400");
         ensure!(self.lock_ttl_ms >= LOCK_TTL_MS_MIN, "LOCK_TTL_MS: at least {LOCK_TTL_MS_MIN}");
         ensure!(self.lock_ttl_ms <= 60_000, "LOCK_TTL_MS: at most 60000");
         ensure!((1..=256).contains(&self.pool_size), "POOL_SIZE: 1 to 256");
@@ -203,7 +214,7 @@ impl Serve {
     }
 
     /// The independent Redis servers of the lock.
-    pub fn redis_urls(&self) -> anyhow::Result<Vec<String>> {
+    fn redis_urls(&self) -> anyhow::Result<Vec<String>> {
         let urls = match self.redis_urls_file.as_deref() {
             Some(file) => {
                 secret("REDIS_URLS", Some(file))?.split([',', '\n']).map(|url| url.trim().to_owned()).collect()
@@ -229,9 +240,18 @@ impl Serve {
         Ok(tokens)
     }
 
-    /// LOCK_TTL_MS.
-    pub fn lock_ttl(&self) -> Duration {
-        Duration::from_millis(self.lock_ttl_ms)
+    /// What the lock is told.
+    pub fn lock(&self) -> anyhow::Result<LockConfig> {
+        let read = |file: &PathBuf| {
+            std::fs::read(file).with_context(|| format!("REDIS_CA_FILE: cannot read {}", file.display()))
+        };
+        Ok(LockConfig {
+            urls: self.redis_urls()?,
+            ca: self.redis_ca_file.as_ref().map(read).transpose()?,
+            ttl: Duration::from_millis(self.lock_ttl_ms),
+            prefix: self.lock_prefix.clone(),
+            probe_timeout: Duration::from_millis(self.probe_timeout_ms),
+        })
     }
 
     /// REQUEST_DEADLINE_MS.

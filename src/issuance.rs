@@ -67,7 +67,7 @@ impl Strategy {
     }
 }
 
-/// What `batched` does while no quorum of lock nodes can be reached.
+/// What `batched` does while the lock cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnLockLoss {
     /// Go on with the row lock alone, one call in flight per code and replica.
@@ -99,7 +99,7 @@ impl From<StoreError> for IssueError {
 impl From<LockError> for IssueError {
     fn from(error: LockError) -> Self {
         match error {
-            LockError::QuorumGone => Self::Unavailable(None),
+            LockError::QuorumGone | LockError::NotGranted => Self::Unavailable(None),
             LockError::Abandoned => Self::Busy,
         }
     }
@@ -121,7 +121,7 @@ struct Ticket {
 type Caller = oneshot::Sender<Result<Outcome, IssueError>>;
 
 /// What all strategies work with. The database and the lock are others only in the simulation of `batched`.
-struct Parts<D = Store, L = Locks> {
+struct Parts<D = Store, L = Arc<Locks>> {
     strategy: Strategy,
     on_lock_loss: OnLockLoss,
     store: D,
@@ -155,7 +155,7 @@ pub struct Issuer {
 
 impl Issuer {
     /// Puts the parts together.
-    pub fn new(config: &IssuerConfig, store: Store, locks: Locks, memory: Arc<Memory>, metrics: &Metrics) -> Self {
+    pub fn new(config: &IssuerConfig, store: Store, locks: Arc<Locks>, memory: Arc<Memory>, metrics: &Metrics) -> Self {
         let IssuerConfig { strategy, on_lock_loss, pool_size, deadline } = *config;
         let (issue, lock, tasks) = (metrics.issue.clone(), metrics.lock.clone(), TaskTracker::new());
         let reserve = Reserve::new(deadline);

@@ -1,16 +1,23 @@
 //! The lock: one Redlock per coupon code over independent Redis nodes, by rslock. The only module that knows Redis.
 //!
 //! It keeps the crowd away from the database and makes one writer per code. It does not keep the promises: a lease can
-//! expire under a stalled holder, and then the row lock alone decides. Waits are bounded by their caller, and a lease is
-//! given back on every path, because rslock leaves a dropped one in place until its time-to-live ends.
+//! expire under a stalled holder, and then the row lock alone decides. So it may cost time and never an answer: patience with it is
+//! bounded. A lease is given back on every path, because rslock leaves a dropped one in place until its time-to-live ends.
 
 mod nodes;
+mod probe;
 mod wake;
 
+use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
+use parking_lot::Mutex;
 use rslock::Lock;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
 pub use nodes::Nodes;
 use wake::Wakes;
@@ -30,6 +37,12 @@ const SLEEP: Duration = Duration::from_millis(100);
 /// ago. In the first case nobody else is woken.
 const SLEEP_REFUSED: Duration = Duration::from_millis(20);
 
+/// So much longer than the time-to-live, after which a dead holder's lease is gone, somebody waits in line for a lock.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// As many times as many locks cannot be had, and at most so many times longer are the pauses of those who go on asking for them.
+const LATE_MAX: usize = 10;
+
 /// A lease may stay for more work while more than this share of its time-to-live is left for the work itself.
 const STAY_LEFT: f64 = 2.0 / 3.0;
 
@@ -38,12 +51,35 @@ fn drift(ttl: Duration) -> Duration {
     ttl / 100 + Duration::from_millis(2)
 }
 
+/// What the lock is told at the start.
+#[derive(Clone, Debug)]
+pub struct LockConfig {
+    /// The independent nodes.
+    pub urls: Vec<String>,
+    /// The authority, in PEM, that must have signed the certificates of nodes with TLS; the system's authorities if there is none.
+    pub ca: Option<Vec<u8>>,
+    /// How long a lock lives when its holder dies.
+    pub ttl: Duration,
+    /// What all keys start with.
+    pub prefix: String,
+    /// Longest wait for the answer of a healthy node; what else is waited for at a node is a multiple of it.
+    pub probe_timeout: Duration,
+}
+
+/// The key of something of one kind.
+fn key_of(config: &LockConfig, kind: &str, name: &str) -> String {
+    format!("{}{kind}:{name}", config.prefix)
+}
+
 /// Why there is no lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LockError {
     /// Fewer nodes than a majority can be reached.
     #[error("no quorum of lock nodes")]
     QuorumGone,
+    /// Patience has run out, with this attempt or an earlier one, and nobody has been granted the lock since.
+    #[error("the lock was not granted in time")]
+    NotGranted,
     /// Nobody wants the lock any more.
     #[error("every waiter has gone")]
     Abandoned,
@@ -52,9 +88,10 @@ pub enum LockError {
 /// How to wait for a lock that somebody else holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// A release wakes one waiter through Redis, the one that waits longest. Costs a connection per waiter.
+    /// A release wakes one waiter through Redis, the one that waits longest. Costs a connection per waiter. Ends when the lock
+    /// cannot be had.
     Wake,
-    /// Ask again after a growing, jittered pause.
+    /// Ask again after a growing, jittered pause, as long as the lock is wanted.
     Retry,
 }
 
@@ -63,8 +100,9 @@ pub struct Locks {
     nodes: Arc<Nodes>,
     wakes: Wakes,
     ttl: Duration,
-    prefix: String,
     metrics: LockMetrics,
+    /// The locks that could not be had in time. Somebody goes on asking for each.
+    late: Mutex<HashSet<String>>,
 }
 
 /// A held lock. Give it back with [`Locks::release`].
@@ -79,42 +117,91 @@ pub struct Lease {
 }
 
 impl Locks {
-    /// Locks over `nodes`; their keys start with `prefix` and live for `ttl` when their holder dies.
-    pub fn new(nodes: Arc<Nodes>, ttl: Duration, prefix: &str, metrics: LockMetrics) -> Self {
-        Self { wakes: Wakes::new(Arc::clone(&nodes), prefix, ttl), nodes, ttl, prefix: prefix.to_owned(), metrics }
+    /// Locks over `nodes`.
+    pub fn new(nodes: Arc<Nodes>, metrics: LockMetrics) -> Arc<Self> {
+        let (wakes, ttl) = (Wakes::new(Arc::clone(&nodes)), nodes.config.ttl);
+        Arc::new(Self { wakes, nodes, ttl, metrics, late: Mutex::default() })
     }
 
     /// Takes the lock called `name`, waiting while `wanted` says so.
-    ///
-    /// Run it in a task that nobody cancels: a dropped attempt leaves its keys behind for the whole time-to-live.
     pub async fn acquire(
-        &self,
+        self: &Arc<Self>,
         name: &str,
         patience: Patience,
         wanted: impl FnMut() -> bool,
     ) -> Result<Lease, LockError> {
         let started = Instant::now();
         let lease = match patience {
-            Patience::Wake => self.acquire_in_line(name, wanted).await?,
+            Patience::Wake => self.acquire_in_time(name, wanted).await?,
             Patience::Retry => self.acquire_by_asking(name, wanted).await?,
         };
         self.metrics.acquired(started);
-        Ok(Lease { wakes: patience == Patience::Wake, ..lease })
+        Ok(lease)
+    }
+
+    /// In line, until patience runs out. From then on nobody waits for this lock until it was granted once.
+    async fn acquire_in_time(self: &Arc<Self>, name: &str, wanted: impl FnMut() -> bool) -> Result<Lease, LockError> {
+        if self.late.lock().contains(name) {
+            return Err(LockError::NotGranted);
+        }
+        match select(pin!(self.acquire_in_line(name, wanted)), pin!(self.lose_patience(name))).await {
+            Either::Left((acquired, _)) => acquired,
+            Either::Right(_) => {
+                self.go_on_asking(name);
+                Err(LockError::NotGranted)
+            }
+        }
+    }
+
+    /// Returns after the time-to-live and a moment. Whoever has seen the lock change hands by then waits once more as long: it goes
+    /// round slowly.
+    async fn lose_patience(&self, name: &str) {
+        let (key, patience) = (self.key(name), self.ttl + PATIENCE);
+        let mut holders = HashSet::new();
+        let watch = async {
+            loop {
+                sleep(SLEEP).await;
+                holders.extend(self.wakes.holder(&key).await);
+            }
+        };
+        let _: Result<(), _> = timeout(patience, watch).await;
+        if holders.len() > 1 {
+            sleep(patience).await;
+        }
+    }
+
+    /// Asks for a lock that could not be had until it is granted, or there is no quorum to ask.
+    fn go_on_asking(self: &Arc<Self>, name: &str) {
+        if !self.late.lock().insert(name.to_owned()) {
+            return;
+        }
+        tracing::warn!(lock = name, "a lock cannot be had");
+        let (locks, name) = (Arc::clone(self), name.to_owned());
+        tokio::spawn(async move {
+            if let Ok(lease) = locks.acquire_in_line(&name, || true).await {
+                locks.release(lease).await;
+            }
+            locks.late.lock().remove(&name);
+        });
     }
 
     /// Sleeps between the attempts until a release wakes it, with one place in line for as long as it can. Whose own last release has
     /// woken another sleeps before the first attempt, too: it is not his turn.
-    async fn acquire_in_line(&self, name: &str, mut wanted: impl FnMut() -> bool) -> Result<Lease, LockError> {
+    async fn acquire_in_line(
+        self: &Arc<Self>,
+        name: &str,
+        mut wanted: impl FnMut() -> bool,
+    ) -> Result<Lease, LockError> {
         let mut asks = !self.wakes.others_wait(name);
         let (mut woken, mut place, mut lost) = (false, None, 0);
         while wanted() {
             if asks && let Some(lease) = self.attempt(name).await? {
-                return Ok(lease);
+                return Ok(Lease { wakes: true, ..lease });
             }
             asks = true;
-            let sleep = if woken { SLEEP_REFUSED } else { SLEEP };
+            let longest = if woken { SLEEP_REFUSED } else { self.longest_sleep() };
             let turn = place.get_or_insert_with(|| Box::pin(self.wakes.line_up(name, lost)));
-            let called = tokio::time::timeout(sleep, turn).await;
+            let called = timeout(longest, turn).await;
             place = place.filter(|_| called.is_err());
             lost += usize::from(called == Ok(false));
             woken = called.unwrap_or(false);
@@ -126,6 +213,12 @@ impl Locks {
         Err(LockError::Abandoned)
     }
 
+    /// Longer while many locks cannot be had, so that all who go on asking for them together do not ask too often.
+    fn longest_sleep(&self) -> Duration {
+        let late = self.late.lock().len().clamp(1, LATE_MAX);
+        SLEEP.mul_f64(late as f64)
+    }
+
     /// Pauses between the attempts.
     async fn acquire_by_asking(&self, name: &str, mut wanted: impl FnMut() -> bool) -> Result<Lease, LockError> {
         let mut pause = RETRY_FIRST;
@@ -133,7 +226,7 @@ impl Locks {
             if let Some(lease) = self.attempt(name).await? {
                 return Ok(lease);
             }
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+            sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
             pause = (pause * 3 / 2).min(RETRY_MAX);
         }
         Err(LockError::Abandoned)
@@ -147,8 +240,16 @@ impl Locks {
         };
         // Taken before the nodes are asked: the validity counts from the earliest moment a node may have set the key.
         let asked = Instant::now();
-        let key = format!("{}lock:{name}", self.prefix);
-        let Ok(lock) = manager.lock(key.as_bytes(), self.ttl).await else {
+        // In a task of its own: whoever asks may run out of patience while a node hangs, and a dropped attempt leaves its keys behind
+        // for the whole time-to-live.
+        let (tell, told) = oneshot::channel();
+        let (key, ttl) = (self.key(name), self.ttl);
+        tokio::spawn(async move {
+            if let Err(Some(late)) = tell.send(manager.lock(key.as_bytes(), ttl).await.ok()) {
+                late.release().await;
+            }
+        });
+        let Some(lock) = told.await.ok().flatten() else {
             self.metrics.attempted(Attempt::Contended);
             return Ok(None);
         };
@@ -160,6 +261,10 @@ impl Locks {
             valid_until: asked + self.ttl.saturating_sub(drift(self.ttl)),
             wakes: false,
         }))
+    }
+
+    fn key(&self, name: &str) -> String {
+        key_of(&self.nodes.config, "lock", name)
     }
 
     /// Whether the holder may go on with more work under the same lease: most of its life is left, and nobody else wants a lock. One

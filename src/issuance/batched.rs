@@ -25,6 +25,7 @@ use super::outside::{Calls, Database, Locking};
 use super::{IssueError, OnLockLoss, Parts, RUNS_MAX, Ticket, pause};
 use crate::coupons::{Code, Order, Outcome};
 use crate::lock::{LockError, Locks, Patience};
+use crate::metrics::Bypass;
 use crate::store::{Store, StoreError};
 
 /// Connections for batches per replica; more codes than that take turns.
@@ -42,7 +43,7 @@ const FEW: usize = 16;
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The queues of all codes and the connections they share.
-pub(super) struct Batched<D: Database = Store, L = Locks> {
+pub(super) struct Batched<D: Database = Store, L = Arc<Locks>> {
     parts: Arc<Parts<D, L>>,
     queues: Queues,
     /// Lanes that nobody uses now; there are never more than [`LANES`] in all.
@@ -53,7 +54,7 @@ pub(super) struct Batched<D: Database = Store, L = Locks> {
 /// The right to settle a batch now.
 enum Right<T> {
     Leased(T),
-    /// The quorum is gone; the row lock alone makes it exclusive.
+    /// The lock cannot be had; the row lock alone makes it exclusive.
     Bypassed,
 }
 
@@ -123,7 +124,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
         match self.right(code).await {
             Ok(right) => self.settle_under(right, code, lane).await,
             Err(LockError::Abandoned) => {}
-            Err(LockError::QuorumGone) => {
+            Err(LockError::QuorumGone | LockError::NotGranted) => {
                 for order in self.close(code) {
                     order.answer(Err(IssueError::Unavailable(None)));
                 }
@@ -132,14 +133,18 @@ impl<D: Database, L: Locking> Batched<D, L> {
     }
 
     async fn right(&self, code: &Code) -> Result<Right<L::Lease>, LockError> {
-        match self.parts.locks.acquire(code.as_str(), Patience::Wake, || self.queues.has_waiting(code)).await {
-            Ok(lease) => Ok(Right::Leased(lease)),
-            Err(LockError::QuorumGone) if self.parts.on_lock_loss == OnLockLoss::Bypass => {
-                self.parts.lock.bypassed();
-                Ok(Right::Bypassed)
-            }
-            Err(error) => Err(error),
+        let acquired = self.parts.locks.acquire(code.as_str(), Patience::Wake, || self.queues.has_waiting(code)).await;
+        let reason = match acquired {
+            Ok(lease) => return Ok(Right::Leased(lease)),
+            Err(LockError::QuorumGone) => Bypass::NoQuorum,
+            Err(LockError::NotGranted) => Bypass::NoGrant,
+            Err(LockError::Abandoned) => return Err(LockError::Abandoned),
+        };
+        if self.parts.on_lock_loss == OnLockLoss::Refuse {
+            return acquired.map(Right::Leased);
         }
+        self.parts.lock.bypassed(reason);
+        Ok(Right::Bypassed)
     }
 
     /// One batch, and another one as long as nobody else wants a lock.

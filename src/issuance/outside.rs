@@ -2,6 +2,7 @@
 //! they are models that fail on demand. Every call is dispatched at compile time and boxes nothing.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::coupons::{Code, Entry, Order, Settlement, UserId};
 use crate::lock::{Lease, LockError, Locks, Patience};
@@ -82,7 +83,7 @@ impl Calls for Lane {
     }
 }
 
-impl Locking for Locks {
+impl Locking for Arc<Locks> {
     type Lease = Lease;
 
     fn acquire(
@@ -91,14 +92,14 @@ impl Locking for Locks {
         patience: Patience,
         wanted: impl FnMut() -> bool + Send,
     ) -> impl Future<Output = Result<Lease, LockError>> + Send {
-        Self::acquire(self, name, patience, wanted)
+        Locks::acquire(self, name, patience, wanted)
     }
 
     fn may_stay(&self, lease: &Lease) -> impl Future<Output = bool> + Send {
-        Self::may_stay(self, lease)
+        Locks::may_stay(self, lease)
     }
 
     fn release(&self, lease: Lease) -> impl Future<Output = ()> + Send {
-        Self::release(self, lease)
+        Locks::release(self, lease)
     }
 }

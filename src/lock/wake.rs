@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, RedisResult};
+use redis::{AsyncConnectionConfig, InfoDict, Pipeline, RedisResult};
 
-use super::nodes::{Nodes, ask_for_sleepers};
+use super::key_of;
+use super::nodes::Nodes;
+use super::probe::{has_sleepers, millis};
 
-/// Pause when a node cannot be reached.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Pause when a node cannot be asked: whoever waits goes on to the next place without connecting hundreds of times a second.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a place in line lasts. Longer than the lock usually takes to go round, because a new place is at the end of the line:
 /// whoever takes one more often than it goes round never gets to the front. Short, because a place at a node where nobody wakes anybody
@@ -30,14 +32,12 @@ const PLACES: usize = 2;
 /// How long it is remembered where others were met last.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
-/// Longest wait for an answer of a node beyond the sleep itself.
-const TIMEOUT: Duration = Duration::from_millis(100);
+/// What waits for a token and takes it.
+pub(super) const TOKEN_TAKEN_BY: &str = "BLPOP";
 
 /// The wake-ups of all codes.
 pub(super) struct Wakes {
     nodes: Arc<Nodes>,
-    prefix: String,
-    ttl: Duration,
     stations: Vec<Station>,
     /// The lines in which this process has met others. No more than there are coupons.
     lines: Mutex<HashMap<String, Line>>,
@@ -61,15 +61,15 @@ struct Line {
 }
 
 impl Wakes {
-    pub(super) fn new(nodes: Arc<Nodes>, prefix: &str, ttl: Duration) -> Self {
+    pub(super) fn new(nodes: Arc<Nodes>) -> Self {
         let stations = (0..nodes.count()).map(|_| Station::default()).collect();
-        Self { nodes, prefix: prefix.to_owned(), ttl, stations, lines: Mutex::default() }
+        Self { nodes, stations, lines: Mutex::default() }
     }
 
     /// Whether to line up for `name` before asking for it: a short while ago somebody else was woken, whose turn it is. No token lies
     /// then where the line stands, so that nobody lines up for nothing.
     pub(super) fn others_wait(&self, name: &str) -> bool {
-        self.lines.lock().get(name).is_some_and(|line| line.gives_way && line.met.elapsed() < self.ttl / 2)
+        self.lines.lock().get(name).is_some_and(|line| line.gives_way && line.met.elapsed() < self.nodes.config.ttl / 2)
     }
 
     /// The node at which others were met before the lock called `name`.
@@ -87,7 +87,20 @@ impl Wakes {
         let up = self.nodes.up();
         let Some((&first, others)) = up.split_first() else { return false };
         !others.iter().any(|&node| self.nodes.has_sleepers(node))
-            && self.send(first, async |node| ask_for_sleepers(node).await).await == Some(false)
+            && self.send(first, clients).await.is_some_and(|clients| !has_sleepers(&clients))
+    }
+
+    /// Who holds the lock whose key this is: the value that a majority of the nodes has.
+    pub(super) async fn holder(&self, key: &str) -> Option<Vec<u8>> {
+        let ask = |node| {
+            self.send(node, async |node: &mut MultiplexedConnection| {
+                redis::cmd("GET").arg(key).query_async::<Option<Vec<u8>>>(node).await
+            })
+        };
+        let values = join_all(self.nodes.up().into_iter().map(ask)).await;
+        let values: Vec<_> = values.into_iter().flatten().flatten().collect();
+        let has = |value: &&Vec<u8>| 2 * values.iter().filter(|it| it == value).count() > self.nodes.count();
+        values.iter().find(has).cloned()
     }
 
     /// Takes the last place in the line before the lock called `name`, and returns when it is the first and a release wakes it: true; or
@@ -114,7 +127,7 @@ impl Wakes {
     async fn pop(&self, node: usize, name: &str) -> Option<bool> {
         let idle = self.stations[node].idle.lock().pop();
         let mut connection = self.connection(idle, node, PLACE).await?;
-        let mut command = redis::cmd("BLPOP");
+        let mut command = redis::cmd(TOKEN_TAKEN_BY);
         command.arg(self.key(name)).arg(PLACE.as_secs_f64());
         let token = command.query_async::<Option<(String, String)>>(&mut connection).await.ok()?;
         self.stations[node].idle.lock().push(connection);
@@ -137,12 +150,11 @@ impl Wakes {
 
     /// Whether somebody took the token at once.
     async fn push(&self, node: usize, name: &str) -> bool {
-        let key = self.key(name);
         let mut pipeline = redis::pipe();
-        pipeline.lpush(&key, 1).ignore().ltrim(&key, 0, 0).ignore();
+        push_token(&mut pipeline, &self.key(name), self.nodes.config.ttl);
         // A waiter takes the token at once, and then there is no list whose life could be limited.
-        pipeline.pexpire(&key, i64::try_from(self.ttl.as_millis()).unwrap_or(i64::MAX));
-        self.send(node, async |node| pipeline.query_async(node).await).await == Some((false,))
+        self.send(node, async |node: &mut MultiplexedConnection| pipeline.query_async(node).await).await
+            == Some((false,))
     }
 
     /// What the node answers to `ask`; `None` when it cannot be asked.
@@ -171,13 +183,25 @@ impl Wakes {
         if current.is_some() {
             return current;
         }
+        // Longest wait for an answer beyond the sleep itself.
+        let timeout = self.nodes.config.probe_timeout * 5 / 2;
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(TIMEOUT))
-            .set_response_timeout(Some(sleep + TIMEOUT));
+            .set_connection_timeout(Some(timeout))
+            .set_response_timeout(Some(sleep + timeout));
         self.nodes.client(node).get_multiplexed_async_connection_with_config(&config).await.ok()
     }
 
     fn key(&self, name: &str) -> String {
-        format!("{}wake:{name}", self.prefix)
+        key_of(&self.nodes.config, "wake", name)
     }
+}
+
+/// Adds what puts a token into a list, of which there is never more than one, and not for long.
+pub(super) fn push_token<'a>(pipeline: &'a mut Pipeline, list: &str, lives: Duration) -> &'a mut Pipeline {
+    pipeline.lpush(list, 1).ignore().ltrim(list, 0, 0).ignore().pexpire(list, millis(lives))
+}
+
+/// What a node says of its clients.
+async fn clients(node: &mut MultiplexedConnection) -> RedisResult<InfoDict> {
+    redis::cmd("INFO").arg("clients").query_async(node).await
 }

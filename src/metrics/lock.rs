@@ -33,6 +33,48 @@ label_values! {
     }
 }
 
+label_values! {
+    /// Why a batch was settled without the lock.
+    Bypass {
+        /// Fewer nodes than a majority can be used.
+        NoQuorum => "no-quorum",
+        /// They can, and yet the lock was not granted in time.
+        NoGrant => "no-grant",
+    }
+}
+
+label_values! {
+    /// Why a lock node is of no use.
+    Refusal {
+        /// It has no memory for a key.
+        Memory => "memory",
+        /// It follows another server.
+        ReadOnly => "read-only",
+        /// This account may not do what the lock does.
+        Forbidden => "forbidden",
+        /// It takes no writes that it cannot save, or copy to others.
+        Unsafe => "unsafe",
+        /// It is busy with something else.
+        Loading => "loading",
+        /// It cannot be connected to.
+        Unreachable => "unreachable",
+        /// It does not answer in time.
+        Silent => "silent",
+        /// Anything else.
+        Other => "other",
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
@@ -51,7 +93,8 @@ pub struct LockMetrics {
     attempts: Family<ResultLabels, Counter>,
     hold: Histogram,
     lost: Counter,
-    bypassed: Counter,
+    bypassed: Family<ReasonLabels, Counter>,
+    refusals: Family<KindLabels, Counter>,
     node_up: Family<NodeLabels, Gauge>,
 }
 
@@ -63,11 +106,14 @@ impl LockMetrics {
             attempts: Family::default(),
             hold: seconds(),
             lost: Counter::default(),
-            bypassed: Counter::default(),
+            bypassed: Family::default(),
+            refusals: Family::default(),
             node_up: Family::default(),
         };
         let node_up = it.node_up.clone();
         coupon.register("redis_node_up", "Whether a lock node is used: 1, or 0 while it is replaced", node_up);
+        let refusals = it.refusals.clone();
+        coupon.register("redis_refusals", "Looks at a lock node that did not do what the lock needs", refusals);
         let lock = coupon.sub_registry_with_prefix("lock");
         lock.register_with_unit(
             "wait",
@@ -84,12 +130,18 @@ impl LockMetrics {
         lock.register("attempts", "Attempts at the lock", it.attempts.clone());
         lock.register_with_unit("hold", "Time from grant to release", Unit::Seconds, it.hold.clone());
         lock.register("lost", "Leases that ended before the work under them", it.lost.clone());
-        lock.register("bypassed", "Batches settled without the lock because its quorum was gone", it.bypassed.clone());
+        lock.register("bypassed", "Batches settled without the lock", it.bypassed.clone());
         for result in Wait::ALL {
             let _ = it.wait.get_or_create(&ResultLabels { result: result.label() });
         }
         for result in Attempt::ALL {
             let _ = it.attempts.get_or_create(&ResultLabels { result: result.label() });
+        }
+        for reason in Bypass::ALL {
+            let _ = it.bypassed.get_or_create(&ReasonLabels { reason: reason.label() });
+        }
+        for kind in Refusal::ALL {
+            let _ = it.refusals.get_or_create(&KindLabels { kind: kind.label() });
         }
         for place in 0..redis_nodes {
             it.node_up(place, true);
@@ -118,8 +170,12 @@ impl LockMetrics {
     }
 
     /// Counts a batch settled without the lock.
-    pub fn bypassed(&self) {
-        self.bypassed.inc();
+    pub fn bypassed(&self, reason: Bypass) {
+        self.bypassed.get_or_create(&ReasonLabels { reason: reason.label() }).inc();
+    }
+
+    pub(crate) fn refused(&self, kind: Refusal) {
+        self.refusals.get_or_create(&KindLabels { kind: kind.label() }).inc();
     }
 
     pub(crate) fn node_up(&self, place: usize, up: bool) {

@@ -48,7 +48,7 @@ async fn who_hangs_up_while_the_lock_is_awaited_takes_nothing_and_the_next_gets_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_hangs_up_among_those_who_wait_leaves_no_gap_between_them() {
-    let cluster = Setup::new("batched").replicas(1).coupons([("A", 4)]).start().await;
+    let cluster = Setup::new("batched").patient().replicas(1).coupons([("A", 4)]).start().await;
     let lock = cluster.hold_lock("A").await;
     let (stays, gone) = (["u-0", "u-1", "u-2", "u-3"], ["gone-0", "gone-1", "gone-2"]);
     let leaving = async {

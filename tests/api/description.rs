@@ -25,7 +25,7 @@ fn described<'a>(api: &'a Value, path: &str, method: &str, status: u16) -> (&'a 
 
 #[tokio::test]
 async fn the_description_lists_exactly_the_public_calls_and_every_answer_they_give() {
-    let setup = Setup::new("batched").replicas(1).coupons([("A", 1), ("B", 1), ("C", 1)]);
+    let setup = Setup::new("batched").patient().replicas(1).coupons([("A", 1), ("B", 1), ("C", 1)]);
     let cluster = setup.set("--request-deadline-ms", 1_000).start().await;
     cluster.run("UPDATE coupon SET opens_at = '2999-01-01' WHERE code = 'B'").await;
     let scheduled = async || cluster.get(0, "/coupons/B").await.member("state") == "scheduled";

@@ -268,7 +268,7 @@ async fn connections_that_died_while_nobody_used_them_fail_nobody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poisoned_batch_is_split_until_the_bad_request_stands_alone() {
     const TOGETHER: usize = 9;
-    let cluster = Setup::new("batched").replicas(1).start().await;
+    let cluster = Setup::new("batched").patient().replicas(1).start().await;
     cluster
         .run(
             "CREATE TRIGGER poison BEFORE INSERT ON wallet FOR EACH ROW \

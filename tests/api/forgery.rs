@@ -47,7 +47,7 @@ fn users<'a>(stamps: impl IntoIterator<Item = Option<&'a str>>) -> Vec<(String, 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_forged_stamp_gains_no_place_before_those_who_came_first() {
-    let cluster = Setup::new("batched").replicas(1).start().await;
+    let cluster = Setup::new("batched").patient().replicas(1).start().await;
     let balancer = Balancer::start(&cluster, &[&cluster.replicas[0].url]).await;
     let asks = users([None; 3].into_iter().chain(FORGED.map(Some)));
     let given = serials(&cluster, &balancer.url, &asks).await;
@@ -60,7 +60,7 @@ async fn a_forged_stamp_gains_no_place_before_those_who_came_first() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_order_without_a_stamp_that_can_be_read_comes_after_those_that_came_through_nginx() {
-    let cluster = Setup::new("batched").replicas(1).start().await;
+    let cluster = Setup::new("batched").patient().replicas(1).start().await;
     let unreadable = [None, Some("t=0"), Some("t=-1.000"), Some("long ago"), Some("t=99999999999.000")];
     let asks = users(unreadable.into_iter().chain([Some("t=1700000000.100"), Some("t=1700000000.200")]));
     let given = serials(&cluster, &cluster.replicas[0].url, &asks).await;
@@ -71,7 +71,7 @@ async fn an_order_without_a_stamp_that_can_be_read_comes_after_those_that_came_t
 /// An unwanted truth: a replica cannot tell nginx's stamp from a forged one. So only nginx may reach it (SECURITY.md).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_gets_past_nginx_is_believed_and_gains_a_place_but_breaks_no_promise() {
-    let cluster = Setup::new("batched").replicas(1).start().await;
+    let cluster = Setup::new("batched").patient().replicas(1).start().await;
     let asks = users([Some("t=1700000000.100"), Some("t=1700000000.200"), Some("t=0.001")]);
     let given = serials(&cluster, &cluster.replicas[0].url, &asks).await;
     assert_eq!(given, [2, 3, 1].map(Value::from));
@@ -80,7 +80,7 @@ async fn whoever_gets_past_nginx_is_believed_and_gains_a_place_but_breaks_no_pro
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn anothers_request_id_or_key_shows_and_takes_nothing_of_his() {
-    let cluster = Setup::new("batched").coupons([("A", 5)]).start().await;
+    let cluster = Setup::new("batched").patient().coupons([("A", 5)]).start().await;
     let (one, other) = (&cluster.replicas[0].url, &cluster.replicas[1].url);
     let balancer = Balancer::start(&cluster, &[one]).await;
     let unkeyed = order(&cluster, &balancer.url, "victim-1", &vec![]).await;

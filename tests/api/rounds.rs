@@ -140,7 +140,7 @@ async fn an_order_that_waits_for_its_row_while_the_round_changes_gets_nothing() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn orders_that_wait_for_the_lock_while_the_round_changes_get_nothing() {
-    let setup = |strategy: &str| Setup::new(strategy).coupons([("A", 5)]);
+    let setup = |strategy: &str| Setup::new(strategy).patient().coupons([("A", 5)]);
     in_each(["batched", "redlock"], setup, |strategy, cluster| async move {
         let lock = cluster.hold_lock("A").await;
         let users = ["u-1", "u-2", "u-3", "u-4"];

@@ -93,6 +93,11 @@ impl Setup {
         Self { coupons: coupons.into_iter().map(|(code, total)| (code.into(), total)).collect(), ..self }
     }
 
+    /// With locks that nobody goes on without, however long a test keeps them.
+    pub fn patient(self) -> Self {
+        self.set("--lock-ttl-ms", 60_000)
+    }
+
     /// A setting of `serve` by its flag, such as `--pool-size`.
     #[expect(clippy::needless_pass_by_value, reason = "values are written down where they are set")]
     pub fn set(mut self, flag: &str, value: impl ToString) -> Self {

@@ -27,6 +27,14 @@ pub enum Fault {
     RedisMajorityHung,
     /// All lock nodes are killed and come back empty.
     EveryRedisKilled,
+    /// Most or all lock nodes have no memory left: they answer, and take no key.
+    RedisMemoryFull,
+    /// Most or all lock nodes follow another server: they answer, and take no writes.
+    RedisReadOnly,
+    /// Most or all lock nodes run no scripts: what was locked is not given back.
+    RedisScriptsForbidden,
+    /// Most or all lock nodes keep writes waiting, and answer everything else.
+    RedisWritesPaused,
     /// One replica loses its way to one lock node or to most of them; the others reach all.
     RedisCutOff,
     /// Held locks vanish from all nodes again and again, as if their clocks had jumped: several holders at once.
@@ -63,7 +71,7 @@ enum Part {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::Nothing,
         Self::ReplicaKilled,
         Self::EveryReplicaKilled,
@@ -74,6 +82,10 @@ impl Fault {
         Self::RedisKilled,
         Self::RedisMajorityHung,
         Self::EveryRedisKilled,
+        Self::RedisMemoryFull,
+        Self::RedisReadOnly,
+        Self::RedisScriptsForbidden,
+        Self::RedisWritesPaused,
         Self::RedisCutOff,
         Self::LocksVanish,
         Self::ConnectionsKilled,
@@ -100,6 +112,10 @@ impl Fault {
             Self::RedisKilled => "redis-killed",
             Self::RedisMajorityHung => "redis-majority-hung",
             Self::EveryRedisKilled => "every-redis-killed",
+            Self::RedisMemoryFull => "redis-memory-full",
+            Self::RedisReadOnly => "redis-read-only",
+            Self::RedisScriptsForbidden => "redis-scripts-forbidden",
+            Self::RedisWritesPaused => "redis-writes-paused",
             Self::RedisCutOff => "redis-cut-off",
             Self::LocksVanish => "locks-vanish",
             Self::ConnectionsKilled => "connections-killed",
@@ -119,6 +135,9 @@ impl Fault {
         let (shortest, longest) = match self {
             Self::ReplicaFrozen | Self::ReplicaFrozenAtAStep => (1_500, 4_500),
             Self::RedisHung | Self::RedisMajorityHung | Self::RedisCutOff | Self::DatabaseHung => (1_000, 3_000),
+            Self::RedisMemoryFull | Self::RedisReadOnly | Self::RedisScriptsForbidden | Self::RedisWritesPaused => {
+                (1_000, 3_000)
+            }
             Self::LocksVanish | Self::ConnectionsKilled | Self::ConnectionsExhausted => (1_000, 2_000),
             Self::NginxReloaded | Self::DiskSlow => (1_000, 1_500),
             _ => (500, 1_000),
@@ -152,6 +171,10 @@ impl Fault {
             | Self::RedisKilled
             | Self::RedisMajorityHung
             | Self::EveryRedisKilled
+            | Self::RedisMemoryFull
+            | Self::RedisReadOnly
+            | Self::RedisScriptsForbidden
+            | Self::RedisWritesPaused
             | Self::RedisCutOff
             | Self::LocksVanish => &[Part::Redis],
             Self::ConnectionsKilled

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::fault::Fault;
+use super::half_alive::halve;
 use super::plan::Disturbance;
 use super::signals::{Frozen, freeze, send};
 use super::tracer::Tracer;
@@ -98,6 +99,7 @@ impl<'a> Scene<'a> {
             Fault::ConnectionsExhausted => self.exhaust_connections(lasts).await,
             Fault::NginxReloaded => self.reload(due + lasts).await,
             Fault::ReplicasScaled => self.scale(pick).await,
+            _ if halve(&self.cluster.redis, fault, pick, due + lasts).await? => Ok(()),
             // Nothing, clients that hang up by themselves, and what a tracer does.
             _ => {
                 sleep(lasts).await;

@@ -9,8 +9,11 @@ use super::{Cluster, Process, free_port, redis_connection};
 /// One server has one log, so one test at a time writes it.
 const LOG_LOCK: &str = "'the tests write the general log'";
 
-/// What the prober of a replica sends by itself.
-const PROBES: [&str; 2] = ["ping", "info"];
+/// What the prober of a replica sends in each look, which it begins with `PING`; the script has two more.
+const LOOK: [&str; 8] = ["set", "lpush", "ltrim", "pexpire", "blpop", "evalsha", "get", "del"];
+
+/// What counts looks, and what others than the prober send to see who sleeps.
+const UNCOUNTED: [&str; 2] = ["ping", "info"];
 
 impl Cluster {
     /// Runs `work` and returns the first words of the statements that the service sent to this database meanwhile, as the
@@ -89,10 +92,16 @@ pub async fn calls_at(url: &str) -> BTreeMap<String, u64> {
     let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut node).await.unwrap();
     let calls = info.lines().filter_map(|line| {
         let (command, numbers) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
-        let is_setup = command.starts_with("client|") || PROBES.contains(&command);
+        let is_setup = command.starts_with("client|");
         (!is_setup).then(|| (command.to_owned(), numbers.split(',').next().unwrap().parse().unwrap()))
     });
-    calls.collect()
+    let mut calls: BTreeMap<String, u64> = calls.collect();
+    let looks = calls.get("ping").copied().unwrap_or(0);
+    for command in LOOK {
+        calls.entry(command.to_owned()).and_modify(|count| *count = count.saturating_sub(looks));
+    }
+    calls.retain(|command, _| !UNCOUNTED.contains(&command.as_str()));
+    calls
 }
 
 /// What was added to each node's counts.
@@ -100,8 +109,9 @@ pub fn added(before: &[BTreeMap<String, u64>], after: &[BTreeMap<String, u64>]) 
     let pairs = before.iter().zip(after);
     pairs
         .map(|(before, after)| {
-            let more =
-                after.iter().map(|(command, calls)| (command.clone(), calls - before.get(command).unwrap_or(&0)));
+            let more = after
+                .iter()
+                .map(|(command, calls)| (command.clone(), calls.saturating_sub(*before.get(command).unwrap_or(&0))));
             more.filter(|(_, calls)| *calls > 0).collect()
         })
         .collect()

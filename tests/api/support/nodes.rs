@@ -1,14 +1,20 @@
 //! The nodes of a lock, for a test that breaks them.
 
+use std::collections::HashMap;
+
 use futures_util::future::join_all;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::Mutex;
 
 use super::counts::calls_at;
-use super::{Process, free_port};
+use super::{Process, free_port, redis_connection};
 
 /// Redis servers of the test's own, which come and go.
 pub struct Nodes {
     ports: Vec<u16>,
     running: Vec<Option<Process>>,
+    /// Connections that a node serves also when it lets nobody new in.
+    admins: Mutex<HashMap<usize, MultiplexedConnection>>,
 }
 
 impl Nodes {
@@ -19,7 +25,7 @@ impl Nodes {
     pub async fn so_many(nodes: usize) -> Self {
         let ports: Vec<_> = (0..nodes).map(|_| free_port()).collect();
         let running = join_all(ports.iter().map(|port| Process::redis(*port))).await.into_iter().map(Some).collect();
-        Self { ports, running }
+        Self { ports, running, admins: Mutex::default() }
     }
 
     pub fn url(&self, node: usize) -> String {
@@ -34,6 +40,17 @@ impl Nodes {
 
     pub fn signal(&self, node: usize, signal: &str) {
         self.running[node].as_ref().unwrap().signal(signal);
+    }
+
+    /// A connection of the test's own, always the same.
+    pub async fn admin(&self, node: usize) -> MultiplexedConnection {
+        let mut admins = self.admins.lock().await;
+        if let Some(admin) = admins.get(&node) {
+            return admin.clone();
+        }
+        let admin = redis_connection(&self.url(node)).await;
+        admins.insert(node, admin.clone());
+        admin
     }
 
     pub async fn kill(&mut self, node: usize) {

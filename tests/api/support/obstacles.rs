@@ -130,8 +130,7 @@ impl Cluster {
         let mut arguments = self.arguments();
         arguments.retain(|(given, _)| given != flag);
         arguments.push((flag.to_owned(), value));
-        self.replicas.push(Replica::start(arguments).await);
-        self.until_ready(self.replicas.len() - 1).await;
+        self.start_replica(arguments).await;
     }
 
     /// Starts one more replica in this process, behind a new proxy.
@@ -140,6 +139,19 @@ impl Cluster {
         self.replicas.push(Replica::start(self.arguments_through(&proxy)).await);
         self.until_ready(self.replicas.len() - 1).await;
         proxy
+    }
+
+    /// Starts one more replica in this process, with these settings.
+    pub async fn start_replica(&mut self, arguments: Vec<(String, String)>) {
+        self.replicas.push(Replica::start(arguments).await);
+        self.until_ready(self.replicas.len() - 1).await;
+    }
+
+    /// How many batches a replica has settled without the lock.
+    pub async fn bypassed(&self, replica: usize) -> f64 {
+        let reasons =
+            ["no-quorum", "no-grant"].map(|reason| format!("coupon_lock_bypassed_total{{reason=\"{reason}\"}}"));
+        self.metric(replica, &reasons[0]).await + self.metric(replica, &reasons[1]).await
     }
 
     /// Where the database listens.
@@ -180,7 +192,8 @@ impl Cluster {
             let mut node = redis_connection(&node.url).await;
             let keys: Vec<String> =
                 redis::cmd("KEYS").arg(format!("{}:*", self.name)).query_async(&mut node).await.unwrap();
-            all.extend(keys);
+            // The prober's own keys come and go.
+            all.extend(keys.into_iter().filter(|key| !key.contains(":probe")));
         }
         all
     }

@@ -39,28 +39,38 @@ pub struct Process {
 impl Process {
     /// Starts the service's binary and waits until it is ready.
     pub async fn replica(arguments: &[(String, String)]) -> Self {
-        let process = Self::spawn(arguments);
-        let (client, ready) = (Client::new(), format!("{}/readyz", process.ops_url));
-        eventually("the process is ready", async || client.get(&ready).await.status == 200).await;
-        process
+        Self::replica_through(&[], arguments).await
     }
 
     /// Starts the service's binary.
     pub fn spawn(arguments: &[(String, String)]) -> Self {
-        Self::spawn_with(arguments, |command| command.env("LOG", "warn"))
+        Self::spawn_with(&[], arguments, |command| command.env("LOG", "warn"))
+    }
+
+    /// Starts the service's binary by a program that becomes it, and waits until it is ready.
+    pub async fn replica_through(through: &[&str], arguments: &[(String, String)]) -> Self {
+        let process = Self::spawn_with(through, arguments, |command| command.env("LOG", "warn"));
+        let (client, ready) = (Client::new(), format!("{}/readyz", process.ops_url));
+        eventually("the process is ready", async || client.get(&ready).await.status == 200).await;
+        process
     }
 
     /// Starts the service's binary with this `LOG`; all that it says goes into `file`.
     pub fn spawn_telling(arguments: &[(String, String)], log: &str, file: &Path) -> Self {
         let file = std::fs::File::create(file).unwrap();
         let other = file.try_clone().unwrap();
-        Self::spawn_with(arguments, |command| command.env("LOG", log).stdout(file).stderr(other))
+        Self::spawn_with(&[], arguments, |command| command.env("LOG", log).stdout(file).stderr(other))
     }
 
-    fn spawn_with(arguments: &[(String, String)], set: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+    fn spawn_with(
+        through: &[&str],
+        arguments: &[(String, String)],
+        set: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Self {
         let (public, ops) = (free_port(), free_port());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_coupon-rush"));
-        set(command.arg("serve"));
+        let words = [through, &[env!("CARGO_BIN_EXE_coupon-rush"), "serve"]].concat();
+        let mut command = Command::new(words[0]);
+        set(command.args(&words[1..]));
         for (flag, value) in arguments {
             let value = match flag.as_str() {
                 "--listen" => format!("127.0.0.1:{public}"),
@@ -76,13 +86,18 @@ impl Process {
 
     /// Starts a Redis server that keeps nothing on disk, and could not, and waits until it listens.
     pub async fn redis(port: u16) -> Self {
+        Self::redis_with("127.0.0.1", port, &["--port", &port.to_string()]).await
+    }
+
+    /// The same at another address, with other settings of which one makes it listen on the port.
+    pub async fn redis_with(address: &str, port: u16, settings: &[&str]) -> Self {
         let mut command = Command::new("redis-server");
-        let arguments = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", "/proc"];
-        let child = command.args(["--port", &port.to_string()]).args(arguments);
+        let arguments = ["--bind", address, "--save", "", "--appendonly", "no", "--dir", "/proc"];
+        let child = command.args(settings).args(arguments);
         let child = child.stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        let listens = async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok();
+        let listens = async || tokio::net::TcpStream::connect((address, port)).await.is_ok();
         eventually("Redis listens", listens).await;
-        Self { url: format!("redis://127.0.0.1:{port}/"), ops_url: String::new(), child }
+        Self { url: format!("redis://{address}:{port}/"), ops_url: String::new(), child }
     }
 
     /// Sends a signal by name, such as `STOP`.

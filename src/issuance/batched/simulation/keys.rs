@@ -74,6 +74,7 @@ impl Keys {
         let mut hung = Duration::ZERO;
         match fault {
             LockFault::QuorumGone => return Err(LockError::QuorumGone),
+            LockFault::NotGranted => return Err(LockError::NotGranted),
             LockFault::Slow { ms } => tokio::time::sleep(millis(ms)).await,
             LockFault::HungLater { ms } => hung = millis(ms),
             LockFault::Amnesia | LockFault::None => {}

@@ -12,7 +12,7 @@ pub(super) struct Plan {
     pub(super) replicas: usize,
     /// One coupon per user over all codes.
     pub(super) exclusive: bool,
-    /// Whether batches go on without a quorum.
+    /// Whether batches go on without the lock.
     pub(super) bypass: bool,
     /// Pieces of each code.
     pub(super) stock: Vec<u32>,
@@ -82,6 +82,8 @@ pub(super) enum LockFault {
     None,
     /// Fewer nodes than a quorum.
     QuorumGone,
+    /// Patience has run out.
+    NotGranted,
     /// The nodes have forgotten who holds it: it is granted a second time.
     Amnesia,
     /// The answer takes long.
@@ -163,6 +165,7 @@ fn attempt() -> impl Strategy<Value = LockFault> {
     prop_oneof![
         4 => Just(LockFault::None),
         1 => Just(LockFault::QuorumGone),
+        1 => Just(LockFault::NotGranted),
         2 => Just(LockFault::Amnesia),
         1 => (1..700_u64).prop_map(|ms| LockFault::Slow { ms }),
         1 => (1..700_u64).prop_map(|ms| LockFault::HungLater { ms }),
