@@ -22,7 +22,7 @@ def trouble():
         "Trouble, over the time shown",
         number("Leases lost", "Work that ended after its lease did. The row lock kept the promises; a longer LOCK_TTL_MS or a faster database is due.",
                "short", increase_total("coupon_lock_lost_total"), span=4, limit=1, decimals=0),
-        number("Without the lock", "Batches settled by the row lock alone, because fewer lock nodes than the quorum answered.",
+        number("Without the lock", "Batches settled by the row lock alone, because the lock could not be had: most lock nodes are of no use, or none of them granted it in time.",
                "short", increase_total("coupon_lock_bypassed_total"), span=4, limit=1, decimals=0),
         number("Unknown outcomes", "Database calls of which nobody knows whether they were carried out. Each is run again until it is known.",
                "short", increase_total("coupon_unknown_outcomes_total"), span=4, limit=1, decimals=0),

@@ -20,7 +20,7 @@ REPLICAS_MAX = 20
 EXPORTERS = {f"exporter-{name}": f"prometheus-{name}-exporter" for name in ("node", "redis", "mysqld", "nginx")}
 # Handed on to every replica when the caller set them; the service has its own defaults.
 PASSED_THROUGH = (
-    "LOCK_TTL_MS", "ON_LOCK_LOSS", "POOL_SIZE", "REQUEST_DEADLINE_MS", "DRAIN_MS", "THREADS", "LOG", "RUST_BACKTRACE",
+    "LOCK_TTL_MS", "ON_LOCK_LOSS", "PROBE_TIMEOUT_MS", "POOL_SIZE", "REQUEST_DEADLINE_MS", "DRAIN_MS", "THREADS", "LOG", "RUST_BACKTRACE",
 )
 
 # Milliseconds, within what stands around a replica: nginx asks another one after 8 s, and Docker kills after 15.

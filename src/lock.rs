@@ -40,8 +40,8 @@ const SLEEP_REFUSED: Duration = Duration::from_millis(20);
 /// So much longer than the time-to-live, after which a dead holder's lease is gone, somebody waits in line for a lock.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// As many times as many locks cannot be had, and at most so many times longer are the pauses of those who go on asking for them.
-const LATE_MAX: usize = 10;
+/// Sleeps are longer by the number of locks that cannot be had, and no more than so many times.
+const LATE_MAX: u32 = 10;
 
 /// A lease may stay for more work while more than this share of its time-to-live is left for the work itself.
 const STAY_LEFT: f64 = 2.0 / 3.0;
@@ -215,8 +215,8 @@ impl Locks {
 
     /// Longer while many locks cannot be had, so that all who go on asking for them together do not ask too often.
     fn longest_sleep(&self) -> Duration {
-        let late = self.late.lock().len().clamp(1, LATE_MAX);
-        SLEEP.mul_f64(late as f64)
+        let late = u32::try_from(self.late.lock().len()).unwrap_or(LATE_MAX);
+        SLEEP * late.clamp(1, LATE_MAX)
     }
 
     /// Pauses between the attempts.

@@ -59,6 +59,46 @@ async fn the_lock_works_over_tls_with_nodes_that_its_authority_has_signed_and_wi
     cluster.finish().await;
 }
 
+/// The rights that the checklist gives to the service's account suffice, for the prober, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_account_of_the_checklist_may_do_what_the_lock_needs() {
+    const CHECKLIST: &str = include_str!("../../SECURITY.md");
+    let mut cluster = Setup::new("redlock").replicas(0).start().await;
+    let rights = CHECKLIST.split('`').find(|text| text.starts_with("ACL SETUSER coupon ")).unwrap();
+    let rights = rights.replace("~coupon-rush:", &format!("~{}:", cluster.name));
+    let nodes = Nodes::start().await;
+    for node in 0..3 {
+        for order in [rights.as_str(), "ACL SETUSER default off"] {
+            let (name, arguments) = order.split_once(' ').unwrap();
+            let mut command = redis::cmd(name);
+            command.arg(arguments.split(' ').collect::<Vec<_>>());
+            command.query_async::<()>(&mut nodes.admin(node).await).await.unwrap();
+        }
+    }
+    let mut arguments = cluster.arguments();
+    arguments.retain(|(flag, _)| flag != "--redis-urls");
+    arguments.push(("--redis-urls".to_owned(), nodes.urls().replace("redis://", "redis://coupon:PASSWORD@")));
+    for strategy in ["redlock", "batched"] {
+        arguments.retain(|(flag, _)| flag != "--strategy");
+        arguments.push(("--strategy".to_owned(), strategy.to_owned()));
+        cluster.start_replica(arguments.clone()).await;
+    }
+    assert_eq!(cluster.decided(0, "A", "u-1").await.status, 201);
+    let looked = async || cluster.metric(1, r#"coupon_lock_attempts_total{result="granted"}"#).await > 3.0;
+    let mut user = 1;
+    until("the lock is granted again and again", crate::support::SOON, async || {
+        user += 1;
+        let answer = cluster.decided(1, "A", &format!("u-{}", user.min(9))).await;
+        if looked().await { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+    for replica in 0..2 {
+        assert_eq!(cluster.metric(replica, r#"coupon_redis_refusals_total{kind="forbidden"}"#).await, 0.0);
+        assert_eq!(cluster.metric(replica, r#"coupon_redis_node_up{node="3"}"#).await, 1.0);
+    }
+    cluster.finish().await;
+}
+
 /// The node hangs at its old address, so that no broken connection tells of its end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_whose_name_means_another_address_is_found_there() {

@@ -134,10 +134,14 @@ impl Fault {
     pub(super) fn lasts(self) -> (Duration, Duration) {
         let (shortest, longest) = match self {
             Self::ReplicaFrozen | Self::ReplicaFrozenAtAStep => (1_500, 4_500),
-            Self::RedisHung | Self::RedisMajorityHung | Self::RedisCutOff | Self::DatabaseHung => (1_000, 3_000),
-            Self::RedisMemoryFull | Self::RedisReadOnly | Self::RedisScriptsForbidden | Self::RedisWritesPaused => {
-                (1_000, 3_000)
-            }
+            Self::RedisHung
+            | Self::RedisMajorityHung
+            | Self::RedisMemoryFull
+            | Self::RedisReadOnly
+            | Self::RedisScriptsForbidden
+            | Self::RedisWritesPaused
+            | Self::RedisCutOff
+            | Self::DatabaseHung => (1_000, 3_000),
             Self::LocksVanish | Self::ConnectionsKilled | Self::ConnectionsExhausted => (1_000, 2_000),
             Self::NginxReloaded | Self::DiskSlow => (1_000, 1_500),
             _ => (500, 1_000),

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 /// Knobs of the cluster that are handed on to it as they are and change what is measured, with what they are when nobody sets
 /// them; `make` always sets the first two.
-const HANDED_ON: [(&str, &str); 9] = [
+const HANDED_ON: [(&str, &str); 10] = [
     ("DB", "mysql"),
     ("REDIS_NODES", "3"),
     ("ACCESS_LOG", "off"),
     ("POOL_SIZE", ""),
     ("LOCK_TTL_MS", ""),
     ("ON_LOCK_LOSS", ""),
+    ("PROBE_TIMEOUT_MS", ""),
     ("REQUEST_DEADLINE_MS", ""),
     ("THREADS", ""),
     ("LOG", ""),
