@@ -155,6 +155,8 @@ pub struct Coupon {
     pub total: u32,
     /// Pieces not issued yet.
     pub remaining: u32,
+    /// The serial of the next piece. Within a round it only grows.
+    pub next_serial: u32,
     /// Its own window.
     pub window: Window,
     /// Its window together with the event's: when it can really be had.

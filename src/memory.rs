@@ -8,6 +8,7 @@ mod holders;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -38,6 +39,17 @@ pub struct Snapshot {
     places: HashMap<Code, usize>,
     /// By scope, exhausted scopes only.
     holders: HashMap<u16, Arc<ByUser>>,
+    /// By place, how many orders have met a coupon of which nothing can be had.
+    in_vain: Vec<AtomicU32>,
+}
+
+/// What everybody without an entry gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The round that it is about; in another one it says nothing.
+    pub round: u32,
+    /// The answer.
+    pub outcome: Outcome,
 }
 
 /// What is known of an order without asking the database.
@@ -120,15 +132,23 @@ impl Snapshot {
     }
 
     fn knows(&self, order: &Order) -> Known {
-        let Some((coupon, scope)) = self.coupon(&order.code) else {
+        let Some(&place) = self.places.get(&order.code) else {
             return if self.is_fresh() { Known::Answer(Outcome::UnknownCoupon) } else { Known::Unavailable };
         };
         if !self.is_fresh() {
             return Known::Undecided;
         }
+        let (coupon, scope) = &self.catalogue.coupons[place];
         let Some(refusal) = self.refusal(coupon) else { return Known::Undecided };
+        self.in_vain[place].fetch_add(1, Ordering::Relaxed);
         let Some(holders) = self.holders.get(scope) else { return Known::Undecided };
         Known::Answer(holders.get(&order.user).map_or(refusal, |entry| entry.clone().answer(order)))
+    }
+
+    /// Each scope with the orders that have met a coupon of it of which nothing can be had; a scope may come several times.
+    fn in_vain(&self) -> impl Iterator<Item = (u16, u32)> {
+        let scopes = self.catalogue.coupons.iter().map(|(_, scope)| *scope);
+        scopes.zip(&self.in_vain).map(|(scope, count)| (scope, count.load(Ordering::Relaxed)))
     }
 }
 
@@ -139,9 +159,10 @@ impl Memory {
     }
 
     /// What every order for `code` gets whose user holds nothing; `None` when the database decides.
-    pub fn refusal(&self, code: &Code) -> Option<Outcome> {
+    pub fn refusal(&self, code: &Code) -> Option<Refusal> {
         let snapshot = self.fresh()?;
-        snapshot.coupon(code).and_then(|(coupon, _)| snapshot.refusal(coupon))
+        let (coupon, _) = snapshot.coupon(code)?;
+        Some(Refusal { round: snapshot.round(), outcome: snapshot.refusal(coupon)? })
     }
 
     /// The last look, if it may be trusted.
@@ -224,8 +245,12 @@ impl Memory {
         let places: HashMap<_, _> =
             catalogue.coupons.iter().enumerate().map(|(place, (coupon, _))| (coupon.code.clone(), place)).collect();
         self.earliest_losers.lock().retain(|code, _| places.contains_key(code));
+        if let Some(last) = &*self.snapshot.load() {
+            self.holders.asked(last.in_vain());
+        }
         let holders = self.holders.known(&catalogue).await;
-        self.snapshot.store(Some(Arc::new(Snapshot { catalogue, places, holders })));
+        let in_vain = catalogue.coupons.iter().map(|_| AtomicU32::new(0)).collect();
+        self.snapshot.store(Some(Arc::new(Snapshot { catalogue, places, holders, in_vain })));
         Ok(())
     }
 }
@@ -240,7 +265,15 @@ mod tests {
     pub(super) fn coupon(code: &str, remaining: u32, closes_at: Option<i64>) -> Coupon {
         let window = Window { opens_at: None, closes_at: closes_at.map(Timestamp) };
         let code = Code::parse(code).unwrap();
-        Coupon { code, discount_percent: 10, total: 10, remaining, window, effective: window }
+        Coupon {
+            code,
+            discount_percent: 10,
+            total: 10,
+            remaining,
+            next_serial: 11 - remaining,
+            window,
+            effective: window,
+        }
     }
 
     pub(super) fn catalogue(coupons: Vec<(Coupon, u16)>) -> Catalogue {
@@ -287,7 +320,7 @@ mod tests {
         let mut catalogue = catalogue(vec![]);
         tokio::time::advance(Duration::from_micros(10)).await;
         catalogue.answered = Instant::now();
-        let snapshot = Snapshot { catalogue, places: HashMap::new(), holders: HashMap::new() };
+        let snapshot = Snapshot { catalogue, places: HashMap::new(), holders: HashMap::new(), in_vain: vec![] };
         // The database said 100 at some moment of the last ten microseconds.
         let closed = |opens: Option<i64>, closes: Option<i64>| {
             snapshot.is_closed(Window { opens_at: opens.map(Timestamp), closes_at: closes.map(Timestamp) })

@@ -18,8 +18,8 @@ use std::time::Duration;
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPool, MySqlPoolOptions, MySqlSslMode};
 use sqlx::{ConnectOptions, Connection, Executor};
 
-pub use batch::fitting;
-pub use coupons::{Catalogue, LockedCoupon};
+pub use batch::{Held, fitting};
+pub use coupons::{Catalogue, LockedCoupon, Standing};
 pub use lane::Lane;
 pub use migrate::migrate;
 pub use transaction::Tx;

@@ -23,8 +23,9 @@ use tokio::sync::{Semaphore, oneshot};
 use self::queue::{Answer, Attendance, Queues, Waiting};
 use super::outside::{Calls, Database, Locking};
 use super::{IssueError, OnLockLoss, Parts, RUNS_MAX, Ticket, pause};
-use crate::coupons::{Code, Order, Outcome};
+use crate::coupons::{Code, Order};
 use crate::lock::{LockError, Locks, Patience};
+use crate::memory::Refusal;
 use crate::metrics::Bypass;
 use crate::store::{Store, StoreError};
 
@@ -118,16 +119,14 @@ impl<D: Database, L: Locking> Batched<D, L> {
 
     /// The right, the close, the call, the answers.
     async fn take_turn(&self, code: &Code, lane: &mut D::Lane) {
-        if let Some(refusal) = self.parts.memory.refusal(code) {
-            return self.refuse(code, lane, &refusal).await;
+        if self.parts.memory.refusal(code).is_some() {
+            return self.refuse(code, lane).await;
         }
         match self.right(code).await {
             Ok(right) => self.settle_under(right, code, lane).await,
             Err(LockError::Abandoned) => {}
             Err(LockError::QuorumGone | LockError::NotGranted) => {
-                for order in self.close(code) {
-                    order.answer(Err(IssueError::Unavailable(None)));
-                }
+                answer_all(self.close(code), &IssueError::Unavailable(None));
             }
         }
     }
@@ -179,7 +178,10 @@ impl<D: Database, L: Locking> Batched<D, L> {
 
     /// Closes a batch and calls for it.
     async fn settle_batch(&self, code: &Code, lane: &mut D::Lane) -> Settled {
-        let batch = self.current(self.close(code));
+        let mut batch = self.close(code);
+        if let Some(round) = self.parts.memory.round() {
+            send_away_others(&mut batch, round);
+        }
         for order in &batch {
             self.parts.granted(&order.ticket);
         }
@@ -212,15 +214,6 @@ impl<D: Database, L: Locking> Batched<D, L> {
     /// The next batch: orders whose callers will still be there when it is settled.
     fn close(&self, code: &Code) -> Vec<Waiting> {
         self.queues.close(code, self.parts.reserve.end())
-    }
-
-    /// Sends away the orders of a round that is over.
-    fn current(&self, mut batch: Vec<Waiting>) -> Vec<Waiting> {
-        let Some(round) = self.parts.memory.round() else { return batch };
-        for late in batch.extract_if(.., |order| order.ticket.round != round) {
-            late.answer(Err(IssueError::Busy));
-        }
-        batch
     }
 
     /// Settles the orders, running the call again where that is sound, and splitting a batch whose data is refused until
@@ -278,29 +271,47 @@ impl<D: Database, L: Locking> Batched<D, L> {
         Ok(settlement.outcomes(orders).into_iter().map(|outcome| outcome.ok_or(IssueError::Busy)).collect())
     }
 
-    /// Answers everybody who waits for a code of which nothing can be had: one read tells who holds something already.
-    async fn refuse(&self, code: &Code, lane: &mut D::Lane, refusal: &Outcome) {
-        let batch = self.current(self.close(code));
+    /// Answers everybody who waits for a code of which nothing can be had: one read tells who holds something already. The refusal
+    /// is memory's, who holds something is the database's: joined, they are an answer only about one round.
+    async fn refuse(&self, code: &Code, lane: &mut D::Lane) {
+        let mut batch = self.close(code);
+        // Once more, so that it is no older than any of these orders.
+        let Some(Refusal { round, outcome }) = self.parts.memory.refusal(code) else {
+            return answer_all(batch, &IssueError::Busy);
+        };
+        send_away_others(&mut batch, round);
         if batch.is_empty() {
             return;
         }
         let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
         match lane.held(code, &orders).await {
-            Ok(held) => {
+            Ok(held) if held.round == round => {
                 for order in batch {
-                    let entry = held.get(&order.ticket.order.user).cloned();
-                    let outcome = entry.map_or_else(|| refusal.clone(), |entry| entry.answer(&order.ticket.order));
-                    order.answer(Ok(outcome));
+                    let entry = held.entries.get(&order.ticket.order.user).cloned();
+                    let answer = entry.map_or_else(|| outcome.clone(), |entry| entry.answer(&order.ticket.order));
+                    order.answer(Ok(answer));
                 }
             }
+            Ok(_) => {
+                self.parts.memory.poke();
+                answer_all(batch, &IssueError::Busy);
+            }
             Err(error) => {
-                let failure = IssueError::from(error);
-                for order in batch {
-                    order.answer(Err(failure.clone()));
-                }
+                answer_all(batch, &error.into());
                 tokio::time::sleep(FAILURE_PAUSE).await;
             }
         }
+    }
+}
+
+/// Sends away the orders that were made in another round.
+fn send_away_others(batch: &mut Vec<Waiting>, round: u32) {
+    answer_all(batch.extract_if(.., |order| order.ticket.round != round), &IssueError::Busy);
+}
+
+fn answer_all(orders: impl IntoIterator<Item = Waiting>, error: &IssueError) {
+    for order in orders {
+        order.answer(Err(error.clone()));
     }
 }
 

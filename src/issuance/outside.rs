@@ -1,12 +1,11 @@
 //! What a batch asks of the outside: a database and a lock. In the service they are the store and the Redlock; in the simulation
 //! they are models that fail on demand. Every call is dispatched at compile time and boxes nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::coupons::{Code, Entry, Order, Settlement, UserId};
+use crate::coupons::{Code, Order, Settlement};
 use crate::lock::{Lease, LockError, Locks, Patience};
-use crate::store::{Lane, Store, StoreError};
+use crate::store::{Held, Lane, Store, StoreError};
 
 /// Where lanes lead to.
 pub(super) trait Database: Send + Sync + 'static {
@@ -28,11 +27,7 @@ pub(super) trait Calls: Send + 'static {
         orders: &[Order],
     ) -> impl Future<Output = Result<Settlement, StoreError>> + Send;
 
-    fn held(
-        &mut self,
-        code: &Code,
-        orders: &[Order],
-    ) -> impl Future<Output = Result<HashMap<UserId, Entry>, StoreError>> + Send;
+    fn held(&mut self, code: &Code, orders: &[Order]) -> impl Future<Output = Result<Held, StoreError>> + Send;
 }
 
 /// What a batch asks of the lock. [`Locks`] says what each call promises.
@@ -74,11 +69,7 @@ impl Calls for Lane {
         Self::issue_batch(self, round, code, orders)
     }
 
-    fn held(
-        &mut self,
-        code: &Code,
-        orders: &[Order],
-    ) -> impl Future<Output = Result<HashMap<UserId, Entry>, StoreError>> + Send {
+    fn held(&mut self, code: &Code, orders: &[Order]) -> impl Future<Output = Result<Held, StoreError>> + Send {
         Self::held(self, code, orders)
     }
 }

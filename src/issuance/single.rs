@@ -14,7 +14,7 @@ use super::{
 use crate::coupons::{Entry, Outcome, Timestamp};
 use crate::lock::LockError;
 use crate::metrics::Wait;
-use crate::store::{Inserted, LockedCoupon, StoreError, Tx};
+use crate::store::{Inserted, LockedCoupon, Standing, StoreError, Tx};
 
 /// Issues one by one, as many at once as the pool has connections.
 pub(super) struct Single {
@@ -117,9 +117,11 @@ pub(super) fn issuable(coupon: Option<LockedCoupon>, ticket: &Ticket) -> Option<
 impl Parts {
     /// Runs a single-issue strategy until it decides.
     async fn run(&self, ticket: &Ticket, caller: &Caller) -> Result<Outcome, IssueError> {
-        if let Some(refusal) = self.memory.refusal(&ticket.order.code) {
-            let held = self.store.held_by(&ticket.order).await?;
-            return Ok(held.map_or(refusal, |entry| entry.answer(&ticket.order)));
+        // Where memory expects a refusal, one read without a lock gives the reason for it, or against it.
+        if self.memory.refusal(&ticket.order.code).is_some()
+            && let Some(outcome) = self.explain(ticket).await?
+        {
+            return Ok(outcome);
         }
         let runs = if self.strategy == Strategy::Optimistic { optimistic::RUNS_MAX } else { RUNS_MAX };
         for run in 1..=runs {
@@ -169,26 +171,24 @@ impl Parts {
         }))
     }
 
-    /// Finds out why an order was refused; `None` when there is no reason any more.
+    /// Finds out why an order was refused; `None` when there is no reason any more. Stock and holdings are of one moment: between
+    /// two of them another request of the same user may get the last piece.
     async fn explain(&self, ticket: &Ticket) -> Result<Option<Outcome>, IssueError> {
-        if let Some(entry) = self.store.held_by(&ticket.order).await? {
-            return Ok(Some(entry.answer(&ticket.order)));
+        let Some(Standing { coupon, held }) = self.store.standing(&ticket.order).await? else {
+            return Ok(Some(Outcome::UnknownCoupon));
+        };
+        if coupon.round != ticket.round {
+            self.memory.poke();
+            return Err(IssueError::Busy);
         }
-        let mut tx = self.store.begin().await?;
-        let coupon = tx.read(&ticket.order.code).await?;
-        tx.roll_back().await?;
-        match coupon {
-            None => Ok(Some(Outcome::UnknownCoupon)),
-            Some(coupon) if coupon.round != ticket.round => {
-                self.memory.poke();
-                Err(IssueError::Busy)
-            }
-            Some(coupon) if !coupon.open => Ok(Some(Outcome::NotOpen(coupon.opens_in))),
-            Some(coupon) if coupon.remaining == 0 => {
+        match held {
+            Some(entry) => Ok(Some(entry.answer(&ticket.order))),
+            None if !coupon.open => Ok(Some(Outcome::NotOpen(coupon.opens_in))),
+            None if coupon.remaining == 0 => {
                 self.memory.poke();
                 Ok(Some(Outcome::SoldOut))
             }
-            Some(_) => Ok(None),
+            None => Ok(None),
         }
     }
 }

@@ -223,7 +223,7 @@ mod tests {
     fn coupons(prefix: &str, number: usize) -> Vec<Coupon> {
         let coupon = |number| {
             let (code, window) = (Code::parse(&format!("{prefix}-{number}")).unwrap(), Window::default());
-            Coupon { code, discount_percent: 10, total: 10, remaining: 10, window, effective: window }
+            Coupon { code, discount_percent: 10, total: 10, remaining: 10, next_serial: 1, window, effective: window }
         };
         (0..number).map(coupon).collect()
     }

@@ -9,20 +9,21 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Either, Executor, Row};
 
-use super::wallet::{entry, entry_columns};
+use super::wallet::{entry, entry_columns, held};
 use super::{Lane, StoreError, limited};
 use crate::coupons::{Code, Entry, Order, Settlement, Timestamp, UserId};
 
-/// The entries which the batch's users hold in the scope of a code, without any lock.
+/// The round of a code, and the entries which the batch's users hold in it and the code's scope, without any lock. Where nobody
+/// holds anything, the round comes alone.
 const HELD: &str = concat!(
-    "SELECT ",
+    "SELECT c.round, ",
     entry_columns!("held"),
     " \
   FROM coupon AS c \
-  JOIN JSON_TABLE(?, '$[*]' COLUMNS (o VARCHAR(255) CHARACTER SET utf8mb4 PATH '$')) AS j \
-  JOIN wallet AS w ON w.round = c.round AND w.scope = c.scope \
-   AND w.user_id = CONVERT(SUBSTRING(j.o, 28) USING ascii) COLLATE ascii_bin \
-  JOIN coupon AS held ON held.id = w.coupon_id \
+  LEFT JOIN (JSON_TABLE(?, '$[*]' COLUMNS (o VARCHAR(255) CHARACTER SET utf8mb4 PATH '$')) AS j \
+    JOIN wallet AS w ON w.user_id = CONVERT(SUBSTRING(j.o, 28) USING ascii) COLLATE ascii_bin \
+    JOIN coupon AS held ON held.id = w.coupon_id) \
+    ON w.round = c.round AND w.scope = c.scope \
  WHERE c.code = ?"
 );
 
@@ -45,6 +46,15 @@ pub fn fitting<'a>(orders: impl Iterator<Item = &'a Order>) -> usize {
     ends.take_while(|&end| end <= ORDERS_LENGTH_MAX).count()
 }
 
+/// What the users of some orders hold in the scope of a code, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    /// The round of the code then, and of the entries; 0 when there is no such code.
+    pub round: u32,
+    /// By user.
+    pub entries: HashMap<UserId, Entry>,
+}
+
 impl Lane {
     /// Issues a coupon of `code` to each order, as far as rule and stock allow. One round trip, one transaction.
     ///
@@ -57,13 +67,15 @@ impl Lane {
     }
 
     /// What the users of `orders` hold in the scope of `code`. One round trip, no lock.
-    pub async fn held(&mut self, code: &Code, orders: &[Order]) -> Result<HashMap<UserId, Entry>, StoreError> {
+    pub async fn held(&mut self, code: &Code, orders: &[Order]) -> Result<Held, StoreError> {
         let mut connection = self.take().await?;
         let query = sqlx::query(HELD).bind(encode(orders, since(orders))).bind(code.as_str());
         let rows = limited(query.fetch_all(&mut connection)).await?;
         self.keep(connection);
-        let entries: Result<Vec<Entry>, _> = rows.iter().map(entry).collect();
-        Ok(entries?.into_iter().map(|entry| (entry.user_id.clone(), entry)).collect())
+        let round = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
+        let entries: Result<Vec<Option<Entry>>, _> = rows.iter().map(|row| held(row, 1)).collect();
+        let entries = entries?.into_iter().flatten().map(|entry| (entry.user_id.clone(), entry)).collect();
+        Ok(Held { round, entries })
     }
 }
 

@@ -7,13 +7,14 @@ use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 use tokio::time::Instant;
 
-use super::{Lane, StoreError, Tx, limited};
-use crate::coupons::{Code, Coupon, Timestamp, Window};
+use super::wallet::{entry_columns, held};
+use super::{Lane, STATEMENT_TIMEOUT, Store, StoreError, Tx, limited};
+use crate::coupons::{Code, Coupon, Entry, Order, Timestamp, Window};
 
 /// Event and coupons in one statement, so that they belong to one moment and one generation.
 const CATALOGUE: &str = "SELECT CAST(e.generation AS UNSIGNED), e.round, e.exclusive, \
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)), \
-       c.code, c.scope, c.discount_percent, c.total, c.remaining, \
+       c.code, c.scope, c.discount_percent, c.total, c.remaining, c.next_serial, \
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.closes_at), \
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.closes_at) \
   FROM event AS e LEFT JOIN coupon AS c ON c.code IS NOT NULL ORDER BY c.id";
@@ -23,28 +24,49 @@ const CATALOGUE: &str = "SELECT CAST(e.generation AS UNSIGNED), e.round, e.exclu
 /// speaks the session's time zone, which sqlx sets to UTC.
 macro_rules! open {
     () => {
-        "(opens_at IS NULL OR opens_at <= SYSDATE(6)) AND (closes_at IS NULL OR closes_at > SYSDATE(6)) \
-         AND (event_opens_at IS NULL OR event_opens_at <= SYSDATE(6)) \
-         AND (event_closes_at IS NULL OR event_closes_at > SYSDATE(6))"
+        "(coupon.opens_at IS NULL OR coupon.opens_at <= SYSDATE(6)) \
+         AND (coupon.closes_at IS NULL OR coupon.closes_at > SYSDATE(6)) \
+         AND (coupon.event_opens_at IS NULL OR coupon.event_opens_at <= SYSDATE(6)) \
+         AND (coupon.event_closes_at IS NULL OR coupon.event_closes_at > SYSDATE(6))"
     };
 }
 
-/// One coupon row as a single-issue strategy reads it, with the clock.
-macro_rules! read {
-    ($lock:literal) => {
+/// The columns that [`locked`] reads from the table `coupon`, with the clock.
+macro_rules! row_columns {
+    () => {
         concat!(
-            "SELECT round, remaining, CAST(version AS UNSIGNED), CAST((",
+            "coupon.round, coupon.remaining, CAST(coupon.version AS UNSIGNED), CAST((",
             open!(),
             ") AS UNSIGNED), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', SYSDATE(6)), \
-             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', \
-               GREATEST(COALESCE(opens_at, event_opens_at), COALESCE(event_opens_at, opens_at))), \
-             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', \
-               LEAST(COALESCE(closes_at, event_closes_at), COALESCE(event_closes_at, closes_at))) \
-             FROM coupon WHERE code = ?",
-            $lock
+             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', GREATEST(COALESCE(coupon.opens_at, coupon.event_opens_at), \
+               COALESCE(coupon.event_opens_at, coupon.opens_at))), \
+             TIMESTAMPDIFF(MICROSECOND, '1970-01-01', LEAST(COALESCE(coupon.closes_at, coupon.event_closes_at), \
+               COALESCE(coupon.event_closes_at, coupon.closes_at)))"
         )
     };
 }
+
+/// How many there are.
+const ROW_COLUMNS: usize = 7;
+
+/// One coupon row as a single-issue strategy reads it.
+macro_rules! read {
+    ($lock:literal) => {
+        concat!("SELECT ", row_columns!(), " FROM coupon WHERE code = ?", $lock)
+    };
+}
+
+/// The same and, in the same statement and so at the same moment, what a user holds in the coupon's scope.
+const STANDING: &str = concat!(
+    "SELECT ",
+    row_columns!(),
+    ", ",
+    entry_columns!("held"),
+    " \
+  FROM coupon LEFT JOIN (wallet AS w JOIN coupon AS held ON held.id = w.coupon_id) \
+    ON w.round = coupon.round AND w.scope = coupon.scope AND w.user_id = ? \
+ WHERE coupon.code = ?"
+);
 
 /// Takes one piece if everything allows it; the serial comes back as the last insert id.
 const TAKE_IF_LEFT: &str = concat!(
@@ -104,6 +126,28 @@ pub struct LockedCoupon {
     pub now: Timestamp,
 }
 
+/// Where an order stands at one moment: its coupon's row, and what its user holds in the scope.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// The row, which nothing locks.
+    pub coupon: LockedCoupon,
+    /// The user's entry in the row's round.
+    pub held: Option<Entry>,
+}
+
+impl Store {
+    /// Where the order stands; `None` when there is no such coupon. One round trip, no lock.
+    pub async fn standing(&self, order: &Order) -> Result<Option<Standing>, StoreError> {
+        let connection = self.pool.acquire().await?;
+        let row = super::transaction::closing_on_error(connection, STATEMENT_TIMEOUT, async |connection| {
+            sqlx::query(STANDING).bind(order.user.as_str()).bind(order.code.as_str()).fetch_optional(connection).await
+        })
+        .await?;
+        let standing = |row: &MySqlRow| Ok(Standing { coupon: locked(row)?, held: held(row, ROW_COLUMNS)? });
+        row.as_ref().map(standing).transpose()
+    }
+}
+
 impl Lane {
     /// Reads everything that a replica remembers. One round trip.
     pub async fn catalogue(&mut self) -> Result<Catalogue, StoreError> {
@@ -133,13 +177,14 @@ fn coupon(row: &MySqlRow) -> Result<Option<(Coupon, u16)>, sqlx::Error> {
     let Some(code) = row.try_get::<Option<String>, _>(4)?.as_deref().and_then(Code::parse) else {
         return Ok(None);
     };
-    let window = Window { opens_at: time(9)?, closes_at: time(10)? };
-    let event = Window { opens_at: time(11)?, closes_at: time(12)? };
+    let window = Window { opens_at: time(10)?, closes_at: time(11)? };
+    let event = Window { opens_at: time(12)?, closes_at: time(13)? };
     let coupon = Coupon {
         code,
         discount_percent: row.try_get(6)?,
         total: row.try_get(7)?,
         remaining: row.try_get(8)?,
+        next_serial: row.try_get(9)?,
         window,
         effective: window.intersection(event),
     };

@@ -29,17 +29,6 @@ const OF_USER: &str = concat!(
  ORDER BY c.code"
 );
 
-/// What a user holds in the scope of one code.
-const HELD_BY: &str = concat!(
-    "SELECT ",
-    entry_columns!("held"),
-    " \
-  FROM coupon AS c \
-  JOIN wallet AS w ON w.round = c.round AND w.scope = c.scope AND w.user_id = ? \
-  JOIN coupon AS held ON held.id = w.coupon_id \
- WHERE c.code = ?"
-);
-
 /// All entries of a scope in a round.
 const OF_SCOPE: &str = concat!(
     "SELECT ",
@@ -71,18 +60,28 @@ pub enum Inserted {
 
 /// Reads an entry from [`entry_columns`].
 pub(super) fn entry(row: &MySqlRow) -> Result<Entry, sqlx::Error> {
+    entry_from(row, 0)
+}
+
+/// Reads an entry from [`entry_columns`] after so many others; `None` where the wallet's side of an outer join is empty.
+pub(super) fn held(row: &MySqlRow, first: usize) -> Result<Option<Entry>, sqlx::Error> {
+    let user: Option<&str> = row.try_get(first)?;
+    user.map(|_| entry_from(row, first)).transpose()
+}
+
+fn entry_from(row: &MySqlRow, first: usize) -> Result<Entry, sqlx::Error> {
     let id = |column: usize| -> Result<String, sqlx::Error> { row.try_get(column) };
     let malformed = |text: &str| sqlx::Error::Decode(format!("`{text}` in the wallet is no id").into());
-    let (user, code) = (id(0)?, id(1)?);
-    let serial: Option<u64> = row.try_get(2)?;
-    let request: Vec<u8> = row.try_get(3)?;
+    let (user, code) = (id(first)?, id(first + 1)?);
+    let serial: Option<u64> = row.try_get(first + 2)?;
+    let request: Vec<u8> = row.try_get(first + 3)?;
     Ok(Entry {
         code: Code::parse(&code).ok_or_else(|| malformed(&code))?,
         user_id: UserId::parse(&user).ok_or_else(|| malformed(&user))?,
         serial: serial.and_then(|serial| u32::try_from(serial).ok()),
-        round: row.try_get(5)?,
+        round: row.try_get(first + 5)?,
         request_id: RequestId(request.try_into().map_err(|_| malformed("request_id"))?),
-        issued_at: Timestamp(row.try_get(4)?),
+        issued_at: Timestamp(row.try_get(first + 4)?),
     })
 }
 
@@ -95,16 +94,6 @@ impl Store {
         })
         .await?;
         rows.iter().map(|row| Ok(entry(row)?)).collect()
-    }
-
-    /// What the order's user holds in the scope of its code.
-    pub async fn held_by(&self, order: &Order) -> Result<Option<Entry>, StoreError> {
-        let connection = self.pool.acquire().await?;
-        let row = super::transaction::closing_on_error(connection, STATEMENT_TIMEOUT, async |connection| {
-            sqlx::query(HELD_BY).bind(order.user.as_str()).bind(order.code.as_str()).fetch_optional(connection).await
-        })
-        .await?;
-        row.map(|row| Ok(entry(&row)?)).transpose()
     }
 }
 

@@ -211,6 +211,56 @@ async fn a_reset_in_the_middle_of_a_storm_leaves_both_rounds_clean() {
     .await;
 }
 
+/// Resets while one user asks both replicas again and again, with one key, for the only piece of A.
+const RESETS: u64 = 3;
+
+/// One user asks without pause until `stop`, four at once; returns all answers.
+async fn keep_asking(cluster: &Cluster, user: &str, stop: &AtomicBool) -> Vec<Answer> {
+    let askers = (0..4).map(|asker| async move {
+        let mut answers = vec![];
+        while !stop.load(Ordering::Relaxed) {
+            answers.push(cluster.issue(asker % 2, "A", user, "k").await);
+        }
+        answers
+    });
+    join_all(askers).await.concat()
+}
+
+/// The only piece of A goes to `holder` in every round, and whatever he asks meanwhile is answered with a piece of his, or "not now".
+async fn assert_holder_keeps_his_answers(cluster: &Cluster, strategy: &str) {
+    let stop = AtomicBool::new(false);
+    let (answers, ()) = tokio::join!(keep_asking(cluster, "holder", &stop), async {
+        for _ in 0..RESETS {
+            cluster.until_state("A", "sold-out").await;
+            reset(cluster, 0).await;
+        }
+        cluster.until_state("A", "sold-out").await;
+        stop.store(true, Ordering::Relaxed);
+    });
+
+    let others: Vec<_> = answers.iter().filter(|answer| !matches!(answer.status, 200 | 201 | 503)).collect();
+    assert!(others.is_empty(), "{strategy}: {} of {}: {:?}", others.len(), answers.len(), others[0]);
+    let issued = answers.iter().filter(|answer| answer.status == 201).map(|answer| answer.member("round"));
+    let mut rounds: Vec<_> = issued.map(|round| round.as_u64().unwrap()).collect();
+    rounds.sort_unstable();
+    assert!(rounds.iter().copied().eq(1..=RESETS + 1), "{strategy}: {rounds:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_holds_a_coupon_is_not_told_sold_out_while_a_reset_commits() {
+    for exclusive in [true, false] {
+        let setup = |strategy: &str| {
+            let setup = Setup::new(strategy).coupons([("A", 1), ("B", PLENTY)]);
+            if exclusive { setup.exclusive() } else { setup }
+        };
+        in_each(SOUND, setup, |strategy, cluster| async move {
+            assert_holder_keeps_his_answers(&cluster, strategy).await;
+            cluster.finish().await;
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn another_rule_holds_from_the_next_round_on() {
     let cluster = Setup::new("batched").coupons([("A", 5), ("B", 5)]).start().await;

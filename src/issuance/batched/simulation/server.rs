@@ -1,7 +1,7 @@
 //! The database server as a model: sessions that lock rows, write, commit and answer in virtual time, and what goes wrong
 //! with them. A session is a task of its own: a caller who gives up on it does not end it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{Guard, hop, millis};
 use crate::coupons::{Code, Coupon, Entry, Order, Settlement, Timestamp, UserId, Window};
 use crate::issuance::outside::{Calls, Database};
 use crate::memory::Source;
-use crate::store::{Catalogue, STATEMENT_TIMEOUT, StoreError};
+use crate::store::{Catalogue, Held, STATEMENT_TIMEOUT, StoreError};
 
 /// `innodb_lock_wait_timeout`.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
@@ -244,14 +244,14 @@ impl Calls for Connection {
         }
     }
 
-    async fn held(&mut self, code: &Code, orders: &[Order]) -> Result<HashMap<UserId, Entry>, StoreError> {
+    async fn held(&mut self, code: &Code, orders: &[Order]) -> Result<Held, StoreError> {
         hop().await;
         if self.0.next_fault() != CallFault::None {
             return Err(StoreError::Unknown(None));
         }
         let books = self.0.books.lock();
         let scope = books.scope(&books.coupons[code]);
-        Ok(books.held(books.round, scope, orders))
+        Ok(Held { round: books.round, entries: books.held(books.round, scope, orders) })
     }
 }
 
@@ -292,6 +292,7 @@ impl Connection {
                 discount_percent: 10,
                 total: row.total,
                 remaining: row.remaining - taken,
+                next_serial: row.next_serial,
                 window,
                 effective: window,
             };
