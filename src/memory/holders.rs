@@ -186,7 +186,9 @@ fn exhausted(catalogue: &Catalogue) -> Vec<Exhausted> {
     for (coupon, scope) in &catalogue.coupons {
         let counts = scopes.entry(*scope).or_insert_with(|| Some(Counts::new()));
         if coupon.remaining == 0 || coupon.effective.is_over(catalogue.now) {
-            counts.iter_mut().for_each(|it| it.push((coupon.total - coupon.remaining, coupon.next_serial)));
+            if let Some(counts) = counts {
+                counts.push((coupon.total - coupon.remaining, coupon.next_serial));
+            }
         } else {
             *counts = None;
         }
