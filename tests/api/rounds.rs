@@ -232,7 +232,7 @@ async fn assert_holder_keeps_his_answers(cluster: &Cluster, strategy: &str) {
     let (answers, ()) = tokio::join!(keep_asking(cluster, "holder", &stop), async {
         for _ in 0..RESETS {
             cluster.until_state("A", "sold-out").await;
-            reset(cluster, 0).await;
+            cluster.reset(0).await;
         }
         cluster.until_state("A", "sold-out").await;
         stop.store(true, Ordering::Relaxed);
