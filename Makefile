@@ -19,7 +19,7 @@ else ifeq ($(RUNTIME),local)
 CLUSTER := local/cluster
 CLUSTER_DIR ?= .cluster
 INSTALL := local/install
-BEFORE_UP := build
+BEFORE_UP := doctor build
 BEFORE_LOAD :=
 else
 $(error RUNTIME=$(RUNTIME) will not do: give local or docker)
@@ -28,6 +28,8 @@ COUPON_LAB_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/lab
 export CLUSTER_DIR
 
 .DEFAULT_GOAL := help
+# What a target needs comes in its order: a machine that lacks something is told so, or gets it, before minutes of building.
+.NOTPARALLEL:
 .PHONY: help demo install build up scale status logs reset doctor down clean backup restore record rush arrival capacity spike fairness
 .PHONY: sweep report bench chaos smoke verify dashboards dashboards-check test-page test-influx check test
 MAKEFLAGS += --no-print-directory

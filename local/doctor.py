@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from settings import ROOT, Problem, Settings, venv, which
-from supervisor import Supervisor
+from supervisor import Supervisor, strays
 import database
 
 # 10,000 users through nginx need two connections each, over two workers or more.
@@ -19,7 +19,9 @@ SERVERS = ("redis-server", "nginx", "prometheus")
 
 def complaints(settings: Settings, supervisor: Supervisor) -> list:
     """Every complaint as one line; none means that `up` can work."""
-    return missing_programs(settings) + compiler() + open_files() + used_ports(settings, supervisor)
+    # What a killed supervisor left behind holds its ports only until `up` ends it.
+    ports = [] if strays(settings) else used_ports(settings, supervisor)
+    return missing_programs(settings) + compiler() + open_files() + ports
 
 
 def missing_programs(settings: Settings) -> list:

@@ -25,7 +25,9 @@ NGINX_FILES = sorted((ROOT / "nginx").glob("*.conf"))
 # nginx learned to keep idle clients through a reload in this version.
 KEEPALIVE_MIN_TIMEOUT_SINCE = (1, 27, 4)
 # A little over nginx's own worker_shutdown_timeout.
-OLD_WORKERS_SECONDS = 12
+OLD_WORKERS_SECONDS = 30
+# How much longer than a replica's own deadline nginx waits for it, and its proxy_connect_timeout.
+NGINX_SPARE_MS, CONNECT_MS = 1_000, 500
 
 
 def redis(settings: Settings, node: int) -> Program:
@@ -122,11 +124,11 @@ def render_nginx(settings: Settings, names: list) -> None:
 
 
 def write_limits(settings: Settings, folder: Path) -> None:
-    """How often one client may ask, in nginx's words; without a limit there are no such files.
+    """How long a replica may be silent, and how often one client may ask, in nginx's words; without a limit of that, no file says so.
 
     A client is whoever holds the other end of the connection: headers do not count, because everybody can write them.
     """
-    rate, files = settings.rate_limit, {}
+    rate, files = settings.rate_limit, {"patience.conf": patience(settings.deadline_ms)}
     if rate:
         # 10 MB hold 80,000 clients, and the one who was away longest makes room.
         zone = f"limit_req_zone $binary_remote_addr zone=client:10m rate={rate}r/s;\n"
@@ -140,6 +142,17 @@ def write_limits(settings: Settings, folder: Path) -> None:
             path.unlink()
     for name, text in files.items():
         write(folder / name, text)
+
+
+def patience(deadline_ms: int) -> str:
+    """A replica that is slow but alive answers within its deadline, so only one that is not is given up for another one."""
+    one = deadline_ms + NGINX_SPARE_MS
+    return f"proxy_read_timeout {one}ms;\nproxy_next_upstream_timeout {one + CONNECT_MS}ms;\n"
+
+
+def longest_ms(deadline_ms: int) -> int:
+    """How long nginx takes to answer whatever replicas do: two of them are asked, and each has to take the connection first."""
+    return 2 * (deadline_ms + NGINX_SPARE_MS + CONNECT_MS)
 
 
 # The page can take coupons and shows everything that is measured: only whoever sits at this machine may open it.
@@ -184,7 +197,7 @@ def nginx_http(settings: Settings) -> str:
     temporary.mkdir(parents=True, exist_ok=True)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     lines = [f"{kind}_temp_path {quoted(temporary / kind)};" for kind in kinds]
-    if nginx_version() >= KEEPALIVE_MIN_TIMEOUT_SINCE:
+    if keeps_idle_clients():
         lines.append("keepalive_min_timeout 10s;")
     lines.append(f"upstream prometheus {{ server 127.0.0.1:{settings.prometheus_port}; keepalive 4; }}")
     if settings.access_log:
@@ -208,6 +221,11 @@ def quoted(path: Path) -> str:
 def nginx_version() -> tuple:
     text = subprocess.run([program("nginx"), "-v"], capture_output=True, text=True).stderr
     return tuple(int(part) for part in re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", text).groups())
+
+
+def keeps_idle_clients() -> bool:
+    """Whether this nginx can reload without cutting off clients that are about to ask."""
+    return nginx_version() >= KEEPALIVE_MIN_TIMEOUT_SINCE
 
 
 def test_nginx(settings: Settings) -> None:

@@ -23,8 +23,11 @@ PASSED_THROUGH = (
     "LOCK_TTL_MS", "ON_LOCK_LOSS", "PROBE_TIMEOUT_MS", "POOL_SIZE", "REQUEST_DEADLINE_MS", "DRAIN_MS", "THREADS", "LOG", "RUST_BACKTRACE",
 )
 
-# Milliseconds, within what stands around a replica: nginx asks another one after 8 s, and Docker kills after 15.
+# Milliseconds, within what stands around a replica: an old worker of nginx, which may ask two replicas and waits a second longer than
+# each may take, ends after 28 s, and Docker kills a replica after 15.
 PATIENCE = {"REQUEST_DEADLINE_MS": (100, 7_000), "DRAIN_MS": (0, 14_000)}
+# The service's own.
+REQUEST_DEADLINE_MS = 5_000
 
 
 class Problem(Exception):
@@ -64,6 +67,11 @@ class Settings:
     @property
     def secrets(self) -> Path:
         return self.home / "secrets"
+
+    @property
+    def deadline_ms(self) -> int:
+        """Longest time that a replica takes to answer."""
+        return int(self.passed_through.get("REQUEST_DEADLINE_MS", REQUEST_DEADLINE_MS))
 
     @property
     def logs(self) -> Path:
@@ -167,7 +175,7 @@ def choice(name: str, default: str, allowed: tuple) -> str:
 
 
 def program(name: str) -> str:
-    """The path of an installed program; servers often lie in sbin, which is not on everybody's PATH."""
+    """The path of a program: the one that was fetched because the installed one will not do, else the installed one."""
     found = which(name)
     if found is None:
         raise Problem(f"{name} is not installed: run `make install`")
@@ -189,7 +197,8 @@ def run_to_end(command: list, environment=None) -> subprocess.CompletedProcess:
 
 
 def which(name: str):
-    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
+    """Where a program lies, or None; servers often lie in sbin, which is not on everybody's PATH."""
+    return shutil.which(name, path=f"{tools() / 'bin'}:{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
 
 
 def first_line(path: Path) -> str:

@@ -20,8 +20,9 @@ from settings import Problem, Settings, venv, write
 
 # Present in the environment of every program that we start, so that an orphan can be told from anybody else's process.
 MARKER = "COUPON_RUSH_CLUSTER"
-# These overwrite their own environment with their process title, so their working folder has to tell.
-RETITLED = ("nginx", "redis-server")
+# These overwrite their own environment with their process title, so their working folder has to tell. A fetched nginx runs under the
+# name of the loader that came with it.
+RETITLED = ("nginx", "redis-server", "ld-linux")
 SOCKET_PATH_MAX = 100
 START_SECONDS = 60
 STOP_SECONDS = 30
@@ -240,7 +241,7 @@ def is_ours(process: Path, settings: Settings) -> bool:
             return True
         folder = Path(os.readlink(process / "cwd"))
         at_home = folder == settings.run or settings.home / "data" in folder.parents
-        return at_home and (process / "comm").read_text().strip() in RETITLED
+        return at_home and (process / "comm").read_text().startswith(RETITLED)
     except OSError:  # It ended while we looked, or is not ours to look at.
         return False
 

@@ -135,6 +135,7 @@ impl App {
         };
         // A bare router would be copied, all of its routes, for every connection.
         let router = http::router(Arc::clone(self)).into_make_service();
+        let public = http::Explained::new(public, self.metrics.http.clone());
         tokio::spawn(axum::serve(public, router).with_graceful_shutdown(stop).into_future())
     }
 

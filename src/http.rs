@@ -7,6 +7,7 @@ mod issue;
 mod observe;
 mod operations;
 mod problem;
+mod unread;
 mod users;
 mod version;
 
@@ -22,6 +23,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::problem::Problem;
+pub use self::unread::Explained;
 use crate::app::App;
 
 /// Largest body: an order has less than 200 bytes, an administrative change not many more.

@@ -32,8 +32,8 @@ const VUS_MIN = 50;
 // A virtual user takes half a megabyte, and those of two scenarios are kept while the first one ends.
 const VUS_MAX = 2500;
 export const RATE_MAX = 50000;
-// The service answers within its deadline of 5 s, and nginx may ask a second replica.
-const GRACE = '12s';
+// nginx answers within 13 s, whatever replicas do.
+const GRACE = '14s';
 
 http.setResponseCallback(http.expectedStatuses(...outcomes.EXPECTED));
 

@@ -36,11 +36,11 @@ const ROUTES: [(&str, &str, &[u16]); 7] = [
     ("GET", "/users/{userId}/coupons", &[200, 422, 503]),
     ("GET", "/version", &[200]),
     ("GET", "/openapi.json", &[200]),
-    (OTHER, OTHER, &[200, 303, 404, 405]),
+    (OTHER, OTHER, &[200, 303, 400, 404, 405, 414, 431]),
 ];
 
 /// The label value of method and route for everything that is none of the calls above.
-const OTHER: &str = "other";
+pub(super) const OTHER: &str = "other";
 
 /// Makes the series of all routes exist.
 pub(super) fn expect_series(metrics: &HttpMetrics) {

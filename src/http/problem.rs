@@ -103,6 +103,13 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "/problems/unsupported-media-type", "the body must be JSON");
     const TOO_LARGE: Self =
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "/problems/payload-too-large", "the body is too large");
+    pub(super) const URI_TOO_LONG: Self =
+        Self::new(StatusCode::URI_TOO_LONG, "/problems/uri-too-long", "the address is too long");
+    pub(super) const HEADERS_TOO_LARGE: Self = Self::new(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "/problems/headers-too-large",
+        "the headers are too many or too large",
+    );
     const INTERNAL: Self =
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "/problems/internal", "a bug; please report it");
 
@@ -146,6 +153,16 @@ impl Problem {
         Self { round: Some(current), ..Self::ANOTHER_ROUND.with(format!("the current round is {current}")) }
     }
 
+    /// The body alone.
+    pub(super) fn text(self) -> String {
+        serde_json::to_string(&self.body()).expect("its members are text and numbers")
+    }
+
+    fn body(self) -> ProblemBody {
+        let Self { status, kind, title, detail, entry, round, .. } = self;
+        ProblemBody { r#type: kind, title, status: status.as_u16(), detail, entry, round }
+    }
+
     fn retry_after(&self) -> Option<u64> {
         match self.retry {
             Retry::Never => None,
@@ -176,10 +193,8 @@ impl From<StoreError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let retry_after = self.retry_after();
-        let Self { status, kind, title, detail, entry, round, .. } = self;
-        let body = ProblemBody { r#type: kind, title, status: status.as_u16(), detail, entry, round };
-        let mut response = (status, Json(body)).into_response();
+        let (status, retry_after) = (self.status, self.retry_after());
+        let mut response = (status, Json(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = retry_after {
@@ -211,9 +226,12 @@ mod tests {
             Problem::UNAVAILABLE,
             Problem::TOO_LARGE,
             Problem::MALFORMED,
+            Problem::URI_TOO_LONG,
+            Problem::HEADERS_TOO_LARGE,
+            Problem::INTERNAL,
         ];
         for Problem { status, kind, title, .. } in ours {
-            let same = format!(r#"return {0} '{{"type":"{kind}","title":"{title}","status":{0},"#, status.as_u16());
+            let same = format!(r#"        {} '"type":"{kind}","title":"{title}","detail":"#, status.as_u16());
             assert!(nginx.contains(&same), "{same}");
         }
     }

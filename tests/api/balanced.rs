@@ -1,6 +1,7 @@
 //! What clients see behind nginx, with the project's own configuration, while replicas die, stop and are replaced.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -8,10 +9,28 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::support::documented::{assert_named, assert_problem};
-use crate::support::{Answer, Balancer, Client, Cluster, Process, Setup, eventually, free_port, sample};
+use crate::support::{Answer, Balancer, Client, Cluster, Process, Setup, eventually, free_port, pace, sample};
 
 /// Clients that ask at the same time.
 const CLIENTS: usize = 16;
+
+/// Longest time to an answer through nginx, whatever replicas do (README, P7): two of them are asked, each for a second longer than
+/// its own deadline and for half a second in which to connect.
+const LONGEST: Duration = Duration::from_secs(13);
+
+/// How long nginx waits for one replica.
+const ONE: Duration = Duration::from_secs(6);
+
+/// What a busy machine adds to a time.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Waits for an answer that must come in time.
+async fn in_time(asked: impl Future<Output = Answer>) -> Answer {
+    let started = Instant::now();
+    let answer = asked.await;
+    assert!(started.elapsed() < LONGEST + SLACK, "{:?}: {}", started.elapsed(), answer.text);
+    answer
+}
 
 async fn ask(client: &Client, url: &str, user: &str, key: Option<&str>) -> Answer {
     let headers: Vec<_> = key.map(|key| ("idempotency-key", key)).into_iter().collect();
@@ -57,13 +76,16 @@ async fn rows(cluster: &Cluster) -> usize {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_no_replica_answers_nginx_says_not_now_as_a_replica_would() {
     let cluster = Setup::new("batched").replicas(0).start().await;
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    // Nobody listens at the first port, so that nginx itself says 502; at the second one nobody ever answers: 504.
-    for port in [free_port(), silent.local_addr().unwrap().port()] {
-        let balancer = Balancer::start(&cluster, &[&format!("http://127.0.0.1:{port}")]).await;
+    let silent = [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+    let silent = silent.each_ref().map(|it| format!("http://{}", it.local_addr().unwrap()));
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    // Where nobody listens, nginx itself says 502; where nobody ever answers, 504, and of two it asks both.
+    for replicas in [&[&*nobody][..], &[&*silent[0], &*silent[1]]] {
+        let balancer = Balancer::start(&cluster, replicas).await;
         let pages = ["/coupons", "/users/u-1/coupons", "/docs/"].map(|page| format!("{}{page}", balancer.url));
-        let reads = join_all(pages.iter().map(|page| cluster.client.get(page)));
-        let (mut answers, issue) = tokio::join!(reads, ask(&cluster.client, &balancer.url, "u-1", Some("k")));
+        let reads = join_all(pages.iter().map(|page| in_time(cluster.client.get(page))));
+        let issue = in_time(ask(&cluster.client, &balancer.url, "u-1", Some("k")));
+        let (mut answers, issue) = tokio::join!(reads, issue);
         answers.push(issue);
         for answer in &answers {
             assert_problem(answer, 503, "/problems/unavailable");
@@ -105,6 +127,64 @@ async fn a_replica_killed_with_requests_in_hand_costs_none_of_their_clients_a_co
     assert_eq!(rows(&cluster).await, users.len());
     balancer.stop().await;
     cluster.finish().await;
+}
+
+/// Everybody asks again until he is served, first with an order in hand at each replica, then while one of them is frozen, and
+/// after it has woken up in the middle of what it was doing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_while_a_replica_is_frozen_is_answered_in_time_and_gets_one_coupon() {
+    const FROZEN: Duration = Duration::from_secs(15);
+    let cluster = Setup::new("batched").replicas(0).coupons([("A", 100_000)]).start().await;
+    let (frozen, other) = (Process::replica(&cluster.arguments()).await, Process::replica(&cluster.arguments()).await);
+    let balancer = Balancer::start(&cluster, &[&frozen.url, &other.url]).await;
+    let (row, over) = (cluster.hold("A").await, AtomicBool::new(false));
+    let clients = (0..CLIENTS).map(|number| asks_and_reads(&balancer.url, number, &over));
+    let freeze = async {
+        let in_hand =
+            async |replica: &Process| sample(&cluster.client, &replica.ops_url, "coupon_in_flight").await >= 2.0;
+        eventually("both have some of them in hand", async || in_hand(&frozen).await && in_hand(&other).await).await;
+        eventually("one of them waits for the row", async || cluster.waiting_for_rows().await == 1).await;
+        frozen.signal("STOP");
+        row.release().await;
+        tokio::time::sleep(FROZEN).await;
+        frozen.signal("CONT");
+        let ready = format!("{}/readyz", frozen.ops_url);
+        eventually("the frozen one is ready again", async || cluster.client.get(&ready).await.status == 200).await;
+        over.store(true, Ordering::Relaxed);
+    };
+    let (clients, ()) = tokio::join!(join_all(clients), freeze);
+    let (served, firsts): (Vec<_>, Vec<_>) = clients.into_iter().unzip();
+    assert_eq!(rows(&cluster).await, served.iter().sum::<usize>());
+    assert!(served.iter().all(|served| *served > 1), "{served:?}");
+    // The first orders of half of them were in hand at the frozen one.
+    let moved = firsts.iter().filter(|first| **first > ONE).min();
+    assert!(moved.is_some_and(|moved| *moved < ONE + SLACK), "{firsts:?}");
+    balancer.stop().await;
+    cluster.finish().await;
+}
+
+/// Orders and reads in turn until it is over; returns how many users were served, and how long the first one took.
+async fn asks_and_reads(url: &str, number: usize, over: &AtomicBool) -> (usize, Duration) {
+    let (client, mut pace, mut served) = (Client::new(), pace(Duration::from_millis(50)), 0);
+    let (started, mut first) = (Instant::now(), None);
+    while !over.load(Ordering::Relaxed) {
+        let user = format!("u-{number}-{served}");
+        while let answer = in_time(ask(&client, url, &user, Some("k"))).await
+            && !matches!(answer.status, 200 | 201)
+        {
+            assert_problem(&answer, 503, answer.member("type").as_str().unwrap_or("none"));
+        }
+        served += 1;
+        first.get_or_insert_with(|| started.elapsed());
+        for page in ["/coupons".to_owned(), format!("/users/{user}/coupons")] {
+            let answer = in_time(client.get(&format!("{url}{page}"))).await;
+            if answer.status != 200 {
+                assert_problem(&answer, 503, answer.member("type").as_str().unwrap_or("none"));
+            }
+        }
+        pace.tick().await;
+    }
+    (served, first.expect("one was served"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,6 +34,7 @@ mod memory;
 mod metrics;
 mod overload;
 mod races;
+mod refusals;
 mod retirement;
 mod rounds;
 mod secrets;

@@ -15,6 +15,9 @@ const CONFIGURATION: [(&str, &str); 3] = [
     ("pages.conf", include_str!("../../../nginx/pages.conf")),
 ];
 
+/// What `local/parts.py` writes for the service's own deadline.
+const PATIENCE: &str = "proxy_read_timeout 6000ms;\nproxy_next_upstream_timeout 6500ms;\n";
+
 /// nginx; it is killed, and its workers with it, when the test ends.
 pub struct Balancer {
     pub url: String,
@@ -28,6 +31,8 @@ impl Balancer {
         let port = free_port();
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.nginx", cluster.name));
         std::fs::create_dir_all(folder.join("runtime")).unwrap();
+        std::fs::create_dir_all(folder.join("limits")).unwrap();
+        std::fs::write(folder.join("limits/patience.conf"), PATIENCE).unwrap();
         for (name, text) in CONFIGURATION {
             std::fs::write(folder.join(name), text).unwrap();
         }
