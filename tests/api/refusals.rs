@@ -25,8 +25,7 @@ fn post(headers: &str, body: &str) -> Vec<u8> {
 }
 
 fn headers(count: usize, length: usize) -> String {
-    let value = "v".repeat(length);
-    (0..count).map(|number| format!("x-{number}: {value}\r\n")).collect()
+    format!("x: {}\r\n", "v".repeat(length)).repeat(count)
 }
 
 /// Sends bytes that may be no request and returns the answer behind any `100 Continue`.
