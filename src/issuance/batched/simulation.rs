@@ -32,6 +32,8 @@ enum Guard {
     CommitBeforeAnswer,
     /// Reads see committed rows only.
     CommittedReads,
+    /// A read's round and holdings are of one moment.
+    OneMoment,
 }
 
 fn millis(number: u64) -> Duration {
@@ -111,7 +113,8 @@ fn the_plans_meet_every_answer() {
     });
     checked.unwrap();
     let met = met.into_inner();
-    let answers = ["already-issued", "busy", "hung up", "issued", "rejected", "replayed", "sold-out", "unavailable"];
+    let answers =
+        ["already-issued", "busy", "hung up", "issued", "not-open", "rejected", "replayed", "sold-out", "unavailable"];
     assert!(met.keys().copied().eq(answers), "{met:?}");
 }
 
@@ -156,4 +159,10 @@ fn an_answer_before_the_commit_loses_coupons() {
 #[test]
 fn uncommitted_reads_tell_somebody_sold_out_too_early() {
     expect_caught(Guard::CommittedReads, "sold out while stock is left");
+}
+
+#[test]
+fn a_round_and_holdings_of_two_moments_send_a_holder_away_while_a_reset_commits() {
+    let (promises, _) = simulate(5_000, Some(Guard::OneMoment), |plan| plan).expect("the guard is needed");
+    assert!(promises.contains("sold out to a holder"), "{promises}");
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::Guard;
+use super::plan::ChangeKind;
 use crate::coupons::{Code, Entry, Order, Settlement, Timestamp, UserId};
 
 /// The tables, committed rows only.
@@ -11,11 +12,21 @@ pub(super) struct Books {
     pub(super) round: u32,
     pub(super) generation: u64,
     pub(super) exclusive: bool,
+    /// The rule from the next round on.
+    exclusive_next: bool,
+    /// Whether the event's window is open.
+    pub(super) open: bool,
     pub(super) coupons: BTreeMap<Code, Row>,
     /// Scope and entry, in the order of their commits.
     pub(super) wallet: Vec<(u16, Entry)>,
+    /// When each row of the wallet was committed, by round, scope and user.
+    pub(super) committed: HashMap<(u32, u16, UserId), u64>,
     /// What every commit left behind.
     pub(super) moments: Vec<Moment>,
+    /// When an administrator's changes were committed.
+    pub(super) changes: Vec<u64>,
+    /// The last total of each code in each round.
+    pub(super) totals: BTreeMap<(u32, Code), u32>,
     /// The guard that is taken away.
     pub(super) without: Option<Guard>,
 }
@@ -35,7 +46,9 @@ pub(super) struct Moment {
     pub(super) at_ms: u64,
     pub(super) code: Code,
     pub(super) round: u32,
+    pub(super) scope: u16,
     pub(super) remaining: u32,
+    pub(super) open: bool,
 }
 
 /// A call as the server got it.
@@ -60,7 +73,20 @@ impl Books {
             (code, Row { id, total, remaining: total, next_serial: 1 })
         });
         let coupons = rows.collect();
-        let mut books = Self { round: 1, generation: 1, exclusive, coupons, wallet: vec![], moments: vec![], without };
+        let mut books = Self {
+            round: 1,
+            generation: 1,
+            exclusive,
+            exclusive_next: exclusive,
+            open: true,
+            coupons,
+            wallet: vec![],
+            committed: HashMap::new(),
+            moments: vec![],
+            changes: vec![],
+            totals: BTreeMap::new(),
+            without,
+        };
         books.remember(0);
         books
     }
@@ -79,14 +105,14 @@ impl Books {
             settlement: Settlement {
                 known: true,
                 round: self.round,
-                open: true,
+                open: self.open,
                 first_serial: row.next_serial,
                 remaining: row.remaining,
                 issued_at: Some(now),
                 ..Settlement::default()
             },
         };
-        if self.round == call.round && row.remaining > 0 {
+        if self.round == call.round && self.open && row.remaining > 0 {
             self.write(call, row.remaining, now, &mut draft);
         }
         draft
@@ -130,7 +156,10 @@ impl Books {
         // Without the row lock the stock may be gone: then nothing stops the draft, as nothing stopped it from being made.
         row.remaining = row.remaining.saturating_sub(draft.settlement.issued);
         row.next_serial += draft.settlement.issued;
-        self.wallet.extend(draft.entries.iter().map(|entry| (draft.scope, entry.clone())));
+        for entry in &draft.entries {
+            self.wallet.push((draft.scope, entry.clone()));
+            self.committed.insert((entry.round, draft.scope, entry.user_id.clone()), at_ms);
+        }
         self.remember(at_ms);
     }
 
@@ -154,34 +183,43 @@ impl Books {
         found.map(|(_, entry)| entry)
     }
 
-    /// More pieces of the first code.
-    pub(super) fn top_up(&mut self, pieces: u32, at_ms: u64) {
-        let row = self.coupons.values_mut().next().unwrap();
-        row.total += pieces;
-        row.remaining += pieces;
-        self.generation += 1;
+    /// What an administrator does, or somebody by hand.
+    pub(super) fn change(&mut self, kind: ChangeKind, at_ms: u64) {
+        let first = self.coupons.values_mut().next().unwrap();
+        match kind {
+            ChangeKind::TopUp(pieces) | ChangeKind::ByHand(pieces) => {
+                first.total += pieces;
+                first.remaining += pieces;
+            }
+            ChangeKind::Reduce(pieces) => {
+                let taken = pieces.min(first.remaining);
+                first.total -= taken;
+                first.remaining -= taken;
+            }
+            ChangeKind::Open(open) => self.open = open,
+            ChangeKind::Exclusive(exclusive) => self.exclusive_next = exclusive,
+            ChangeKind::Reset => self.reset(),
+        }
+        self.generation += u64::from(!matches!(kind, ChangeKind::ByHand(_)));
+        self.changes.push(at_ms);
         self.remember(at_ms);
     }
 
-    /// A new round.
-    pub(super) fn reset(&mut self, at_ms: u64) {
+    fn reset(&mut self) {
         for row in self.coupons.values_mut() {
             row.remaining = row.total;
             row.next_serial = 1;
         }
         self.round += 1;
-        self.generation += 1;
-        self.remember(at_ms);
+        self.exclusive = self.exclusive_next;
     }
 
     fn remember(&mut self, at_ms: u64) {
-        let round = self.round;
-        let now = self.coupons.iter().map(|(code, row)| Moment {
-            at_ms,
-            code: code.clone(),
-            round,
-            remaining: row.remaining,
-        });
-        self.moments.extend(now);
+        for (code, row) in &self.coupons {
+            let (scope, remaining) = (self.scope(row), row.remaining);
+            self.totals.insert((self.round, code.clone()), row.total);
+            let (code, round, open) = (code.clone(), self.round, self.open);
+            self.moments.push(Moment { at_ms, code, round, scope, remaining, open });
+        }
     }
 }

@@ -22,7 +22,8 @@ pub(super) struct Plan {
     /// What happens to the first, second, third ... attempt at a lock; later ones are as they should be.
     pub(super) attempts: Vec<LockFault>,
     pub(super) poison: Option<Poison>,
-    pub(super) change: Option<Change>,
+    /// What an administrator does meanwhile, one after the other.
+    pub(super) changes: Vec<Change>,
 }
 
 /// A client who wants a coupon and asks until the answer is final.
@@ -40,6 +41,8 @@ pub(super) struct Ask {
     pub(super) patience_ms: Option<u64>,
     /// Whether nginx stamps its arrival.
     pub(super) stamped: bool,
+    /// How often he asks again, with the same key, when he has a final answer.
+    pub(super) again: usize,
 }
 
 /// What happens to one call.
@@ -103,10 +106,11 @@ pub(super) struct Poison {
     pub(super) until_ms: u64,
 }
 
-/// What an administrator does meanwhile.
+/// One thing that an administrator does.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Change {
-    pub(super) at_ms: u64,
+    /// After the one before.
+    pub(super) after_ms: u64,
     pub(super) kind: ChangeKind,
 }
 
@@ -114,6 +118,14 @@ pub(super) struct Change {
 pub(super) enum ChangeKind {
     /// So many pieces more of the first code.
     TopUp(u32),
+    /// The same by a statement of somebody who does not know that the generation has to be bumped.
+    ByHand(u32),
+    /// So many fewer, as far as they are left.
+    Reduce(u32),
+    /// The event's window opens or closes.
+    Open(bool),
+    /// The rule from the next round on.
+    Exclusive(bool),
     /// A new round.
     Reset,
 }
@@ -122,10 +134,11 @@ pub(super) enum ChangeKind {
 pub(super) fn plans() -> impl Strategy<Value = Plan> {
     let service = (any::<u64>(), 1..=3_usize, any::<bool>(), any::<bool>(), vec(0..=5_u32, 1..=2));
     let faults = (vec(call(), 0..=10), vec(attempt(), 0..=8), weighted(0.15, poison()));
-    (service, vec(ask(), 1..=14), faults, weighted(0.25, change())).prop_map(|(service, asks, faults, change)| {
+    let changes = prop_oneof![2 => Just(vec![]), 1 => vec(change(), 1..=4)];
+    (service, vec(ask(), 1..=14), faults, changes).prop_map(|(service, asks, faults, changes)| {
         let (seed, replicas, exclusive, bypass, stock) = service;
         let (calls, attempts, poison) = faults;
-        Plan { seed, replicas, exclusive, bypass, stock, asks, calls, attempts, poison, change }
+        Plan { seed, replicas, exclusive, bypass, stock, asks, calls, attempts, poison, changes }
     })
 }
 
@@ -133,15 +146,19 @@ fn ask() -> impl Strategy<Value = Ask> {
     let who = (0..8_u8, 0..2_usize, 0..2_u8, 0..3_usize);
     let when = prop_oneof![4 => 0..8_u64, 1 => 8..4_000_u64];
     let patience = weighted(0.2, prop_oneof![0..20_u64, 20..3_000_u64]);
-    (who, when, patience, any::<bool>()).prop_map(|((user, code, key, replica), at_ms, patience_ms, stamped)| Ask {
-        user,
-        code,
-        key,
-        replica,
-        at_ms,
-        patience_ms,
-        stamped,
-    })
+    let again = prop_oneof![2 => Just(0), 1 => 1..12_usize];
+    (who, when, patience, any::<bool>(), again).prop_map(
+        |((user, code, key, replica), at_ms, patience_ms, stamped, again)| Ask {
+            user,
+            code,
+            key,
+            replica,
+            at_ms,
+            patience_ms,
+            stamped,
+            again,
+        },
+    )
 }
 
 fn call() -> impl Strategy<Value = CallFault> {
@@ -177,6 +194,14 @@ fn poison() -> impl Strategy<Value = Poison> {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    let kind = prop_oneof![(1..4_u32).prop_map(ChangeKind::TopUp), Just(ChangeKind::Reset)];
-    (0..3_000_u64, kind).prop_map(|(at_ms, kind)| Change { at_ms, kind })
+    let pieces = || 1..4_u32;
+    let kind = prop_oneof![
+        2 => pieces().prop_map(ChangeKind::TopUp),
+        1 => pieces().prop_map(ChangeKind::ByHand),
+        1 => pieces().prop_map(ChangeKind::Reduce),
+        2 => any::<bool>().prop_map(ChangeKind::Open),
+        1 => any::<bool>().prop_map(ChangeKind::Exclusive),
+        3 => Just(ChangeKind::Reset),
+    ];
+    (0..2_000_u64, kind).prop_map(|(after_ms, kind)| Change { after_ms, kind })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::books::Books;
+use super::books::{Books, Moment};
 use super::plan::Plan;
 use super::world::{Attempt, DEADLINE, Record, Told, user_name};
 use crate::coupons::{Code, Entry, Outcome};
@@ -18,7 +18,7 @@ pub(super) fn broken(plan: &Plan, record: &Record) -> Vec<String> {
     }
     found.extend(order_in_time(&books, &record.attempts));
     found.extend(announced_twice(&record.attempts));
-    if plan.change.is_none() && !plan.exclusive {
+    if plan.changes.is_empty() && !plan.exclusive {
         found.extend(complete(&books, &record.attempts));
     }
     let (outstanding, panics) = (record.keys.outstanding(), *record.server.panics.lock());
@@ -50,8 +50,9 @@ fn tables(books: &Books) -> Vec<String> {
         if !serials.iter().copied().eq(1..=rows) {
             found.push(format!("serials of {code} in round {round}: {serials:?}"));
         }
-        if rows > row.total {
-            found.push(format!("{code} is oversold in round {round}: {rows} of {}", row.total));
+        let total = books.totals[&(round, code.clone())];
+        if rows > total {
+            found.push(format!("{code} is oversold in round {round}: {rows} of {total}"));
         }
         if round == books.round && rows + row.remaining != row.total {
             found.push(format!("{code} is out of balance: {rows} rows, {row:?}"));
@@ -75,8 +76,16 @@ fn answer(plan: &Plan, books: &Books, attempt: &Attempt) -> Option<String> {
             let is_own = entry.request_id != attempt.request && entry.user_id == attempt.user;
             if is_own && is_held(books, entry, attempt) { None } else { wrong("held by nobody") }
         }
-        Told::Final(Outcome::SoldOut) if !was_sold_out(books, attempt) => wrong("sold out while stock is left"),
-        Told::Final(Outcome::NotOpen(_) | Outcome::UnknownCoupon) => wrong("neither closed nor unknown"),
+        Told::Final(Outcome::SoldOut) if !seen_during(books, attempt).iter().any(|seen| seen.moment.remaining == 0) => {
+            wrong("sold out while stock is left")
+        }
+        Told::Final(Outcome::SoldOut) if !was_refusable(books, attempt, |moment| moment.remaining == 0) => {
+            wrong("sold out to a holder")
+        }
+        Told::Final(Outcome::NotOpen(_)) if !was_refusable(books, attempt, |moment| !moment.open) => {
+            wrong("not closed, or closed to a holder")
+        }
+        Told::Final(Outcome::UnknownCoupon) => wrong("it is known"),
         Told::Rejected => {
             let bad = plan.poison.map(|poison| user_name(poison.user));
             if bad.as_deref() == Some(attempt.user.as_str()) { None } else { wrong("refused for another's data") }
@@ -88,22 +97,34 @@ fn answer(plan: &Plan, books: &Books, attempt: &Attempt) -> Option<String> {
 /// Whether the entry is a row of a round that was known while the attempt ran.
 fn is_held(books: &Books, entry: &Entry, attempt: &Attempt) -> bool {
     let is_row = books.wallet.iter().any(|(_, row)| row == entry);
-    is_row && seen_during(books, attempt).iter().any(|&(round, _)| round == entry.round)
+    is_row && seen_during(books, attempt).iter().any(|seen| seen.moment.round == entry.round)
 }
 
-/// Whether nothing was left of the code at some moment that the attempt may know of.
-fn was_sold_out(books: &Books, attempt: &Attempt) -> bool {
-    seen_during(books, attempt).iter().any(|&(_, remaining)| remaining == 0)
+/// Whether there was a moment that the attempt may know of in which this was so and its user held nothing. The two are of one
+/// moment: neither one round's stock and another's holdings, nor what was before somebody's own coupon.
+fn was_refusable(books: &Books, attempt: &Attempt, refuses: impl Fn(&Moment) -> bool) -> bool {
+    seen_during(books, attempt).iter().any(|Seen { moment, from_ms }| {
+        let holding = (moment.round, moment.scope, attempt.user.clone());
+        refuses(moment) && books.committed.get(&holding).is_none_or(|committed| committed >= from_ms)
+    })
 }
 
-/// Round and stock of the attempt's code at every moment which its answer may be about: from as long before it as memory
-/// may be used, to its end.
-fn seen_during(books: &Books, attempt: &Attempt) -> Vec<(u32, u32)> {
-    let since = attempt.asked_ms.saturating_sub(milliseconds(AGE_MAX));
+/// A state of the attempt's code, and from when on it counts.
+struct Seen<'a> {
+    moment: &'a Moment,
+    from_ms: u64,
+}
+
+/// Every state which the attempt's answer may be about: of the time from asking to the answer, and, as memory may be used for so
+/// long, what was before an administrator's change of the last second.
+fn seen_during<'a>(books: &'a Books, attempt: &Attempt) -> Vec<Seen<'a>> {
+    let known_before = attempt.asked_ms.saturating_sub(milliseconds(AGE_MAX));
+    let changes = books.changes.iter().filter(|at| (known_before..=attempt.asked_ms).contains(*at));
+    let since = changes.min().map_or(attempt.asked_ms, |first| first.saturating_sub(1));
     let of_code: Vec<_> = books.moments.iter().filter(|moment| moment.code == attempt.code).collect();
     let first = of_code.iter().rposition(|moment| moment.at_ms <= since).unwrap_or(0);
     let during = of_code.into_iter().skip(first).filter(|moment| moment.at_ms <= attempt.told_ms);
-    during.map(|moment| (moment.round, moment.remaining)).collect()
+    during.map(|moment| Seen { moment, from_ms: moment.at_ms.max(since) }).collect()
 }
 
 /// Whoever was told "issued" before another asked for the first time has the lower serial.

@@ -24,6 +24,9 @@ const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// Longest time until the answer to a read of the catalogue arrives: longer than memory may be used.
 const LATE_READ_MS: u64 = 1_300;
 
+/// Longest time between two statements that should be one.
+const TWO_MOMENTS_MS: u64 = 200;
+
 /// The server.
 pub(super) struct Server {
     epoch: Instant,
@@ -185,11 +188,7 @@ impl Server {
         for row in self.rows.values() {
             rows.push(row.lock().await);
         }
-        let mut books = self.books.lock();
-        match kind {
-            ChangeKind::TopUp(pieces) => books.top_up(pieces, self.now_ms()),
-            ChangeKind::Reset => books.reset(self.now_ms()),
-        }
+        self.books.lock().change(kind, self.now_ms());
     }
 
     /// The orders of a batch come as they arrived, those without a stamp last.
@@ -249,9 +248,14 @@ impl Calls for Connection {
         if self.0.next_fault() != CallFault::None {
             return Err(StoreError::Unknown(None));
         }
+        let first = self.0.books.lock().round;
+        if self.0.lacks(Guard::OneMoment) {
+            sleep(millis(fastrand::u64(..TWO_MOMENTS_MS))).await;
+        }
         let books = self.0.books.lock();
         let scope = books.scope(&books.coupons[code]);
-        Ok(Held { round: books.round, entries: books.held(books.round, scope, orders) })
+        let round = if books.without == Some(Guard::OneMoment) { first } else { books.round };
+        Ok(Held { round, entries: books.held(books.round, scope, orders) })
     }
 }
 
@@ -286,7 +290,8 @@ impl Connection {
         let (books, uncommitted) = (self.0.books.lock(), self.0.uncommitted.lock());
         let coupons = books.coupons.iter().map(|(code, row)| {
             let taken = if dirty { uncommitted.get(code).copied().unwrap_or(0) } else { 0 };
-            let window = Window::default();
+            let window =
+                if books.open { Window::default() } else { Window { opens_at: None, closes_at: Some(Timestamp(0)) } };
             let coupon = Coupon {
                 code: code.clone(),
                 discount_percent: 10,

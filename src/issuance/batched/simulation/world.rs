@@ -110,13 +110,13 @@ async fn simulate(plan: &Plan, without: Option<Guard>) -> Record {
     let stopped = CancellationToken::new();
     let replicas = (0..plan.replicas).map(|_| Replica::start(plan, &server, &keys, &stopped)).collect();
     let world = Arc::new(World { server: Arc::clone(&server), replicas, attempts: parking_lot::Mutex::default() });
-    if let Some(change) = plan.change {
-        let server = Arc::clone(&server);
-        server.clone().sessions.spawn(async move {
-            sleep(millis(change.at_ms)).await;
-            server.change(change.kind).await;
-        });
-    }
+    let (changes, administrator) = (plan.changes.clone(), Arc::clone(&server));
+    server.sessions.spawn(async move {
+        for change in changes {
+            sleep(millis(change.after_ms)).await;
+            administrator.change(change.kind).await;
+        }
+    });
     world.all(plan.asks.clone()).await;
     world.all(world.probes()).await;
     world.drain().await;
@@ -126,7 +126,7 @@ async fn simulate(plan: &Plan, without: Option<Guard>) -> Record {
 }
 
 impl World {
-    /// Runs these clients until each of them has got a final answer.
+    /// Runs these clients until each of them has got as many final answers as he asks for.
     async fn all(self: &Arc<Self>, asks: Vec<Ask>) {
         let clients: JoinSet<()> = asks.into_iter().map(|ask| Arc::clone(self).client(ask)).collect();
         clients.join_all().await;
@@ -144,12 +144,14 @@ impl World {
                 at_ms: 0,
                 patience_ms: None,
                 stamped: true,
+                again: 0,
             })
             .collect()
     }
 
     async fn client(self: Arc<Self>, ask: Ask) {
         sleep(millis(ask.at_ms)).await;
+        let mut left = 1 + ask.again;
         for attempt in 0..ATTEMPTS_MAX {
             let patience = ask.patience_ms.filter(|_| attempt == 0).map(millis);
             let replica = &self.replicas[(ask.replica + attempt) % self.replicas.len()];
@@ -157,11 +159,11 @@ impl World {
             let asked_ms = self.server.now_ms();
             let answer = timeout(patience.unwrap_or(Duration::MAX), replica.ask(order.clone())).await;
             let told = answer.map_or(Told::HungUp, told);
-            let is_final = matches!(told, Told::Final(_));
+            left -= usize::from(matches!(told, Told::Final(_)));
             let Order { code, user, request, .. } = order;
             let told_ms = self.server.now_ms();
             self.attempts.lock().push(Attempt { code, user, request, asked_ms, told_ms, told });
-            if is_final {
+            if left == 0 {
                 return;
             }
             sleep(millis(fastrand::u64(1..PAUSE_MAX_MS))).await;
