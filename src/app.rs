@@ -63,7 +63,6 @@ impl App {
         let config = IssuerConfig {
             strategy: settings.strategy,
             on_lock_loss: settings.on_lock_loss,
-            pool_size: settings.pool_size,
             deadline: settings.request_deadline(),
         };
         let app = Arc::new(Self {
@@ -88,8 +87,8 @@ impl App {
 
     fn watch(&self) {
         let (memory, metrics, stopped) = (Arc::clone(&self.memory), self.metrics.issue.clone(), self.stopped.clone());
-        let lanes = [self.store.lane(), self.store.lane()];
-        tokio::spawn(async move { memory.watch(lanes, metrics, stopped).await });
+        let lanes = self.store.memory.clone();
+        tokio::spawn(async move { memory.watch([lanes.free().await, lanes.free().await], metrics, stopped).await });
         tokio::spawn(Arc::clone(&self.nodes).watch(self.metrics.lock.clone(), self.stopped.clone()));
     }
 
@@ -146,7 +145,6 @@ impl App {
             self.issuer.drain().await;
             drained.cancel();
             let _ = operations.await;
-            self.store.close().await;
         };
         if tokio::time::timeout(self.drain, finish).await.is_err() {
             tracing::warn!("stopping with work unfinished: the drain time is over");

@@ -173,7 +173,7 @@ pub struct Serve {
     #[arg(long, env = "ON_LOCK_LOSS", value_enum, default_value = "bypass")]
     pub on_lock_loss: OnLockLoss,
 
-    /// Database connections for reads and for the strategies that issue one by one.
+    /// Database connections for the strategies that issue one by one.
     #[arg(long, env = "POOL_SIZE", default_value_t = 8)]
     pub pool_size: u32,
 

@@ -139,8 +139,6 @@ pub struct IssuerConfig {
     pub strategy: Strategy,
     /// What to do without a quorum of lock nodes.
     pub on_lock_loss: OnLockLoss,
-    /// Single-issue strategies: orders worked on at once; the size of the store's pool.
-    pub pool_size: u32,
     /// Longest time from a handler's entry to its answer.
     pub deadline: Duration,
 }
@@ -156,16 +154,11 @@ pub struct Issuer {
 impl Issuer {
     /// Puts the parts together.
     pub fn new(config: &IssuerConfig, store: Store, locks: Arc<Locks>, memory: Arc<Memory>, metrics: &Metrics) -> Self {
-        let IssuerConfig { strategy, on_lock_loss, pool_size, deadline } = *config;
+        let IssuerConfig { strategy, on_lock_loss, deadline } = *config;
         let (issue, lock, tasks) = (metrics.issue.clone(), metrics.lock.clone(), TaskTracker::new());
         let reserve = Reserve::new(deadline);
         let parts = Arc::new(Parts { strategy, on_lock_loss, store, locks, memory, issue, lock, reserve, tasks });
-        Self {
-            single: Single::new(Arc::clone(&parts), pool_size),
-            batched: Batched::new(Arc::clone(&parts)),
-            parts,
-            deadline,
-        }
+        Self { single: Single::new(Arc::clone(&parts)), batched: Batched::new(Arc::clone(&parts)), parts, deadline }
     }
 
     /// Answers an order before the deadline, which counts from `entered`. Dropping the future is safe: the order is

@@ -1,63 +1,59 @@
 //! The database: the only module that knows sqlx. It keeps the promises; everything above merely asks it nicely.
 //!
-//! Two ways in. A [`Lane`] is one long-lived connection for work that is a single round trip. A [`Tx`] is a transaction
-//! of several statements on a pooled connection. Neither may live in a future that a client can drop: run them in tasks.
+//! A [`Lane`] is the right to one connection of a pool ([`Lanes`]), a [`Tx`] a transaction of several statements on it. Neither may
+//! live in a future that a client can drop: run them in tasks.
 
 pub mod admin;
 mod batch;
 mod coupons;
-mod lane;
+mod lanes;
 mod migrate;
+mod session;
 mod transaction;
 mod wallet;
 
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlPool, MySqlPoolOptions, MySqlSslMode};
-use sqlx::{ConnectOptions, Connection, Executor};
+use sqlx::ConnectOptions;
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode};
 
+use self::lanes::{Purpose, Server};
 pub use batch::{Held, fitting};
 pub use coupons::{Catalogue, LockedCoupon, Standing};
-pub use lane::Lane;
+pub use lanes::{Lane, Lanes};
 pub use migrate::migrate;
 pub use transaction::Tx;
 pub use wallet::Inserted;
 
-/// Longest wait for a connection: for a free one of the pool, or for a new one to be made.
+/// Connections for batches; more codes than that take turns.
+pub(crate) const BATCHES: usize = 8;
+
+/// Connections for reads of wallets.
+const WALLETS: usize = 4;
+
+/// Longest wait for a connection to be made, and of a reader for one that others have.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Longest wait until a connection is back in the pool: sqlx asks it once more whether it lives.
-const GIVE_BACK_TIMEOUT: Duration = Duration::from_millis(500);
+/// Longest wait of an administrative change for the one before: a rush that has its rows may make it run four times.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Longest one statement may take. Longer than the lock wait below, so that the server normally speaks first.
+/// Longest one statement may take. Longer than every wait at the server, so that it normally speaks first.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A pooled connection that was idle for longer is asked whether it still lives before it is lent: after a restart of the
-/// server all of them are dead, and each would fail whoever gets it. Busy ones were asked when they were given back.
-const IDLE_TRUSTED: Duration = Duration::from_secs(1);
+/// Longest an audit may take: it counts every row of the round, and a coupon may have a million.
+const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One that was idle for so long is replaced without a question: the server is about to close it, or has (`wait_timeout`).
-const IDLE_KEPT: Duration = Duration::from_secs(3);
-
-/// What every session starts with. READ COMMITTED: a retry must see what others committed meanwhile. The lock wait is
-/// shorter than the shortest lease, so that nobody waits for a row longer than he may hold the lock.
-const SESSION: &str = "SET SESSION transaction_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 1";
-
-/// The same for `MariaDB`, which has another name for the isolation level.
-const SESSION_MARIADB: &str = "SET SESSION tx_isolation = 'READ-COMMITTED', innodb_lock_wait_timeout = 1";
-
-/// And for sessions with transactions of several statements: seconds that the server waits for the next one before it rolls back.
-/// A replica whose host or network is lost between two statements keeps the coupon's row locked for so long; the server's
-/// own patience is eight hours.
-const SESSION_OF_TRANSACTIONS: &str = "SET SESSION wait_timeout = 5";
+/// How long the server keeps a silent connection that is never in the middle of a transaction, and any other.
+const SILENCE: Duration = Duration::from_mins(10);
+const SILENCE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
 /// What a URL may say after its `?`. sqlx passes over what it does not know, so that a misspelt `ssl_mode` would be no TLS.
 ///
-/// `timezone` is not among them: windows are stored in UTC, and statements compare them with the session's clock.
-const PARAMETERS: [&str; 8] =
-    ["ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket", "charset", "collation", "statement-cache-capacity"];
+/// What [`session`] sets is not among them: windows are stored in UTC, for one, and statements compare them with the session's clock.
+const PARAMETERS: [&str; 6] = ["ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket", "statement-cache-capacity"];
 
 /// Why the database gave no answer. What happened to a write tells the variant apart.
 #[derive(Debug, thiserror::Error)]
@@ -83,8 +79,8 @@ pub enum StoreError {
 const DUPLICATE: u16 = 1062;
 /// `ER_LOCK_WAIT_TIMEOUT`, `ER_LOCK_DEADLOCK`, `ER_CHECKREAD` (`MariaDB`: the snapshot is stale).
 const CONTENDED: [u16; 3] = [1205, 1213, 1020];
-/// Interrupted, killed, shutting down, closed for idleness: a statement that was running may have been carried out.
-const INTERRUPTED: [u16; 5] = [1053, 1317, 1927, 1969, 4031];
+/// Interrupted, killed, out of time, shutting down, closed for idleness: a statement that was running may have been carried out.
+const INTERRUPTED: [u16; 6] = [1053, 1317, 1927, 1969, 3024, 4031];
 /// Null, truncated, wrong or out-of-range values, malformed JSON, failed CHECKs, by either server.
 const REJECTED: [u16; 12] = [1048, 1264, 1265, 1366, 1406, 1690, 1977, 3140, 3669, 3819, 4025, 4038];
 
@@ -101,9 +97,7 @@ impl From<sqlx::Error> for StoreError {
                     _ => Self::Unavailable(error),
                 }
             }
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Configuration(_) => {
-                Self::Unavailable(error)
-            }
+            sqlx::Error::Configuration(_) => Self::Unavailable(error),
             _ => Self::Unknown(Some(error)),
         }
     }
@@ -117,67 +111,48 @@ fn unquoted(number: u16) -> sqlx::Error {
 /// The database of the service: cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    pool: MySqlPool,
-    options: MySqlConnectOptions,
+    server: Arc<Server>,
+    /// For batches.
+    pub batches: Lanes,
+    /// For the strategies that issue one by one.
+    pub transactions: Lanes,
+    /// For what a replica remembers: one that looks, one that reads who holds what.
+    pub memory: Lanes,
+    wallets: Lanes,
+    /// For changes, one after the other: no crowd can keep them out, and no audit.
+    administration: Lanes,
+    audits: Lanes,
 }
 
 impl Store {
     /// Describes the database without connecting yet; connections are made, and kept, when they are first needed.
-    ///
-    /// `pool_size` bounds the connections for transactions and reads; lanes come on top.
     pub fn new(url: &str, pool_size: u32) -> Result<Self, StoreError> {
         let options = options(url)?;
         if options.get_database().is_none() {
             return Err(sqlx::Error::Configuration("the URL names no database".into()).into());
         }
-        let pool = MySqlPoolOptions::new()
-            // No minimum: sqlx would make up for a closed connection in the background, with five minutes for it, and a
-            // connect that hangs would keep its place in the pool for so long. A borrower waits for one second.
-            .max_connections(pool_size)
-            .acquire_timeout(CONNECT_TIMEOUT)
-            // Nor anything else in the background: where sqlx looks after idle connections, they count as just used.
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .before_acquire(|connection, idle| {
-                Box::pin(async move {
-                    if idle.idle_for > IDLE_TRUSTED && idle.idle_for < IDLE_KEPT {
-                        connection.ping().await?;
-                    }
-                    Ok(idle.idle_for < IDLE_KEPT)
-                })
-            })
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    begin_session(connection).await?;
-                    connection.execute(SESSION_OF_TRANSACTIONS).await.map(drop)
-                })
-            })
-            .connect_lazy_with(options.clone());
-        Ok(Self { pool, options })
+        let server = Server::new(options);
+        let calls = |most| Purpose { most, patience: CONNECT_TIMEOUT, statement: STATEMENT_TIMEOUT, silence: SILENCE };
+        let transactions = |most| Purpose { silence: SILENCE_IN_TRANSACTION, ..calls(most) };
+        let lanes = |purpose| Lanes::new(&server, purpose);
+        Ok(Self {
+            batches: lanes(calls(BATCHES)),
+            transactions: lanes(transactions(pool_size as usize)),
+            memory: lanes(calls(2)),
+            wallets: lanes(calls(WALLETS)),
+            administration: lanes(Purpose { patience: CHANGE_PATIENCE, ..transactions(1) }),
+            audits: lanes(Purpose { statement: AUDIT_TIMEOUT, ..calls(1) }),
+            server,
+        })
     }
 
     /// Whether somebody on the way to the database could read along: it is on another host, and its URL does not insist on TLS.
     pub fn may_be_overheard(&self) -> bool {
-        let host = self.options.get_host().trim_matches(['[', ']']);
+        let options = self.server.options();
+        let host = options.get_host().trim_matches(['[', ']']);
         let is_here = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        let insists = !matches!(self.options.get_ssl_mode(), MySqlSslMode::Disabled | MySqlSslMode::Preferred);
-        self.options.get_socket().is_none() && !is_here && !insists
-    }
-
-    /// A long-lived connection of one's own, made when it is first used.
-    pub fn lane(&self) -> Lane {
-        Lane::new(self.options.clone())
-    }
-
-    /// Opens a transaction.
-    pub async fn begin(&self) -> Result<Tx, StoreError> {
-        Tx::begin(&self.pool).await
-    }
-
-    /// Closes the pool's connections once they are back.
-    pub async fn close(&self) {
-        self.pool.close().await;
+        let insists = !matches!(options.get_ssl_mode(), MySqlSslMode::Disabled | MySqlSslMode::Preferred);
+        options.get_socket().is_none() && !is_here && !insists
     }
 }
 
@@ -198,26 +173,6 @@ fn options(url: &str) -> Result<MySqlConnectOptions, StoreError> {
 /// What comes after the URL's `?`.
 fn parameters(url: &str) -> impl Iterator<Item = &str> {
     url.split_once('?').into_iter().flat_map(|(_, query)| query.split('&')).filter(|parameter| !parameter.is_empty())
-}
-
-/// Sets up a fresh connection; the two servers name the isolation level differently.
-async fn begin_session(connection: &mut sqlx::MySqlConnection) -> Result<(), sqlx::Error> {
-    if connection.execute(SESSION).await.is_err() {
-        connection.execute(SESSION_MARIADB).await?;
-    }
-    Ok(())
-}
-
-/// Bounds one round trip. After an error the caller drops the connection, which closes it.
-async fn limited<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-    within(STATEMENT_TIMEOUT, work).await
-}
-
-async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(StoreError::Unknown(None)),
-    }
 }
 
 #[cfg(test)]
@@ -249,6 +204,7 @@ mod tests {
             "ssl-mode=SURELY",
             "tls",
             "timezone=%2B09:00",
+            "charset=latin1",
         ] {
             assert!(Store::new(&format!("mysql://u:p@h/c?{bad}"), 1).is_err(), "{bad}");
         }

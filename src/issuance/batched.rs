@@ -17,8 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use parking_lot::Mutex;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use self::queue::{Answer, Attendance, Queues, Waiting};
 use super::outside::{Calls, Database, Locking};
@@ -28,9 +27,6 @@ use crate::lock::{LockError, Locks, Patience};
 use crate::memory::Refusal;
 use crate::metrics::Bypass;
 use crate::store::{Store, StoreError};
-
-/// Connections for batches per replica; more codes than that take turns.
-const LANES: usize = 8;
 
 /// How long the answers of a large batch wait for the release at most, and those of any batch for the question whether the lease
 /// may stay.
@@ -43,13 +39,10 @@ const FEW: usize = 16;
 /// Pause after a batch that the database could not settle, so that a failing database is not asked without end.
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
-/// The queues of all codes and the connections they share.
+/// The queues of all codes. Their connections are shared: more codes than there are lanes take turns.
 pub(super) struct Batched<D: Database = Store, L = Arc<Locks>> {
     parts: Arc<Parts<D, L>>,
     queues: Queues,
-    /// Lanes that nobody uses now; there are never more than [`LANES`] in all.
-    lanes: Mutex<Vec<D::Lane>>,
-    turns: Semaphore,
 }
 
 /// The right to settle a batch now.
@@ -78,17 +71,14 @@ impl Settled {
 impl<D: Database, L: Locking> Batched<D, L> {
     pub(super) fn new(parts: Arc<Parts<D, L>>) -> Arc<Self> {
         let queues = Queues::new(parts.issue.clone(), parts.lock.clone());
-        Arc::new(Self { parts, queues, lanes: Mutex::default(), turns: Semaphore::new(LANES) })
+        Arc::new(Self { parts, queues })
     }
 
     /// Connects the lane that the next batch will take.
     pub(super) async fn warm(&self) {
-        let Ok(_turn) = self.turns.acquire().await else { return };
-        let mut lane = self.parts.store.lane();
-        if let Err(error) = lane.connect().await {
+        if let Err(error) = self.parts.store.lane().await.connect().await {
             tracing::warn!(error = &error as &dyn std::error::Error, "cannot connect to the database yet");
         }
-        self.lanes.lock().push(lane);
     }
 
     /// Queues the order and waits for its answer. Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, one more
@@ -109,11 +99,8 @@ impl<D: Database, L: Locking> Batched<D, L> {
     async fn attend(&self, code: &Code) {
         let _attendance = Attendance { queues: &self.queues, code };
         while self.queues.is_wanted(code) {
-            let Ok(_turn) = self.turns.acquire().await else { return };
-            let idle = self.lanes.lock().pop();
-            let mut lane = idle.unwrap_or_else(|| self.parts.store.lane());
+            let mut lane = self.parts.store.lane().await;
             self.take_turn(code, &mut lane).await;
-            self.lanes.lock().push(lane);
         }
     }
 
@@ -172,7 +159,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
         let Right::Leased(lease) = right else { return false };
         let goes_on = self.queues.has_waiting(code)
             && self.parts.memory.refusal(code).is_none()
-            && self.turns.available_permits() > 0;
+            && !self.parts.store.lanes_are_lent();
         goes_on && tokio::time::timeout(LOCK_LEAD, self.parts.locks.may_stay(lease)).await.unwrap_or(false)
     }
 

@@ -5,19 +5,21 @@
 
 use super::single::{Failure, Step, Won};
 use super::{Parts, Ticket};
+use crate::store::Lane;
 
 /// Round trips: 4 (begin, update, insert, commit).
-pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {
-    decrement_and_insert(parts, ticket, || parts.granted(ticket)).await
+pub(super) async fn issue(parts: &Parts, lane: &mut Lane, ticket: &Ticket) -> Result<Step, Failure> {
+    decrement_and_insert(parts, lane, ticket, || parts.granted(ticket)).await
 }
 
 /// The transaction itself; `granted` is called when the row is ours.
 pub(super) async fn decrement_and_insert(
     parts: &Parts,
+    lane: &mut Lane,
     ticket: &Ticket,
     granted: impl FnOnce(),
 ) -> Result<Step, Failure> {
-    let mut tx = parts.store.begin().await?;
+    let mut tx = lane.begin().await?;
     let serial = tx.take_if_left(&ticket.order.code, ticket.round).await?;
     granted();
     // Nothing was read that could tell the time, so it is reckoned from the last look at the database's clock.

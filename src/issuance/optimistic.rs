@@ -5,14 +5,15 @@
 
 use super::single::{Failure, Step, Won, issuable};
 use super::{Parts, Ticket};
+use crate::store::Lane;
 
 /// Transactions per order before "busy": with `n` writers at once each round of attempts lets one through.
 pub(super) const RUNS_MAX: u32 = 50;
 
 /// Round trips: 5 per attempt (begin, select, update, insert, commit). Every attempt is a new transaction, because inside
 /// one a repeated read may show the old version for ever.
-pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {
-    let mut tx = parts.store.begin().await?;
+pub(super) async fn issue(parts: &Parts, lane: &mut Lane, ticket: &Ticket) -> Result<Step, Failure> {
+    let mut tx = lane.begin().await?;
     let Some(coupon) = issuable(tx.read(&ticket.order.code).await?, ticket) else {
         tx.roll_back().await?;
         return Ok(Step::Refused);

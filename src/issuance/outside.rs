@@ -9,11 +9,14 @@ use crate::store::{Held, Lane, Store, StoreError};
 
 /// Where lanes lead to.
 pub(super) trait Database: Send + Sync + 'static {
-    /// One connection of one's own.
+    /// The right to one connection.
     type Lane: Calls;
 
-    /// A lane that connects when it is first used.
-    fn lane(&self) -> Self::Lane;
+    /// A lane for batches, as soon as one is free.
+    fn lane(&self) -> impl Future<Output = Self::Lane> + Send;
+
+    /// Whether all of these are lent.
+    fn lanes_are_lent(&self) -> bool;
 }
 
 /// What a batch asks of a lane. [`Lane`] says what each call promises.
@@ -50,8 +53,12 @@ pub(super) trait Locking: Send + Sync + 'static {
 impl Database for Store {
     type Lane = Lane;
 
-    fn lane(&self) -> Lane {
-        Self::lane(self)
+    fn lane(&self) -> impl Future<Output = Lane> + Send {
+        self.batches.free()
+    }
+
+    fn lanes_are_lent(&self) -> bool {
+        self.batches.are_lent()
     }
 }
 

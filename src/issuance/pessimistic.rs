@@ -5,10 +5,11 @@
 
 use super::single::{Failure, Step, Won, issuable};
 use super::{Parts, Ticket};
+use crate::store::Lane;
 
 /// Round trips: 5 (begin, select for update, update, insert, commit).
-pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {
-    let mut tx = parts.store.begin().await?;
+pub(super) async fn issue(parts: &Parts, lane: &mut Lane, ticket: &Ticket) -> Result<Step, Failure> {
+    let mut tx = lane.begin().await?;
     let coupon = tx.read_for_update(&ticket.order.code).await?;
     parts.granted(ticket);
     let Some(coupon) = issuable(coupon, ticket) else {

@@ -11,10 +11,11 @@ use super::single::{Failure, Step};
 use super::{Caller, Parts, Ticket, conditional};
 use crate::lock::{LockError, Patience};
 use crate::metrics::Wait;
+use crate::store::Lane;
 
 /// Round trips: 4 to MySQL (begin, update, insert, commit) and 2 to Redis (lock, unlock); 2 more for every attempt at a
 /// lock that somebody else holds. It waits as long as its caller, whose patience is the deadline.
-pub(super) async fn issue(parts: &Parts, ticket: &Ticket, caller: &Caller) -> Result<Step, Failure> {
+pub(super) async fn issue(parts: &Parts, lane: &mut Lane, ticket: &Ticket, caller: &Caller) -> Result<Step, Failure> {
     let acquired = parts.locks.acquire(ticket.order.code.as_str(), Patience::Retry, || !caller.is_closed()).await;
     let lease = acquired.inspect_err(|error| {
         if *error == LockError::Abandoned {
@@ -22,7 +23,7 @@ pub(super) async fn issue(parts: &Parts, ticket: &Ticket, caller: &Caller) -> Re
         }
     })?;
     parts.granted(ticket);
-    let step = conditional::decrement_and_insert(parts, ticket, || {}).await;
+    let step = conditional::decrement_and_insert(parts, lane, ticket, || {}).await;
     parts.locks.release(lease).await;
     step
 }

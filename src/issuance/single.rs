@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use super::{
     Caller, IssueError, Parts, QUEUE_MAX, RUNS_MAX, Strategy, Ticket, conditional, optimistic, pause, pessimistic,
@@ -14,37 +14,34 @@ use super::{
 use crate::coupons::{Entry, Outcome, Timestamp};
 use crate::lock::LockError;
 use crate::metrics::Wait;
-use crate::store::{Inserted, LockedCoupon, Standing, StoreError, Tx};
+use crate::store::{Inserted, Lane, LockedCoupon, Standing, StoreError, Tx};
 
-/// Issues one by one, as many at once as the pool has connections.
+/// Issues one by one, as many at once as there are lanes for transactions.
 pub(super) struct Single {
     parts: Arc<Parts>,
-    /// One permit per pooled connection, so that orders do not wait for one another inside their tasks.
-    turns: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
 impl Single {
-    pub(super) fn new(parts: Arc<Parts>, pool_size: u32) -> Self {
-        Self { parts, turns: Arc::new(Semaphore::new(pool_size as usize)), waiting: AtomicUsize::new(0) }
+    pub(super) fn new(parts: Arc<Parts>) -> Self {
+        Self { parts, waiting: AtomicUsize::new(0) }
     }
 
-    /// Waits for a turn, which a client may leave, and then works in a task, which it may not.
+    /// Waits for a lane, which a client may leave, and then works in a task, which it may not.
     pub(super) async fn issue(&self, ticket: Ticket) -> Result<Outcome, IssueError> {
         let mut place = Place::take(self, ticket.entered)?;
         let queued = Instant::now();
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| IssueError::Busy)?;
+        let mut lane = self.parts.store.transactions.free().await;
         self.parts.issue.pool_wait(queued);
         if ticket.due < self.parts.reserve.end() {
             return Err(IssueError::Busy);
         }
-        place.has_turn = true;
+        place.has_lane = true;
         let parts = Arc::clone(&self.parts);
         let (caller, answer) = oneshot::channel();
         self.parts.tasks.spawn(async move {
-            let _turn = turn;
             let started = Instant::now();
-            let settled = parts.run(&ticket, &caller).await;
+            let settled = parts.run(&mut lane, &ticket, &caller).await;
             parts.reserve.took(started.elapsed());
             // A caller who has left meanwhile finds the same answer when he asks again.
             let _ = caller.send(settled);
@@ -57,7 +54,7 @@ impl Single {
 struct Place<'a> {
     single: &'a Single,
     entered: Instant,
-    has_turn: bool,
+    has_lane: bool,
 }
 
 impl<'a> Place<'a> {
@@ -68,7 +65,7 @@ impl<'a> Place<'a> {
             return Err(IssueError::Busy);
         }
         single.parts.issue.queued(1);
-        Ok(Self { single, entered, has_turn: false })
+        Ok(Self { single, entered, has_lane: false })
     }
 }
 
@@ -77,8 +74,8 @@ impl Drop for Place<'_> {
         let parts = &self.single.parts;
         self.single.waiting.fetch_sub(1, Ordering::Relaxed);
         parts.issue.queued(-1);
-        // Who has a turn waits on for the exclusive right, where the strategy has one.
-        if !self.has_turn && !matches!(parts.strategy, Strategy::Unlocked | Strategy::Optimistic) {
+        // Who has a lane waits on for the exclusive right, where the strategy has one.
+        if !self.has_lane && !matches!(parts.strategy, Strategy::Unlocked | Strategy::Optimistic) {
             parts.lock.waited(Wait::Expired, self.entered);
         }
     }
@@ -116,19 +113,19 @@ pub(super) fn issuable(coupon: Option<LockedCoupon>, ticket: &Ticket) -> Option<
 
 impl Parts {
     /// Runs a single-issue strategy until it decides.
-    async fn run(&self, ticket: &Ticket, caller: &Caller) -> Result<Outcome, IssueError> {
+    async fn run(&self, lane: &mut Lane, ticket: &Ticket, caller: &Caller) -> Result<Outcome, IssueError> {
         // Where memory expects a refusal, one read without a lock gives the reason for it, or against it.
         if self.memory.refusal(&ticket.order.code).is_some()
-            && let Some(outcome) = self.explain(ticket).await?
+            && let Some(outcome) = self.explain(lane, ticket).await?
         {
             return Ok(outcome);
         }
         let runs = if self.strategy == Strategy::Optimistic { optimistic::RUNS_MAX } else { RUNS_MAX };
         for run in 1..=runs {
-            match self.step(ticket, caller).await {
+            match self.step(lane, ticket, caller).await {
                 Ok(Step::Issued(entry)) => return Ok(Outcome::Issued(entry)),
                 Ok(Step::Refused) => {
-                    if let Some(outcome) = self.explain(ticket).await? {
+                    if let Some(outcome) = self.explain(lane, ticket).await? {
                         return Ok(outcome);
                     }
                 }
@@ -141,19 +138,19 @@ impl Parts {
         Err(IssueError::Busy)
     }
 
-    async fn step(&self, ticket: &Ticket, caller: &Caller) -> Result<Step, Failure> {
+    async fn step(&self, lane: &mut Lane, ticket: &Ticket, caller: &Caller) -> Result<Step, Failure> {
         match self.strategy {
-            Strategy::Unlocked => unlocked::issue(self, ticket).await,
-            Strategy::Conditional => conditional::issue(self, ticket).await,
-            Strategy::Optimistic => optimistic::issue(self, ticket).await,
-            Strategy::Pessimistic => pessimistic::issue(self, ticket).await,
-            Strategy::Redlock => redlock::issue(self, ticket, caller).await,
+            Strategy::Unlocked => unlocked::issue(self, lane, ticket).await,
+            Strategy::Conditional => conditional::issue(self, lane, ticket).await,
+            Strategy::Optimistic => optimistic::issue(self, lane, ticket).await,
+            Strategy::Pessimistic => pessimistic::issue(self, lane, ticket).await,
+            Strategy::Redlock => redlock::issue(self, lane, ticket, caller).await,
             Strategy::Batched => unreachable!("the batch has its own way"),
         }
     }
 
     /// The last two statements of every single-issue strategy: insert the child after its parent, commit.
-    pub(super) async fn finish(&self, mut tx: Tx, ticket: &Ticket, won: Won) -> Result<Step, Failure> {
+    pub(super) async fn finish(&self, mut tx: Tx<'_>, ticket: &Ticket, won: Won) -> Result<Step, Failure> {
         if tx.insert(&ticket.order, won.serial, won.issued_at).await? == Inserted::Duplicate {
             tx.roll_back().await?;
             return Ok(Step::Refused);
@@ -173,8 +170,8 @@ impl Parts {
 
     /// Finds out why an order was refused; `None` when there is no reason any more. Stock and holdings are of one moment: between
     /// two of them another request of the same user may get the last piece.
-    async fn explain(&self, ticket: &Ticket) -> Result<Option<Outcome>, IssueError> {
-        let Some(Standing { coupon, held }) = self.store.standing(&ticket.order).await? else {
+    async fn explain(&self, lane: &mut Lane, ticket: &Ticket) -> Result<Option<Outcome>, IssueError> {
+        let Some(Standing { coupon, held }) = lane.standing(&ticket.order).await? else {
             return Ok(Some(Outcome::UnknownCoupon));
         };
         if coupon.round != ticket.round {

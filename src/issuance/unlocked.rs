@@ -5,10 +5,11 @@
 
 use super::single::{Failure, Step, Won, issuable};
 use super::{Parts, Ticket};
+use crate::store::Lane;
 
 /// Round trips: 5 (begin, select, update, insert, commit). The serial stays empty: there is no right one.
-pub(super) async fn issue(parts: &Parts, ticket: &Ticket) -> Result<Step, Failure> {
-    let mut tx = parts.store.begin().await?;
+pub(super) async fn issue(parts: &Parts, lane: &mut Lane, ticket: &Ticket) -> Result<Step, Failure> {
+    let mut tx = lane.begin().await?;
     let Some(coupon) = issuable(tx.read(&ticket.order.code).await?, ticket) else {
         tx.roll_back().await?;
         return Ok(Step::Refused);

@@ -2,8 +2,6 @@
 //! bumps the generation, so that replicas drop what they remember.
 #![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
-use std::time::Duration;
-
 use sqlx::Row;
 use sqlx::mysql::{MySql, MySqlArguments, MySqlRow};
 use sqlx::query::Query;
@@ -64,9 +62,6 @@ const AUDIT: &str = "SELECT c.code, c.round, c.total, c.remaining, COUNT(w.user_
        CAST(MIN(w.serial) AS UNSIGNED), CAST(MAX(w.serial) AS UNSIGNED), CAST(MAX(w.arrived_ms) AS UNSIGNED) \
   FROM coupon AS c LEFT JOIN wallet AS w ON w.coupon_id = c.id AND w.round = c.round \
  WHERE c.code IS NOT NULL GROUP BY c.id, c.code, c.round, c.total, c.remaining ORDER BY c.code";
-
-/// Longest an audit may take: it counts every row of the round, and a coupon may have a million.
-const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs of a change before it is given up; each waits a second for its rows.
 const RUNS_MAX: u32 = 4;
@@ -176,7 +171,8 @@ impl Store {
     }
 
     async fn try_put_coupon(&self, code: &Code, change: &CouponChange) -> Result<Changed, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut lane = self.administration.soon().await?;
+        let mut tx = lane.begin().await?;
         tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
         let issued = tx.fetch_optional(sqlx::query(ISSUED).bind(code.as_str())).await?;
         let changed = match issued.map(|row| row.try_get::<u64, _>(0)).transpose()? {
@@ -206,7 +202,8 @@ impl Store {
     }
 
     async fn try_retire_coupon(&self, code: &Code) -> Result<Retired, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut lane = self.administration.soon().await?;
+        let mut tx = lane.begin().await?;
         tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
         // Whoever issues locks this row first: his wallet row is there to be counted, or he finds no coupon.
         let Some(row) = tx.fetch_optional(sqlx::query(LOCK_COUPON).bind(code.as_str())).await? else {
@@ -231,7 +228,8 @@ impl Store {
     }
 
     async fn try_put_event(&self, exclusive: bool, window: Window) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
+        let mut lane = self.administration.soon().await?;
+        let mut tx = lane.begin().await?;
         tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
         tx.execute(windowed(sqlx::query(CHANGE_EVENT).bind(exclusive), window)).await?;
         tx.execute(sqlx::query(COPY_EVENT)).await?;
@@ -244,7 +242,8 @@ impl Store {
     }
 
     async fn try_reset(&self, ends: u32) -> Result<Reset, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut lane = self.administration.soon().await?;
+        let mut tx = lane.begin().await?;
         let ended = tx.execute(sqlx::query(NEXT_ROUND).bind(ends)).await?.rows_affected() > 0;
         let row = tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(sqlx::Error::RowNotFound)?;
         let current = row.try_get(0)?;
@@ -260,9 +259,8 @@ impl Store {
 
     /// Reads the event.
     pub async fn event(&self) -> Result<Event, StoreError> {
-        let mut tx = self.begin().await?;
-        let row = tx.fetch_optional(sqlx::query(EVENT)).await?.ok_or(sqlx::Error::RowNotFound)?;
-        tx.roll_back().await?;
+        let mut lane = self.administration.soon().await?;
+        let row = lane.ask(async |sql| sqlx::query(EVENT).fetch_one(sql).await).await?;
         let time = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
             Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp))
         };
@@ -277,16 +275,12 @@ impl Store {
 
     /// The books of every code in the current round, in one statement.
     pub async fn audit(&self) -> Result<Vec<Audited>, StoreError> {
-        let connection = self.pool.acquire().await?;
-        let rows = super::transaction::closing_on_error(connection, AUDIT_TIMEOUT, async |connection| {
-            sqlx::query(AUDIT).fetch_all(connection).await
-        })
-        .await?;
+        let rows = self.audits.soon().await?.ask(async |sql| sqlx::query(AUDIT).fetch_all(sql).await).await?;
         Ok(rows.iter().map(audited).collect::<Result<_, _>>()?)
     }
 }
 
-impl Tx {
+impl Tx<'_> {
     /// Makes a coupon, in the row of a retired one if it had this code; `false` when there is no number left for a new row.
     async fn create(&mut self, code: &Code, change: &CouponChange) -> Result<bool, StoreError> {
         let change = |query: &'static str| {

@@ -10,7 +10,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Either, Executor, Row};
 
 use super::wallet::{entry, entry_columns, held};
-use super::{Lane, StoreError, limited};
+use super::{Lane, StoreError};
 use crate::coupons::{Code, Entry, Order, Settlement, Timestamp, UserId};
 
 /// The round of a code, and the entries which the batch's users hold in it and the code's scope, without any lock. Where nobody
@@ -60,18 +60,13 @@ impl Lane {
     ///
     /// `orders` are in the order in which serials are given. Safe to repeat with the same orders after any error.
     pub async fn issue_batch(&mut self, round: u32, code: &Code, orders: &[Order]) -> Result<Settlement, StoreError> {
-        let mut connection = self.take().await?;
-        let settlement = limited(settle(&mut connection, round, code, orders)).await?;
-        self.keep(connection);
-        Ok(settlement)
+        self.ask(async |sql| settle(sql, round, code, orders).await).await
     }
 
     /// What the users of `orders` hold in the scope of `code`. One round trip, no lock.
     pub async fn held(&mut self, code: &Code, orders: &[Order]) -> Result<Held, StoreError> {
-        let mut connection = self.take().await?;
         let query = sqlx::query(HELD).bind(encode(orders, since(orders))).bind(code.as_str());
-        let rows = limited(query.fetch_all(&mut connection)).await?;
-        self.keep(connection);
+        let rows = self.ask(async |sql| query.fetch_all(sql).await).await?;
         let round = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
         let entries: Result<Vec<Option<Entry>>, _> = rows.iter().map(|row| held(row, 1)).collect();
         let entries = entries?.into_iter().flatten().map(|entry| (entry.user_id.clone(), entry)).collect();

@@ -7,17 +7,22 @@ use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 use tokio::time::Instant;
 
+use super::session::takes_writes;
 use super::wallet::{entry_columns, held};
-use super::{Lane, STATEMENT_TIMEOUT, Store, StoreError, Tx, limited};
+use super::{Lane, StoreError, Tx};
 use crate::coupons::{Code, Coupon, Entry, Order, Timestamp, Window};
 
 /// Event and coupons in one statement, so that they belong to one moment and one generation.
-const CATALOGUE: &str = "SELECT CAST(e.generation AS UNSIGNED), e.round, e.exclusive, \
+const CATALOGUE: &str = concat!(
+    "SELECT CAST(e.generation AS UNSIGNED), e.round, e.exclusive, \
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)), \
        c.code, c.scope, c.discount_percent, c.total, c.remaining, c.next_serial, \
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.closes_at), \
-       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.closes_at) \
-  FROM event AS e LEFT JOIN coupon AS c ON c.code IS NOT NULL ORDER BY c.id";
+       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.closes_at), ",
+    takes_writes!(),
+    " \
+  FROM event AS e LEFT JOIN coupon AS c ON c.code IS NOT NULL ORDER BY c.id"
+);
 
 /// Whether the window of a coupon row, and the event's, is open now. `SYSDATE` is the time of its evaluation, after the row
 /// was locked; the other clocks stand still from the statement's start, and the wait for the row may cross the closing. It
@@ -135,28 +140,26 @@ pub struct Standing {
     pub held: Option<Entry>,
 }
 
-impl Store {
+impl Lane {
     /// Where the order stands; `None` when there is no such coupon. One round trip, no lock.
-    pub async fn standing(&self, order: &Order) -> Result<Option<Standing>, StoreError> {
-        let connection = self.pool.acquire().await?;
-        let row = super::transaction::closing_on_error(connection, STATEMENT_TIMEOUT, async |connection| {
-            sqlx::query(STANDING).bind(order.user.as_str()).bind(order.code.as_str()).fetch_optional(connection).await
-        })
-        .await?;
+    pub async fn standing(&mut self, order: &Order) -> Result<Option<Standing>, StoreError> {
+        let query = sqlx::query(STANDING).bind(order.user.as_str()).bind(order.code.as_str());
+        let row = self.ask(async |sql| query.fetch_optional(sql).await).await?;
         let standing = |row: &MySqlRow| Ok(Standing { coupon: locked(row)?, held: held(row, ROW_COLUMNS)? });
         row.as_ref().map(standing).transpose()
     }
-}
 
-impl Lane {
-    /// Reads everything that a replica remembers. One round trip.
+    /// Reads everything that a replica remembers, from a server that takes writes. One round trip.
     pub async fn catalogue(&mut self) -> Result<Catalogue, StoreError> {
         let mut connection = self.take().await?;
         let asked = Instant::now();
-        let rows = limited(sqlx::query(CATALOGUE).fetch_all(&mut connection)).await?;
+        let rows = connection.ask(async |sql| sqlx::query(CATALOGUE).fetch_all(sql).await).await?;
         let answered = Instant::now();
         self.keep(connection);
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        if first.try_get::<u64, _>(14)? == 0 {
+            return Err(self.leave_the_server());
+        }
         Ok(Catalogue {
             asked,
             answered,
@@ -191,7 +194,7 @@ fn coupon(row: &MySqlRow) -> Result<Option<(Coupon, u16)>, sqlx::Error> {
     Ok(Some((coupon, row.try_get(5)?)))
 }
 
-impl Tx {
+impl Tx<'_> {
     /// Reads the coupon without locking it.
     pub async fn read(&mut self, code: &Code) -> Result<Option<LockedCoupon>, StoreError> {
         let row = self.fetch_optional(sqlx::query(read!("")).bind(code.as_str())).await?;

@@ -2,10 +2,10 @@
 #![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
 use anyhow::{Context, bail, ensure};
-use sqlx::mysql::MySqlConnection;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 
-use super::options;
+use super::{options, session};
 
 /// What the service may do: no DELETE, no DDL, no other table.
 const GRANTS: [&str; 4] = [
@@ -26,11 +26,11 @@ pub async fn migrate(admin_url: &str, service_url: &str) -> anyhow::Result<()> {
     let service = url(service_url).context("DATABASE_URL")?;
     let database = identifier(service.get_database().context("DATABASE_URL names no database")?)?.to_owned();
     let admin = url(admin_url).context("ADMIN_DATABASE_URL")?;
-    let mut connection = admin.connect().await.context("cannot connect with ADMIN_DATABASE_URL")?;
+    let mut connection = connect(&admin).await.context("cannot connect with ADMIN_DATABASE_URL")?;
     run(&mut connection, format!("CREATE DATABASE IF NOT EXISTS `{database}`")).await?;
     connection.close().await?;
 
-    let mut connection = admin.database(&database).connect().await?;
+    let mut connection = connect(&admin.database(&database)).await?;
     let alone: Option<i64> = sqlx::query_scalar(ALONE).fetch_one(&mut connection).await?;
     ensure!(alone == Some(1), "another migration of {database} has been at work for a minute: wait until it has ended");
     sqlx::migrate!().run(&mut connection).await.context("cannot apply migrations/")?;
@@ -41,7 +41,13 @@ pub async fn migrate(admin_url: &str, service_url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn url(url: &str) -> anyhow::Result<sqlx::mysql::MySqlConnectOptions> {
+async fn connect(options: &MySqlConnectOptions) -> anyhow::Result<MySqlConnection> {
+    let mut connection = options.connect().await?;
+    connection.execute(session::OF_MIGRATION).await?;
+    Ok(connection)
+}
+
+fn url(url: &str) -> anyhow::Result<MySqlConnectOptions> {
     options(url).map_err(|_| anyhow::anyhow!("is not a mysql://user:password@host:port/database URL"))
 }
 

@@ -4,7 +4,7 @@
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
-use super::{Lane, STATEMENT_TIMEOUT, Store, StoreError, Tx, limited};
+use super::{Lane, Store, StoreError, Tx};
 use crate::coupons::{Code, Entry, Order, RequestId, Timestamp, UserId};
 
 /// The columns that [`entry`] reads, from `wallet AS w` and the coupon row called `$coupon`.
@@ -88,11 +88,8 @@ fn entry_from(row: &MySqlRow, first: usize) -> Result<Entry, sqlx::Error> {
 impl Store {
     /// Everything `user` holds in the current round, by code.
     pub async fn wallet_of(&self, user: &UserId) -> Result<Vec<Entry>, StoreError> {
-        let connection = self.pool.acquire().await?;
-        let rows = super::transaction::closing_on_error(connection, STATEMENT_TIMEOUT, async |connection| {
-            sqlx::query(OF_USER).bind(user.as_str()).fetch_all(connection).await
-        })
-        .await?;
+        let mut lane = self.wallets.soon().await?;
+        let rows = lane.ask(async |sql| sqlx::query(OF_USER).bind(user.as_str()).fetch_all(sql).await).await?;
         rows.iter().map(|row| Ok(entry(row)?)).collect()
     }
 }
@@ -100,16 +97,15 @@ impl Store {
 impl Lane {
     /// All entries of one scope in one round. Whoever was issuing when a window closed has committed before they are read.
     pub async fn entries(&mut self, round: u32, scope: u16) -> Result<Vec<Entry>, StoreError> {
-        let mut connection = self.take().await?;
         let fence = if scope == 0 { sqlx::query(FENCE_ALL) } else { sqlx::query(FENCE).bind(scope) };
-        limited(fence.fetch_all(&mut connection)).await?;
-        let rows = limited(sqlx::query(OF_SCOPE).bind(round).bind(scope).fetch_all(&mut connection)).await?;
-        self.keep(connection);
+        self.ask(async |sql| fence.fetch_all(sql).await).await?;
+        let query = sqlx::query(OF_SCOPE).bind(round).bind(scope);
+        let rows = self.ask(async |sql| query.fetch_all(sql).await).await?;
         rows.iter().map(|row| Ok(entry(row)?)).collect()
     }
 }
 
-impl Tx {
+impl Tx<'_> {
     /// Writes the order's row. The coupon row must have been locked or written by this transaction before: parent first,
     /// or two issuers deadlock.
     pub async fn insert(

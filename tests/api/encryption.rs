@@ -16,7 +16,7 @@ async fn servers_ca(cluster: &Cluster) -> String {
 
 /// The whole chain of reasons why a URL does not work.
 async fn refusal(url: &str) -> String {
-    let error: StoreError = Store::new(url, 1).unwrap().lane().connect().await.expect_err(url);
+    let error: StoreError = Store::new(url, 1).unwrap().batches.free().await.connect().await.expect_err(url);
     format!("{:#}", anyhow::Error::from(error))
 }
 

@@ -17,6 +17,7 @@ mod answers;
 mod balanced;
 mod bounds;
 mod cancel;
+mod database;
 mod description;
 mod documents;
 mod doors;

@@ -9,6 +9,7 @@ pub mod documented;
 mod fault_proxy;
 mod nodes;
 mod obstacles;
+mod own_server;
 mod recorder;
 mod server;
 
@@ -33,6 +34,7 @@ pub use crowd::{alone, connect};
 pub use fault_proxy::{Fault, FaultProxy};
 pub use nodes::Nodes;
 pub use obstacles::{Held, redis_connection, sample, value};
+pub use own_server::OwnServer;
 pub use recorder::Recorder;
 pub use server::{Process, Replica, free_port};
 
@@ -64,6 +66,7 @@ pub struct Setup {
     exclusive: bool,
     coupons: Vec<(String, u32)>,
     settings: Vec<(String, String)>,
+    servers: Option<Servers>,
 }
 
 impl Setup {
@@ -75,7 +78,13 @@ impl Setup {
             exclusive: false,
             coupons: vec![("A".to_owned(), 10)],
             settings: Vec::new(),
+            servers: None,
         }
+    }
+
+    /// On these servers instead of those that all tests share.
+    pub fn on(self, servers: &Servers) -> Self {
+        Self { servers: Some(servers.clone()), ..self }
     }
 
     /// That many replicas in this process; 0 for tests that start their own.
@@ -108,7 +117,7 @@ impl Setup {
     /// Makes the database and starts the replicas; all of them are ready.
     pub async fn start(self) -> Cluster {
         static DATABASES: AtomicU32 = AtomicU32::new(0);
-        let servers = servers();
+        let servers = self.servers.clone().unwrap_or_else(servers);
         let number = DATABASES.fetch_add(1, Ordering::Relaxed);
         let name = format!("t_{}_{number}", std::process::id());
         let mysql = servers.mysql.as_ref().expect("the cluster has no database");
@@ -174,6 +183,10 @@ impl Cluster {
         let admin = &self.servers.mysql.as_ref().unwrap().admin_url;
         let base = admin.split('?').next().unwrap().trim_end_matches('/');
         let mut connection = MySqlConnection::connect(base).await.unwrap();
+        // A test may have changed the server's defaults.
+        let plain = "SET autocommit = 1, completion_type = 0, sql_safe_updates = 0, sql_big_selects = 1, \
+                     sql_select_limit = 18446744073709551615, sql_mode = ''; SET SESSION TRANSACTION READ WRITE";
+        connection.execute(plain).await.unwrap();
         connection.execute(AssertSqlSafe(format!("USE {}", self.name))).await.unwrap();
         connection
     }

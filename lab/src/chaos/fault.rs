@@ -47,6 +47,10 @@ pub enum Fault {
     DatabaseKilled,
     /// The database takes no more connections, and the open ones are closed.
     ConnectionsExhausted,
+    /// The database takes no writes, as one that was demoted in a failover.
+    DatabaseReadOnly,
+    /// Somebody locks the table of the coupons, as a migration does that waits behind a long transaction.
+    TableLocked,
     /// Every write to the disk takes 100 ms longer.
     DiskSlow,
     /// Every write of the database to a file fails: there is no room.
@@ -71,7 +75,7 @@ enum Part {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Nothing,
         Self::ReplicaKilled,
         Self::EveryReplicaKilled,
@@ -92,6 +96,8 @@ impl Fault {
         Self::DatabaseHung,
         Self::DatabaseKilled,
         Self::ConnectionsExhausted,
+        Self::DatabaseReadOnly,
+        Self::TableLocked,
         Self::DiskSlow,
         Self::DiskFull,
         Self::NginxReloaded,
@@ -122,6 +128,8 @@ impl Fault {
             Self::DatabaseHung => "database-hung",
             Self::DatabaseKilled => "database-killed",
             Self::ConnectionsExhausted => "connections-exhausted",
+            Self::DatabaseReadOnly => "database-read-only",
+            Self::TableLocked => "table-locked",
             Self::DiskSlow => "disk-slow",
             Self::DiskFull => "disk-full",
             Self::NginxReloaded => "nginx-reloaded",
@@ -141,8 +149,11 @@ impl Fault {
             | Self::RedisScriptsForbidden
             | Self::RedisWritesPaused
             | Self::RedisCutOff
-            | Self::DatabaseHung => (1_000, 3_000),
-            Self::LocksVanish | Self::ConnectionsKilled | Self::ConnectionsExhausted => (1_000, 2_000),
+            | Self::DatabaseHung
+            | Self::TableLocked => (1_000, 3_000),
+            Self::LocksVanish | Self::ConnectionsKilled | Self::ConnectionsExhausted | Self::DatabaseReadOnly => {
+                (1_000, 2_000)
+            }
             Self::NginxReloaded | Self::DiskSlow => (1_000, 1_500),
             _ => (500, 1_000),
         };
@@ -185,6 +196,8 @@ impl Fault {
             | Self::DatabaseHung
             | Self::DatabaseKilled
             | Self::ConnectionsExhausted
+            | Self::DatabaseReadOnly
+            | Self::TableLocked
             | Self::DiskSlow
             | Self::DiskFull => &[Part::Database],
             Self::NginxReloaded => &[Part::Nginx],

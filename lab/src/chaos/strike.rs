@@ -40,6 +40,9 @@ const TRACE_AHEAD: Duration = Duration::from_millis(200);
 const STEPS: u32 = 80;
 /// What a packet leaves by.
 const SENDS: &str = "sendto,sendmsg,write,writev";
+/// How the database is kept from its work, and let go on.
+const READ_ONLY: [&str; 2] = ["SET GLOBAL read_only = 1", "SET GLOBAL read_only = 0"];
+const TABLE_LOCKED: [&str; 2] = ["LOCK TABLES coupon WRITE", "UNLOCK TABLES"];
 /// The least that both servers accept.
 const CONNECTIONS_LEAST: u32 = 10;
 
@@ -97,6 +100,8 @@ impl<'a> Scene<'a> {
             Fault::DatabaseHung => freeze(&[self.pid("mysql")?], lasts).await,
             Fault::DatabaseKilled => self.kill(&["mysql".to_owned()]).await,
             Fault::ConnectionsExhausted => self.exhaust_connections(lasts).await,
+            Fault::DatabaseReadOnly => self.between(READ_ONLY, lasts).await,
+            Fault::TableLocked => self.between(TABLE_LOCKED, lasts).await,
             Fault::NginxReloaded => self.reload(due + lasts).await,
             Fault::ReplicasScaled => self.scale(pick).await,
             _ if halve(&self.cluster.redis, fault, pick, due + lasts).await? => Ok(()),
@@ -222,6 +227,15 @@ impl<'a> Scene<'a> {
         for connection in taken? {
             connection.close().await?;
         }
+        Ok(())
+    }
+
+    /// What the database is told first, and what after that time.
+    async fn between(&self, [breaks, mends]: [&'static str; 2], lasts: Duration) -> anyhow::Result<()> {
+        let mut database = self.cluster.connect().await?;
+        sqlx::raw_sql(breaks).execute(&mut database).await?;
+        sleep(lasts).await;
+        sqlx::raw_sql(mends).execute(&mut database).await?;
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -34,16 +35,18 @@ pub struct FaultProxy {
     state: Arc<State>,
 }
 
-#[derive(Default)]
 struct State {
+    /// Where new connections lead to.
+    server: Mutex<SocketAddr>,
     refusing: AtomicBool,
     connections: Mutex<Vec<Weak<Connection>>>,
     newcomers: Mutex<Option<(u32, Fault)>>,
     struck: AtomicU32,
 }
 
-#[derive(Default)]
 struct Connection {
+    /// When it was last used.
+    used: Mutex<Instant>,
     /// Turns left until the fault strikes, counting the one at which it does.
     plan: Mutex<Option<(u32, Fault)>>,
     cut: CancellationToken,
@@ -53,11 +56,18 @@ impl FaultProxy {
     pub async fn start(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::<State>::default();
+        let state = Arc::new(State {
+            server: Mutex::new(server),
+            refusing: AtomicBool::default(),
+            connections: Mutex::default(),
+            newcomers: Mutex::default(),
+            struck: AtomicU32::default(),
+        });
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if !shared.refusing.load(Ordering::SeqCst) {
+                    let server = *shared.server.lock().unwrap();
                     tokio::spawn(shared.connection().carry(client, server, Arc::clone(&shared)));
                 }
             }
@@ -70,6 +80,21 @@ impl FaultProxy {
         for connection in self.state.connections() {
             *connection.plan.lock().unwrap() = Some((turn, fault));
         }
+    }
+
+    /// The same for those that have been idle for so long; how many they are.
+    pub fn break_idle(&self, idle: Duration, fault: Fault) -> usize {
+        let mut connections = self.state.connections();
+        connections.retain(|connection| connection.used.lock().unwrap().elapsed() > idle);
+        for connection in &connections {
+            *connection.plan.lock().unwrap() = Some((1, fault));
+        }
+        connections.len()
+    }
+
+    /// Every connection made from now on leads to another server, as after a failover; those that exist stay.
+    pub fn lead_to(&self, server: SocketAddr) {
+        *self.state.server.lock().unwrap() = server;
     }
 
     /// Every connection made from now on breaks at its `turn`-th turn.
@@ -107,8 +132,11 @@ impl FaultProxy {
 
 impl State {
     fn connection(&self) -> Arc<Connection> {
-        let connection = Arc::new(Connection::default());
-        *connection.plan.lock().unwrap() = *self.newcomers.lock().unwrap();
+        let connection = Arc::new(Connection {
+            used: Mutex::new(Instant::now()),
+            plan: Mutex::new(*self.newcomers.lock().unwrap()),
+            cut: CancellationToken::new(),
+        });
         self.connections.lock().unwrap().push(Arc::downgrade(&connection));
         connection
     }
@@ -140,6 +168,7 @@ impl Connection {
             tokio::select! {
                 size = client.read(&mut up) => {
                     let packet = &up[..size?];
+                    *self.used.lock().unwrap() = Instant::now();
                     if packet.is_empty() {
                         return Ok(());
                     }

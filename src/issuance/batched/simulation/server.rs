@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 
@@ -16,7 +16,7 @@ use super::{Guard, hop, millis};
 use crate::coupons::{Code, Coupon, Entry, Order, Settlement, Timestamp, UserId, Window};
 use crate::issuance::outside::{Calls, Database};
 use crate::memory::Source;
-use crate::store::{Catalogue, Held, STATEMENT_TIMEOUT, StoreError};
+use crate::store::{BATCHES, Catalogue, Held, STATEMENT_TIMEOUT, StoreError};
 
 /// `innodb_lock_wait_timeout`.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
@@ -44,8 +44,8 @@ pub(super) struct Server {
     pub(super) panics: Mutex<usize>,
 }
 
-/// One connection to it.
-pub(super) struct Connection(Arc<Server>);
+/// One connection to it, and the turn that its holder has taken.
+pub(super) struct Connection(Arc<Server>, #[expect(dead_code, reason = "held")] Option<OwnedSemaphorePermit>);
 
 fn broken(what: &str) -> sqlx::Error {
     sqlx::Error::Protocol(what.to_owned())
@@ -199,11 +199,33 @@ impl Server {
     }
 }
 
-impl Database for Arc<Server> {
+/// A replica's way to it.
+pub(super) struct Access {
+    server: Arc<Server>,
+    pub(super) turns: Arc<Semaphore>,
+}
+
+impl Access {
+    pub(super) fn new(server: &Arc<Server>) -> Self {
+        Self { server: Arc::clone(server), turns: Arc::new(Semaphore::new(BATCHES)) }
+    }
+
+    /// A connection that takes nobody's turn.
+    pub(super) fn connection(&self) -> Connection {
+        Connection(Arc::clone(&self.server), None)
+    }
+}
+
+impl Database for Access {
     type Lane = Connection;
 
-    fn lane(&self) -> Connection {
-        Connection(Arc::clone(self))
+    async fn lane(&self) -> Connection {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.unwrap();
+        Connection(Arc::clone(&self.server), Some(turn))
+    }
+
+    fn lanes_are_lent(&self) -> bool {
+        self.turns.available_permits() == 0
     }
 }
 

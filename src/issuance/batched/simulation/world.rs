@@ -10,16 +10,16 @@ use tokio_util::task::TaskTracker;
 
 use super::keys::Keys;
 use super::plan::{Ask, Plan};
-use super::server::Server;
+use super::server::{Access, Server};
 use super::{Guard, millis};
 use crate::coupons::{Code, Order, Outcome, RequestId, UserId};
+use crate::issuance::batched::Batched;
 use crate::issuance::batched::queue::Answer;
-use crate::issuance::batched::{Batched, LANES};
 use crate::issuance::reserve::Reserve;
 use crate::issuance::{IssueError, OnLockLoss, Parts, Strategy, Ticket};
 use crate::memory::{Known, Memory};
 use crate::metrics::{Metrics, outcome_label};
-use crate::store::StoreError;
+use crate::store::{BATCHES, StoreError};
 
 /// Longest time from asking to an answer.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -82,8 +82,8 @@ pub(super) struct Record {
 }
 
 struct Replica {
-    parts: Arc<Parts<Arc<Server>, Arc<Keys>>>,
-    batched: Arc<Batched<Arc<Server>, Arc<Keys>>>,
+    parts: Arc<Parts<Access, Arc<Keys>>>,
+    batched: Arc<Batched<Access, Arc<Keys>>>,
 }
 
 /// All that runs in one simulation.
@@ -192,9 +192,9 @@ impl World {
             if timeout(DRAIN, parts.tasks.wait()).await.is_err() {
                 problems.push("a task does not end".to_owned());
             }
-            let (turns, idle) = (batched.turns.available_permits(), batched.lanes.lock().len());
-            if turns != LANES || idle > LANES {
-                problems.push(format!("{turns} turns and {idle} lanes are left"));
+            let turns = parts.store.turns.available_permits();
+            if turns != BATCHES {
+                problems.push(format!("{turns} lanes are left"));
             }
             if self.server.codes().iter().any(|code| batched.queues.has_waiting(code)) {
                 problems.push("somebody still waits".to_owned());
@@ -213,7 +213,7 @@ impl Replica {
         let parts = Arc::new(Parts {
             strategy: Strategy::Batched,
             on_lock_loss: if plan.bypass { OnLockLoss::Bypass } else { OnLockLoss::Refuse },
-            store: Arc::clone(server),
+            store: Access::new(server),
             locks: Arc::clone(keys),
             memory: Arc::new(Memory::default()),
             issue: METRICS.issue.clone(),
@@ -222,7 +222,7 @@ impl Replica {
             tasks: TaskTracker::new(),
         });
         let (memory, stopped) = (Arc::clone(&parts.memory), stopped.clone());
-        let lanes = [(); 2].map(|()| crate::issuance::outside::Database::lane(server));
+        let lanes = [(); 2].map(|()| parts.store.connection());
         tokio::spawn(async move { memory.watch(lanes, METRICS.issue.clone(), stopped).await });
         Self { batched: Batched::new(Arc::clone(&parts)), parts }
     }

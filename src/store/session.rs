@@ -1,0 +1,49 @@
+//! What a session starts with. Whatever the statements count on is set here, so that the server's defaults may be anything.
+
+use super::lanes::Purpose;
+
+/// What keeps values and rules as they are meant, in any session.
+///
+/// Executable comments tell the servers apart: one with a number is read by `MySQL` alone, one with an `M` by `MariaDB` alone.
+macro_rules! rules {
+    () => {
+        "SET SESSION sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'; \
+         SET NAMES utf8mb4 COLLATE utf8mb4_general_ci, time_zone = '+00:00', autocommit = 1, completion_type = 0, \
+             sql_safe_updates = 0, sql_select_limit = 18446744073709551615, sql_big_selects = 1, sql_auto_is_null = 0, \
+             /*M! check_constraint_checks = 1, */ foreign_key_checks = 1, unique_checks = 1; \
+         SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; "
+    };
+}
+
+/// The session of whoever makes tables and procedures. A procedure keeps the mode and the character sets of its maker.
+pub(super) const OF_MIGRATION: &str = concat!(rules!(), "SET default_storage_engine = InnoDB");
+
+/// Whether the server takes writes: after a failover the one before may go on answering reads for ever. `super_read_only` implies
+/// `read_only`, and a later `MariaDB` has words instead of numbers.
+macro_rules! takes_writes {
+    () => {
+        "CAST(CAST(@@GLOBAL.read_only AS CHAR) IN ('0', 'OFF') AND NOT @@GLOBAL.innodb_read_only AS UNSIGNED)"
+    };
+}
+pub(super) use takes_writes;
+
+/// Begins a session of a pool, and asks its number and whether the server takes writes.
+///
+/// READ COMMITTED: a retry must see what others committed meanwhile. Every wait at the server is shorter than the client's, for
+/// closing the socket would not end it: the wait for a row, also shorter than the shortest lease; the wait for a table that is
+/// being altered; a read. `wait_timeout` is how long the server waits for the next statement before it closes the connection and rolls back: a
+/// replica whose host or network is lost in the middle of a transaction keeps the coupon's row locked for so long, and the
+/// server's own patience is eight hours.
+pub(super) fn begin(Purpose { statement, silence, .. }: Purpose) -> String {
+    let read = statement.mul_f64(0.75);
+    format!(
+        "{} SET innodb_lock_wait_timeout = 1, lock_wait_timeout = 1, wait_timeout = {}, \
+         /*!80000 max_execution_time = {}, */ /*M! max_statement_time = {}, */ net_read_timeout = 30, net_write_timeout = 60; \
+         SELECT CAST(CONNECTION_ID() AS UNSIGNED), {}",
+        rules!(),
+        silence.as_secs(),
+        read.as_millis(),
+        read.as_secs_f64(),
+        takes_writes!()
+    )
+}
