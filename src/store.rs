@@ -81,26 +81,31 @@ const DUPLICATE: u16 = 1062;
 const CONTENDED: [u16; 3] = [1205, 1213, 1020];
 /// Interrupted, killed, out of time, shutting down, closed for idleness: a statement that was running may have been carried out.
 const INTERRUPTED: [u16; 6] = [1053, 1317, 1927, 1969, 3024, 4031];
+/// `ER_OPTION_PREVENTS_STATEMENT`, `ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION`, `ER_READ_ONLY_MODE`: it takes no writes.
+const READ_ONLY: [u16; 3] = [1290, 1792, 1836];
 /// Null, truncated, wrong or out-of-range values, malformed JSON, failed CHECKs, by either server.
 const REJECTED: [u16; 12] = [1048, 1264, 1265, 1366, 1406, 1690, 1977, 3140, 3669, 3819, 4025, 4038];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Database(database) => {
-                let number = database.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
-                match number {
-                    DUPLICATE => Self::Duplicate(unquoted(number)),
-                    n if CONTENDED.contains(&n) => Self::Contended(error),
-                    n if INTERRUPTED.contains(&n) => Self::Unknown(Some(error)),
-                    n if REJECTED.contains(&n) => Self::Rejected(unquoted(n)),
-                    _ => Self::Unavailable(error),
-                }
-            }
+            sqlx::Error::Database(_) => match number(&error) {
+                DUPLICATE => Self::Duplicate(unquoted(DUPLICATE)),
+                n if CONTENDED.contains(&n) => Self::Contended(error),
+                n if INTERRUPTED.contains(&n) => Self::Unknown(Some(error)),
+                n if REJECTED.contains(&n) => Self::Rejected(unquoted(n)),
+                _ => Self::Unavailable(error),
+            },
             sqlx::Error::Configuration(_) => Self::Unavailable(error),
             _ => Self::Unknown(Some(error)),
         }
     }
+}
+
+/// The server's number of an error; 0 for one that is not the server's.
+fn number(error: &sqlx::Error) -> u16 {
+    let database = error.as_database_error().and_then(|it| it.try_downcast_ref::<MySqlDatabaseError>());
+    database.map_or(0, MySqlDatabaseError::number)
 }
 
 /// The server's error without its text, which quotes the data that it is about, and so users' ids.

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::session;
-use super::{CONNECT_TIMEOUT, StoreError};
+use super::{CONNECT_TIMEOUT, READ_ONLY, StoreError, number};
 
 /// A connection that was idle for longer is asked whether it still lives before it is used: a server that was restarted or a
 /// firewall that forgets has ended it.
@@ -86,6 +86,11 @@ impl Server {
 
     pub(super) fn options(&self) -> &MySqlConnectOptions {
         &self.options
+    }
+
+    /// Every connection is closed instead of used again.
+    fn leave(&self) {
+        self.term.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Connects and sets up the session. The name is looked up each time, so a changed address is followed.
@@ -181,7 +186,7 @@ impl Lane {
     /// Closes this connection, and every other one before its next use, because the server takes no writes.
     pub(super) fn leave_the_server(&mut self) -> StoreError {
         self.connection = None;
-        self.pool.server.term.fetch_add(1, Ordering::Relaxed);
+        self.pool.server.leave();
         StoreError::Unavailable(takes_no_writes())
     }
 }
@@ -214,6 +219,9 @@ impl Connection {
             return Err(StoreError::Unknown(None));
         };
         self.is_asked = false;
+        if answer.as_ref().is_err_and(|error| READ_ONLY.contains(&number(error))) {
+            self.server.leave();
+        }
         Ok(answer?)
     }
 }
