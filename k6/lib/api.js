@@ -86,6 +86,10 @@ export function putCoupon(code, change) {
   return http.put(url, body, putParams);
 }
 
+export function retireCoupon(code) {
+  return http.del(`${OPS_URL}/admin/coupons/${encodeURIComponent(code)}`, null, params('admin-coupon', admin()));
+}
+
 export function readEvent(token) {
   return http.get(`${OPS_URL}/admin/event`, params('admin-event', admin(token)));
 }

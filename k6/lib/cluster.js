@@ -1,6 +1,5 @@
 // What every script needs to know of the cluster before it starts, each lack named with its cure.
 import * as api from './api.js';
-import { OURS } from './stock.js';
 
 const TRIES = 3;
 
@@ -26,11 +25,10 @@ export function newRound() {
   throw new Error(`no new round: ${answer.status} ${answer.error || answer.body}`);
 }
 
-// What can be asked for now; the coupons of the experiments are none of a rush's. Sold out counts: refusing is work too, and a
-// run without a reset may find nothing else.
+// What can be asked for now. Sold out counts: refusing is work too, and a run without a reset may find nothing else.
 export function offeredCodes() {
   const offered = api.listCoupons().json().filter(({ state }) => state === 'open' || state === 'sold-out');
-  const codes = offered.map(({ code }) => code).filter((code) => !OURS.test(code));
+  const codes = offered.map(({ code }) => code);
   if (codes.length === 0) throw new Error('no coupon is open; `make reset` and the windows of event and coupons decide');
   return codes;
 }

@@ -132,6 +132,14 @@ impl Admin {
         json::<serde_json::Value>(request).await.map(drop).with_context(|| format!("cannot put the coupon {code}"))
     }
 
+    /// Retires a coupon that nobody holds in the current round. Every replica has seen it afterwards. Repeating is safe.
+    pub async fn retire_coupon(&self, code: &str) -> anyhow::Result<()> {
+        let answer = self.first(Method::DELETE, &format!("/admin/coupons/{code}")).send().await?;
+        let (status, gone) = (answer.status(), [StatusCode::NO_CONTENT, StatusCode::NOT_FOUND]);
+        ensure!(gone.contains(&status), "cannot retire {code}: {status} {}", answer.text().await.unwrap_or_default());
+        Ok(())
+    }
+
     /// The campaign's rule.
     pub async fn event(&self) -> anyhow::Result<Event> {
         json(self.first(Method::GET, "/admin/event")).await.context("cannot read the event")

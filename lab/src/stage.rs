@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use futures_util::future::try_join_all;
 use sqlx::MySqlConnection;
-use tokio::task::JoinSet;
 
 use crate::admin::{Admin, Coupon};
 use crate::cluster::Cluster;
@@ -16,11 +16,8 @@ use crate::servers::{Asked, Servers};
 use crate::speed::{Gauge, Mark};
 use crate::verify::{self, Ack, Report};
 
-/// So many coupons are put at once: each call takes a second, and the database is not to be flooded.
-const PUTS_AT_ONCE: usize = 40;
-
-/// The coupons of the experiments, `OURS` in k6/lib/stock.js; a coupon cannot be deleted, so its window comes to lie in the past.
-const CLOSE_EXPERIMENTS: &str = "UPDATE coupon SET closes_at = '2020-01-01' WHERE code REGEXP '^[LF]-[0-9]+$'";
+/// So many coupons are changed at once: each call takes a second, and the database is not to be flooded.
+const CHANGES_AT_ONCE: usize = 40;
 
 /// The cluster that is measured.
 pub struct Stage {
@@ -99,16 +96,19 @@ impl Stage {
     /// Makes sure that these coupons exist, with so many pieces.
     pub async fn offer(&mut self, coupons: Vec<(String, u32)>) -> anyhow::Result<()> {
         let missing: Vec<_> = coupons.into_iter().filter(|(code, _)| !self.offered.contains(code)).collect();
-        for some in missing.chunks(PUTS_AT_ONCE) {
-            let mut puts = JoinSet::new();
-            for (code, total) in some.iter().cloned() {
-                let admin = self.admin.clone();
-                let coupon = Coupon::open(total);
-                puts.spawn(async move { admin.put_coupon(&code, coupon).await.map(|()| code) });
-            }
-            while let Some(put) = puts.join_next().await {
-                self.offered.insert(put??);
-            }
+        for some in missing.chunks(CHANGES_AT_ONCE) {
+            try_join_all(some.iter().map(|(code, total)| self.admin.put_coupon(code, Coupon::open(*total)))).await?;
+            self.offered.extend(some.iter().map(|(code, _)| code.clone()));
+        }
+        Ok(())
+    }
+
+    /// Takes out of the event again whatever was offered, in a new round, in which nobody holds it.
+    pub async fn withdraw(&mut self) -> anyhow::Result<()> {
+        self.fresh_round().await?;
+        let offered: Vec<_> = std::mem::take(&mut self.offered).into_iter().collect();
+        for some in offered.chunks(CHANGES_AT_ONCE) {
+            try_join_all(some.iter().map(|code| self.admin.retire_coupon(code))).await?;
         }
         Ok(())
     }
@@ -123,13 +123,6 @@ impl Stage {
     pub async fn empty_wallets(&mut self) -> anyhow::Result<()> {
         let purge = sqlx::raw_sql("TRUNCATE TABLE wallet").execute(&mut self.servers.database).await;
         purge.map(drop).context("cannot empty the wallets")
-    }
-
-    /// Closes the coupons of the experiments, which k6 leaves open under `KEEP_OPEN`; a script that asks for one opens it again.
-    /// A new round must follow: replicas drop what they remember then.
-    pub async fn close_experiments(&mut self) -> anyhow::Result<()> {
-        let closed = sqlx::raw_sql(CLOSE_EXPERIMENTS).execute(&mut self.servers.database).await;
-        closed.map(drop).context("cannot close the coupons of the experiments")
     }
 
     /// For questions of a laboratory's own to the tables.
@@ -185,21 +178,5 @@ impl Stage {
     /// Where nginx answers.
     pub fn url(&self) -> anyhow::Result<String> {
         Ok(self.cluster.nginx.as_ref().context("the cluster has no nginx running")?.url.clone())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_coupons_that_are_closed_are_those_that_k6_calls_its_own() {
-        let stock = include_str!("../../k6/lib/stock.js");
-
-        let ours =
-            stock.lines().find_map(|line| line.strip_prefix("export const OURS = /")?.strip_suffix("/;")).unwrap();
-
-        let pattern = ours.replace(r"\d", "[0-9]");
-        assert!(CLOSE_EXPERIMENTS.ends_with(&format!(" REGEXP '{pattern}'")), "{pattern}");
     }
 }

@@ -19,6 +19,8 @@ pub const ARRIVAL_TIME: Duration = Duration::from_secs(10);
 
 /// 10,000 users who all come at once, each with a connection of its own, to stock that most of them do not get.
 pub async fn rush(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
+    // The crowd asks for whatever there is.
+    stage.withdraw().await?;
     let before = stage.before().await?;
     let (summary, ended) = k6(stage, "rush", &[("USERS", USERS.to_string()), ("VUS", USERS.to_string())]).await?;
     let after = stage.look().await?;
@@ -40,6 +42,7 @@ pub async fn rush(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
 /// A thousand requests a second.
 pub async fn arrival(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
     let knobs = [("RATE", CROSS_CHECK_RATE.to_string()), ("DURATION", format!("{}s", ARRIVAL_TIME.as_secs()))];
+    stage.withdraw().await?;
     let before = stage.before().await?;
     let (summary, ended) = k6(stage, "arrival", &knobs).await?;
     let after = stage.look().await?;

@@ -73,11 +73,6 @@ pub async fn measure(mut site: Site<'_>, cell: Cell, commit: &str) -> anyhow::Re
     site.stage.set(knobs).await?;
     site.stage.admin().ready(START_PATIENCE).await?;
     site.stage.empty_wallets().await?;
-    if cell.shape == Shape::Rush {
-        // In an exclusive event, coupons that nobody asks for would keep it from ever being sold out, and every "sold out" would
-        // be read from the database; the first cell of a sweep has none.
-        site.stage.close_experiments().await?;
-    }
     let (window, since) = load(&mut site, cell.shape).await?;
     let script = script_of(cell.shape);
     let summary = Summary::read(&site.folder.join(script))?;
@@ -223,8 +218,6 @@ impl Site<'_> {
             environment.insert(unset.to_owned(), String::new());
         }
         environment.insert("SEED".to_owned(), CROWD.to_owned());
-        // Opening hundreds of coupons takes seconds: once is enough.
-        environment.insert("KEEP_OPEN".to_owned(), "1".to_owned());
         environment.extend(knobs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let into = folder.display().to_string();
         let running = script::start(root, &["local/k6", name, "--no-verify", "--into", &into], &environment)?;
