@@ -30,7 +30,7 @@ export CLUSTER_DIR
 .DEFAULT_GOAL := help
 # What a target needs comes in its order: a machine that lacks something is told so, or gets it, before minutes of building.
 .NOTPARALLEL:
-.PHONY: help demo install build up scale status logs reset doctor down clean backup restore record rush arrival capacity spike fairness
+.PHONY: help demo install build up scale status logs reset purge doctor down clean backup restore record rush arrival capacity spike fairness
 .PHONY: sweep report bench chaos smoke verify dashboards dashboards-check test-page test-influx check test
 MAKEFLAGS += --no-print-directory
 
@@ -82,6 +82,9 @@ record:
 
 reset: ## End a round and begin the next, with full stock and empty wallets: make reset ROUND=7
 	@$(CLUSTER) reset
+
+purge: ## Remove the rows of old rounds in small steps, but for the last ones: make purge KEEP_ROUNDS=2
+	@$(CLUSTER) purge
 
 doctor: ## Name what keeps this machine from running the cluster, with the cure
 	@$(CLUSTER) doctor

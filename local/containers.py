@@ -42,9 +42,9 @@ def row(one: dict) -> tuple:
 
 
 def state(one: dict) -> tuple:
-    """The state, and whether it is right: running, and healthy where it tells; the migration is to have ended well."""
+    """The state, and whether it is right: running, and healthy where it tells; the steps before the replicas are to have ended well."""
     status = one["State"]["Status"]
-    if service(one) == "migrate":
+    if service(one) in ("migrate", "seed"):
         return status, "yes" if status == "exited" and one["State"]["ExitCode"] == 0 else "no"
     health = (one["State"].get("Health") or {}).get("Status", "healthy")
     return status, "yes" if status == "running" and health == "healthy" else "no"

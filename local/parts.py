@@ -77,16 +77,26 @@ def binary(settings: Settings) -> Path:
 
 
 def migrate(settings: Settings) -> None:
-    """Brings the schema, the seeds and the service's account up to date; a step of its own, before any replica."""
-    environment = {
+    """Brings the schema and the service's account up to date, and makes the laboratory's event when there is none; before any replica."""
+    for step in ("migrate", "seed"):
+        done = run_to_end([binary(settings), step], administrator(settings))
+        if done.returncode != 0:
+            raise Problem(f"`coupon-rush {step}` failed:\n{done.stdout.strip()[-2000:]}")
+
+
+def purge(settings: Settings, keep: int) -> int:
+    """Removes what rounds left in the wallet but for the last ones; the exit status. Beside any load, in small steps."""
+    return subprocess.run([binary(settings), "purge", "--keep-rounds", str(keep)], env=administrator(settings)).returncode
+
+
+def administrator(settings: Settings) -> dict:
+    """The environment of the steps that need more rights than a replica has."""
+    return {
         "PATH": os.environ.get("PATH", ""),
         "LOG": "warn",
         "ADMIN_DATABASE_URL_FILE": str(settings.secrets / "admin-database-url"),
         "DATABASE_URL_FILE": str(settings.secrets / "database-url"),
     }
-    done = run_to_end([binary(settings), "migrate"], environment)
-    if done.returncode != 0:
-        raise Problem(f"the migration failed:\n{done.stdout.strip()[-2000:]}")
 
 
 def get(port: int, path: str):

@@ -53,8 +53,12 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Make or update database, schema and the service's account; run it once before the replicas.
     Migrate(Migrate),
+    /// Make the laboratory's event with its coupons, unless there is an event.
+    Seed(Seed),
     /// End a round and start the next: full stock, empty wallets.
     Reset(Reset),
+    /// Remove the wallet rows of old rounds in small steps, beside a running round.
+    Purge(Purge),
     /// Ask the replica on this host whether it is ready; the exit status tells. For containers, which bring no other client.
     Healthcheck(Healthcheck),
 }
@@ -93,6 +97,30 @@ impl Migrate {
     pub fn admin_url(&self) -> anyhow::Result<String> {
         secret("ADMIN_DATABASE_URL", self.admin_database_url_file.as_deref())
     }
+}
+
+/// Settings of `seed`.
+#[derive(Args, Debug)]
+pub struct Seed {
+    /// The database, as `migrate` has it.
+    #[command(flatten)]
+    pub migrate: Migrate,
+
+    /// Make the event alone, without coupons: nothing can be had until `PUT /admin/coupons/{code}` makes one.
+    #[arg(long)]
+    pub bare: bool,
+}
+
+/// Settings of `purge`.
+#[derive(Args, Debug)]
+pub struct Purge {
+    /// The database, as `migrate` has it: the service's own account may not delete.
+    #[command(flatten)]
+    pub migrate: Migrate,
+
+    /// So many rounds stay, the current one among them.
+    #[arg(long, env = "KEEP_ROUNDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep_rounds: u32,
 }
 
 /// Settings of `reset`.

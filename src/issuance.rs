@@ -216,7 +216,7 @@ impl<D, L> Parts<D, L> {
             StoreError::Contended(_) => Rerun::Contended,
             StoreError::Duplicate(_) => Rerun::Duplicate,
             StoreError::Unknown(_) => Rerun::Unknown,
-            StoreError::Rejected(_) | StoreError::Unavailable(_) => return Err(error),
+            StoreError::Rejected(_) | StoreError::NoEvent | StoreError::Unavailable(_) => return Err(error),
         };
         if reason == Rerun::Unknown {
             self.issue.unknown_outcome();

@@ -3,14 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use coupon_rush::app::App;
-use coupon_rush::config::{Cli, Command, Serve};
+use coupon_rush::config::{Cli, Command, Purge, Seed, Serve};
 use coupon_rush::store::admin::Reset;
-use coupon_rush::store::{Store, migrate};
+use coupon_rush::store::{Store, migrate, purge, seed};
 use coupon_rush::{memory, telemetry};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
@@ -53,6 +53,20 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             println!("the database is up to date");
             Ok(())
         }
+        Command::Seed(Seed { migrate, bare }) => {
+            let is_new = runtime(1)?.block_on(seed(&migrate.admin_url()?, &migrate.database.url()?, bare))?;
+            println!(
+                "{}",
+                if is_new { "the event is made" } else { "there is an event already, and it stays as it is" }
+            );
+            Ok(())
+        }
+        Command::Purge(Purge { migrate, keep_rounds }) => {
+            let (admin, url) = (migrate.admin_url()?, migrate.database.url()?);
+            let removed = runtime(1)?.block_on(purge(&admin, &url, keep_rounds, progress()))?;
+            println!("{removed} rows of old rounds removed");
+            Ok(())
+        }
         Command::Reset(settings) => runtime(1)?.block_on(reset(&settings.database.url()?, settings.round)),
         Command::Healthcheck(settings) => healthcheck(settings.ops_listen),
     }
@@ -88,6 +102,17 @@ fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.listen(BACKLOG)
     };
     listen().with_context(|| format!("{name}: cannot listen on {address}"))
+}
+
+/// Says once a second how many rows are gone.
+fn progress() -> impl FnMut(u64) {
+    let mut said = Instant::now();
+    move |removed| {
+        if said.elapsed() > Duration::from_secs(1) {
+            eprintln!("{removed} rows of old rounds removed so far");
+            said = Instant::now();
+        }
+    }
 }
 
 /// Ends a round, starts the next and returns when every replica must have seen it.

@@ -8,7 +8,7 @@ mod holders;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -88,6 +88,7 @@ pub struct Memory {
     snapshot: ArcSwapOption<Snapshot>,
     poke: Notify,
     holders: Holders,
+    lacks_event: AtomicBool,
     /// Per code: the round, and the earliest arrival that was told "sold out" in it.
     earliest_losers: Mutex<HashMap<Code, (u32, u64)>>,
 }
@@ -180,6 +181,11 @@ impl Memory {
         self.snapshot.load().as_ref().map(|snapshot| snapshot.now())
     }
 
+    /// Whether the database works, as last seen, and has no event.
+    pub fn lacks_event(&self) -> bool {
+        self.lacks_event.load(Ordering::Relaxed)
+    }
+
     /// How old the memory is.
     pub fn age(&self) -> Duration {
         self.snapshot.load().as_ref().map_or(Duration::MAX, |snapshot| snapshot.catalogue.asked.elapsed())
@@ -221,7 +227,12 @@ impl Memory {
 
     async fn watch_catalogue(&self, lane: &mut impl Source, metrics: IssueMetrics, stopped: &CancellationToken) {
         while !stopped.is_cancelled() {
-            if let Err(error) = self.look(lane, &metrics).await {
+            let looked = self.look(lane, &metrics).await;
+            let lacks_event = matches!(looked, Err(StoreError::NoEvent));
+            let was_known = self.lacks_event.swap(lacks_event, Ordering::Relaxed) && lacks_event;
+            if let Err(error) = looked
+                && !was_known
+            {
                 tracing::warn!(error = &error as &dyn std::error::Error, "cannot read the catalogue");
             }
             tokio::select! {

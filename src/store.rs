@@ -8,6 +8,7 @@ mod batch;
 mod coupons;
 mod lanes;
 mod migrate;
+mod purge;
 mod session;
 mod transaction;
 mod wallet;
@@ -24,7 +25,8 @@ use self::lanes::{Purpose, Server};
 pub use batch::{Held, fitting};
 pub use coupons::{Catalogue, LockedCoupon, Standing};
 pub use lanes::{Lane, Lanes};
-pub use migrate::migrate;
+pub use migrate::{migrate, seed};
+pub use purge::purge;
 pub use transaction::Tx;
 pub use wallet::Inserted;
 
@@ -70,6 +72,9 @@ pub enum StoreError {
     /// The connection broke or timed out after the statement was sent: it may have been carried out, or will yet be.
     #[error("the outcome is unknown")]
     Unknown(#[source] Option<sqlx::Error>),
+    /// Nobody has made the event.
+    #[error("there is no event yet: `coupon-rush seed` makes one")]
+    NoEvent,
     /// No connection, or the server is not able to work: nothing was sent.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),

@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 
 use crate::app::App;
+use crate::store::StoreError;
 
 /// Whether the process runs at all.
 pub(super) async fn livez() -> &'static str {
@@ -25,15 +26,20 @@ pub(super) struct Readiness {
     /// A majority of the lock nodes is up. Not needed for readiness: without it `batched` goes on, more slowly.
     lock: bool,
     draining: bool,
+    /// What is missing that only a person can make.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
 }
 
 /// Whether the replica should get requests.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Body<Readiness>) {
+    let lacks_event = app.memory.lacks_event();
     let readiness = Readiness {
         ready: app.is_ready(),
-        database: app.memory.fresh().is_some(),
+        database: lacks_event || app.memory.fresh().is_some(),
         lock: app.nodes.has_quorum(),
         draining: app.is_draining(),
+        detail: lacks_event.then(|| StoreError::NoEvent.to_string()),
     };
     let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Body(readiness))

@@ -173,7 +173,7 @@ impl Store {
     async fn try_put_coupon(&self, code: &Code, change: &CouponChange) -> Result<Changed, StoreError> {
         let mut lane = self.administration.soon().await?;
         let mut tx = lane.begin().await?;
-        tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
+        tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(StoreError::NoEvent)?;
         let issued = tx.fetch_optional(sqlx::query(ISSUED).bind(code.as_str())).await?;
         let changed = match issued.map(|row| row.try_get::<u64, _>(0)).transpose()? {
             None if !tx.create(code, change).await? => {
@@ -204,7 +204,7 @@ impl Store {
     async fn try_retire_coupon(&self, code: &Code) -> Result<Retired, StoreError> {
         let mut lane = self.administration.soon().await?;
         let mut tx = lane.begin().await?;
-        tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
+        tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(StoreError::NoEvent)?;
         // Whoever issues locks this row first: his wallet row is there to be counted, or he finds no coupon.
         let Some(row) = tx.fetch_optional(sqlx::query(LOCK_COUPON).bind(code.as_str())).await? else {
             tx.roll_back().await?;
@@ -230,7 +230,7 @@ impl Store {
     async fn try_put_event(&self, exclusive: bool, window: Window) -> Result<(), StoreError> {
         let mut lane = self.administration.soon().await?;
         let mut tx = lane.begin().await?;
-        tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?;
+        tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(StoreError::NoEvent)?;
         tx.execute(windowed(sqlx::query(CHANGE_EVENT).bind(exclusive), window)).await?;
         tx.execute(sqlx::query(COPY_EVENT)).await?;
         tx.bump_and_commit().await
@@ -245,7 +245,7 @@ impl Store {
         let mut lane = self.administration.soon().await?;
         let mut tx = lane.begin().await?;
         let ended = tx.execute(sqlx::query(NEXT_ROUND).bind(ends)).await?.rows_affected() > 0;
-        let row = tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let row = tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(StoreError::NoEvent)?;
         let current = row.try_get(0)?;
         if !ended {
             tx.roll_back().await?;
@@ -260,7 +260,8 @@ impl Store {
     /// Reads the event.
     pub async fn event(&self) -> Result<Event, StoreError> {
         let mut lane = self.administration.soon().await?;
-        let row = lane.ask(async |sql| sqlx::query(EVENT).fetch_one(sql).await).await?;
+        let row =
+            lane.ask(async |sql| sqlx::query(EVENT).fetch_optional(sql).await).await?.ok_or(StoreError::NoEvent)?;
         let time = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
             Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp))
         };

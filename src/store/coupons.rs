@@ -156,7 +156,7 @@ impl Lane {
         let rows = connection.ask(async |sql| sqlx::query(CATALOGUE).fetch_all(sql).await).await?;
         let answered = Instant::now();
         self.keep(connection);
-        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let first = rows.first().ok_or(StoreError::NoEvent)?;
         if first.try_get::<u64, _>(14)? == 0 {
             return Err(self.leave_the_server());
         }

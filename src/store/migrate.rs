@@ -1,7 +1,9 @@
-//! The one step before the replicas: database, schema, seed, and the service's own account. Safe to repeat.
+//! The steps before the replicas: database, schema and the service's own account; and for whoever wants it the laboratory's
+//! event. Safe to repeat.
 #![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
 use anyhow::{Context, bail, ensure};
+use sqlx::migrate::{Migrate, Migrator};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 
@@ -19,21 +21,24 @@ const GRANTS: [&str; 4] = [
 /// no lock at all to `MariaDB`. It goes with the connection.
 const ALONE: &str = "SELECT GET_LOCK(LEFT(CONCAT('coupon-rush migrate ', DATABASE()), 64), 60)";
 
+/// The migration that [`seed`] runs instead: only databases that had it already know it as one.
+const SEED_VERSION: i64 = 5;
+
+/// The event, and after it its coupons.
+const SEED: &str = include_str!("../../migrations/0005_seed.sql");
+
 /// Makes the database that `service_url` names, with the account it names, using the account of `admin_url`.
 ///
 /// `MySQL` runs schema changes outside transactions: a step that failed half way is reported as dirty by the next run.
 pub async fn migrate(admin_url: &str, service_url: &str) -> anyhow::Result<()> {
-    let service = url(service_url).context("DATABASE_URL")?;
-    let database = identifier(service.get_database().context("DATABASE_URL names no database")?)?.to_owned();
-    let admin = url(admin_url).context("ADMIN_DATABASE_URL")?;
-    let mut connection = connect(&admin).await.context("cannot connect with ADMIN_DATABASE_URL")?;
+    let database = database(service_url)?;
+    let mut connection = connect(admin_url, None).await?;
     run(&mut connection, format!("CREATE DATABASE IF NOT EXISTS `{database}`")).await?;
     connection.close().await?;
 
-    let mut connection = connect(&admin.database(&database)).await?;
-    let alone: Option<i64> = sqlx::query_scalar(ALONE).fetch_one(&mut connection).await?;
-    ensure!(alone == Some(1), "another migration of {database} has been at work for a minute: wait until it has ended");
-    sqlx::migrate!().run(&mut connection).await.context("cannot apply migrations/")?;
+    let mut connection = connect(admin_url, Some(&database)).await?;
+    alone(&mut connection).await?;
+    migrator(&mut connection).await?.run(&mut connection).await.context("cannot apply migrations/")?;
     if service_url != admin_url {
         account(&mut connection, &database, service_url).await.context("cannot set up the service's account")?;
     }
@@ -41,10 +46,58 @@ pub async fn migrate(admin_url: &str, service_url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn connect(options: &MySqlConnectOptions) -> anyhow::Result<MySqlConnection> {
-    let mut connection = options.connect().await?;
+/// The migrations of this database.
+async fn migrator(connection: &mut MySqlConnection) -> anyhow::Result<Migrator> {
+    let mut migrator = sqlx::migrate!();
+    connection.ensure_migrations_table(&migrator.table_name).await?;
+    let applied = connection.list_applied_migrations(&migrator.table_name).await?;
+    if !applied.iter().any(|migration| migration.version == SEED_VERSION) {
+        migrator.migrations.to_mut().retain(|migration| migration.version != SEED_VERSION);
+    }
+    Ok(migrator)
+}
+
+/// Makes the laboratory's event with its coupons, or when `bare` without any. An event that exists is left as it is, with
+/// whatever became of its coupons: then it returns `false`.
+pub async fn seed(admin_url: &str, service_url: &str, bare: bool) -> anyhow::Result<bool> {
+    let mut connection = connect(admin_url, Some(&database(service_url)?)).await?;
+    alone(&mut connection).await?;
+    let events: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM event")
+        .fetch_one(&mut connection)
+        .await
+        .context("there are no tables that could be filled: run `coupon-rush migrate` first")?;
+    if events > 0 {
+        return Ok(false);
+    }
+    connection.execute("START TRANSACTION").await?;
+    for statement in SEED.split_inclusive(';').take(if bare { 1 } else { usize::MAX }) {
+        connection.execute(statement).await.context("cannot make the event")?;
+    }
+    connection.execute("COMMIT").await?;
+    connection.close().await?;
+    Ok(true)
+}
+
+/// The name of the service's database.
+pub(super) fn database(service_url: &str) -> anyhow::Result<String> {
+    let service = url(service_url).context("DATABASE_URL")?;
+    Ok(identifier(service.get_database().context("DATABASE_URL names no database")?)?.to_owned())
+}
+
+/// Connects as the administrator.
+pub(super) async fn connect(admin_url: &str, database: Option<&str>) -> anyhow::Result<MySqlConnection> {
+    let admin = url(admin_url).context("ADMIN_DATABASE_URL")?;
+    let admin = database.map_or(admin.clone(), |database| admin.database(database));
+    let mut connection = admin.connect().await.context("cannot connect with ADMIN_DATABASE_URL")?;
     connection.execute(session::OF_MIGRATION).await?;
     Ok(connection)
+}
+
+/// Waits until nobody else changes the database's shape.
+async fn alone(connection: &mut MySqlConnection) -> anyhow::Result<()> {
+    let alone: Option<i64> = sqlx::query_scalar(ALONE).fetch_one(connection).await?;
+    ensure!(alone == Some(1), "another migration has been at work for a minute: wait until it has ended");
+    Ok(())
 }
 
 fn url(url: &str) -> anyhow::Result<MySqlConnectOptions> {

@@ -1,10 +1,12 @@
 //! The life of a replica as a process: how it starts, refuses to start, stops and dies; and the subcommands beside `serve`.
 
+use std::path::PathBuf;
 use std::process::Output;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
@@ -254,28 +256,132 @@ async fn a_replica_starts_without_a_database_and_gets_ready_when_it_comes() {
     cluster.finish().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn migrate_may_be_repeated_and_run_by_several_at_once() {
-    let cluster = Setup::new("batched").replicas(0).start().await;
-    let database = format!("{}_m", cluster.name);
-    let url = cluster.database_url().replace(&format!("/{}", cluster.name), &format!("/{database}"));
-    let admin = cluster.servers.mysql.as_ref().unwrap().admin_url.clone();
-    let variables = [("DATABASE_URL", url.as_str()), ("ADMIN_DATABASE_URL", admin.as_str())];
-    let migrate = async || {
-        let output = run("migrate", &variables).await;
+/// A database beside the cluster's own, and the variables of the steps that make it.
+struct Fresh<'a> {
+    cluster: &'a Cluster,
+    name: String,
+    variables: [(&'static str, String); 2],
+}
+
+impl<'a> Fresh<'a> {
+    fn new(cluster: &'a Cluster) -> Self {
+        let name = format!("{}_m", cluster.name);
+        let url = cluster.database_url().replace(&format!("/{}", cluster.name), &format!("/{name}"));
+        let admin = cluster.servers.mysql.as_ref().unwrap().admin_url.clone();
+        Self { cluster, name, variables: [("DATABASE_URL", url), ("ADMIN_DATABASE_URL", admin)] }
+    }
+
+    /// What a step says when it succeeds.
+    async fn step(&self, subcommand: &str) -> String {
+        let variables: Vec<_> = self.variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let output = run(subcommand, &variables).await;
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.stdout, b"the database is up to date\n");
-    };
-    join_all((0..4).map(|_| migrate())).await;
-    migrate().await;
-    let count = async |table: &str| cluster.number(&format!("SELECT COUNT(*) FROM {database}.{table}")).await;
-    assert_eq!((count("event").await, count("coupon").await, count("wallet").await), (1, 3, 0));
-    // A migration changes no data that is there.
-    cluster.run(&format!("UPDATE {database}.coupon SET remaining = 7 WHERE code = 'A001'")).await;
-    migrate().await;
-    let left = format!("SELECT remaining FROM {database}.coupon WHERE code = 'A001'");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Rows of event, coupon and wallet.
+    async fn rows(&self) -> [i64; 3] {
+        let mut rows = [0; 3];
+        for (place, table) in ["event", "coupon", "wallet"].into_iter().enumerate() {
+            rows[place] = self.cluster.number(&format!("SELECT COUNT(*) FROM {}.{table}", self.name)).await;
+        }
+        rows
+    }
+
+    async fn run(&self, statement: &str) {
+        let mut sql = self.cluster.sql().await;
+        for statement in [&format!("USE {}", self.name), statement] {
+            sql.execute(AssertSqlSafe(statement.to_owned())).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn migrate_makes_nothing_that_can_be_had_and_may_be_run_by_several_at_once() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    let fresh = Fresh::new(&cluster);
+    join_all((0..4).map(|_| fresh.step("migrate"))).await;
+    assert_eq!(fresh.step("migrate").await, "the database is up to date\n");
+    assert_eq!(fresh.rows().await, [0, 0, 0]);
+    cluster.run(&format!("DROP DATABASE {}", fresh.name)).await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seeding_makes_the_event_once_and_leaves_one_that_exists_as_it_is() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    let fresh = Fresh::new(&cluster);
+    let variables: Vec<_> = fresh.variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    cluster.run(&format!("CREATE DATABASE {}", fresh.name)).await;
+    let unready = run("seed", &variables).await;
+    let said = String::from_utf8_lossy(&unready.stderr);
+    assert!(!unready.status.success() && said.contains("coupon-rush migrate"), "{said}");
+    fresh.step("migrate").await;
+
+    let said = join_all((0..4).map(|_| fresh.step("seed"))).await;
+
+    assert_eq!(said.iter().filter(|said| *said == "the event is made\n").count(), 1, "{said:?}");
+    assert_eq!(fresh.rows().await, [1, 3, 0]);
+    fresh.run("UPDATE coupon SET retired_code = code, code = NULL WHERE code = 'A001'").await;
+    fresh.run("UPDATE coupon SET remaining = 7 WHERE code = 'B001'").await;
+    fresh.run("UPDATE event SET closes_at = '2020-01-01', round = 5").await;
+    for step in ["migrate", "seed"] {
+        fresh.step(step).await;
+    }
+    assert_eq!(fresh.step("seed").await, "there is an event already, and it stays as it is\n");
+    let left = "(SELECT COUNT(code) * 1000 FROM {d}.coupon) + (SELECT remaining FROM {d}.coupon WHERE code = 'B001') \
+                + (SELECT round * 100000 FROM {d}.event WHERE closes_at = '2020-01-01')";
+    assert_eq!(cluster.number(&left.replace("{d}", &fresh.name)).await, 502_007);
+    cluster.run(&format!("DROP DATABASE {}", fresh.name)).await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_an_earlier_release_made_with_its_seed_is_migrated_as_it_is() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    let fresh = Fresh::new(&cluster);
+    cluster.run(&format!("CREATE DATABASE {}", fresh.name)).await;
+    let mut earlier = sqlx::migrate!();
+    earlier.migrations.to_mut().retain(|migration| migration.version <= 5);
+    let mut sql = cluster.sql().await;
+    sql.execute(AssertSqlSafe(format!("USE {}", fresh.name))).await.unwrap();
+    earlier.run(&mut sql).await.unwrap();
+    fresh.run("UPDATE coupon SET remaining = 7 WHERE code = 'A001'").await;
+
+    for step in ["migrate", "seed", "migrate"] {
+        fresh.step(step).await;
+    }
+
+    assert_eq!(fresh.rows().await, [1, 3, 0]);
+    let left = format!("SELECT remaining FROM {}.coupon WHERE code = 'A001'", fresh.name);
     assert_eq!(cluster.number(&left).await, 7);
-    cluster.run(&format!("DROP DATABASE {database}")).await;
+    cluster.run(&format!("DROP DATABASE {}", fresh.name)).await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_event_a_replica_runs_says_once_what_is_missing_and_is_not_ready() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    cluster.run("DELETE FROM coupon").await;
+    cluster.run("DELETE FROM event").await;
+    let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", cluster.name));
+    let mut replica = Process::spawn_telling(&cluster.arguments(), "warn", &log);
+    let ready = async || cluster.client.get(&format!("{}/readyz", replica.ops_url)).await;
+    let has_looked = |answer: Answer| answer.status == 503 && answer.member("database") == true;
+    eventually("the replica has looked", async || has_looked(ready().await)).await;
+
+    let missing = "there is no event yet: `coupon-rush seed` makes one";
+    assert_eq!((ready().await.status, ready().await.member("detail")), (503, missing.into()));
+    assert_eq!(issue(&cluster.client, &replica, "A", "u-1").await.status, 503);
+    let admin = cluster.servers.mysql.as_ref().unwrap().admin_url.clone();
+    assert!(coupon_rush::store::seed(&admin, &cluster.database_url(), true).await.unwrap());
+    eventually("it is ready", async || ready().await.status == 200).await;
+    assert_eq!(issue(&cluster.client, &replica, "A001", "u-1").await.status, 404, "no coupon was asked for");
+    replica.signal("TERM");
+    assert!(replica.ended().await);
+    let said = std::fs::read_to_string(&log).unwrap();
+    std::fs::remove_file(log).unwrap();
+    assert_eq!(said.matches(missing).count(), 1, "{said}");
     cluster.finish().await;
 }
 

@@ -202,11 +202,12 @@ impl Cluster {
         sqlx::query_scalar(AssertSqlSafe(query)).fetch_one(&mut self.sql().await).await.unwrap()
     }
 
-    /// Replaces the seed by what the setup asks for.
+    /// Makes the event and the coupons that the setup asks for.
     async fn stock(&self) {
         let exclusive = self.setup.exclusive;
         let scope = if exclusive { "scope" } else { "id" };
-        let event = format!("UPDATE event SET exclusive = {exclusive}, exclusive_next = {exclusive}");
+        let event =
+            format!("INSERT INTO event (name, exclusive, exclusive_next) VALUES ('chicken', {exclusive}, {exclusive})");
         let coupons = self.setup.coupons.iter().map(|(code, total)| {
             format!(
                 "INSERT INTO coupon (code, discount_percent, total, remaining, round, scope) \
@@ -214,7 +215,6 @@ impl Cluster {
             )
         });
         let mut sql = self.sql().await;
-        sql.execute("DELETE FROM coupon").await.unwrap();
         for statement in [event].into_iter().chain(coupons) {
             sql.execute(AssertSqlSafe(statement)).await.unwrap();
         }
