@@ -8,6 +8,20 @@ use anyhow::Context;
 use serde::Deserialize;
 use serde_json::Value;
 
+/// Every knob of the scripts in `k6/`, and `K6_OUT`: a person may have set them for runs of his own.
+const KNOBS: &str = "ACKS AFTER BACK_MS BEFORE CODES DROPS DURATION FROM GROWTH ID K6_OUT OVER P99_MS PEAK PIECES RAMP_TO RATE \
+                     RESET ROUNDS SEED SPIKE STEP STRICT TO USERS VUS WARMUP";
+
+/// A run's environment with these knobs and none of a person's, nor an option of k6's own: an empty one is not handed on.
+pub fn with_knobs(mut environment: BTreeMap<String, String>, knobs: &[(&str, String)]) -> BTreeMap<String, String> {
+    let own = KNOBS.split_whitespace().map(str::to_owned);
+    let of_k6_itself =
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).filter(|it| it.starts_with("K6_"));
+    environment.extend(own.chain(of_k6_itself).map(|name| (name, String::new())));
+    environment.extend(knobs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    environment
+}
+
 /// k6's summary: each metric with its numbers. One of a scenario alone is called as [`of_scenario`] says.
 #[derive(Debug, Deserialize)]
 pub struct Summary {
@@ -55,7 +69,38 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// Whatever a script reads, but for what `local/k6` sets itself.
+    fn knobs_of_the_scripts() -> BTreeSet<String> {
+        let k6 = Path::new(env!("CARGO_MANIFEST_DIR")).join("../k6");
+        let files = [k6.join("lib"), k6].into_iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+        let scripts =
+            files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|it| it == "js"));
+        let text: String = scripts.map(|path| fs::read_to_string(path).unwrap()).collect();
+        let name = |rest: &str| {
+            rest.split(|c: char| !c.is_ascii_uppercase() && !c.is_ascii_digit() && c != '_').next().map(str::to_owned)
+        };
+        let read = ["knobs.count('", "knobs.choice('", "knobs.duration('", "knobs.word('", "__ENV."];
+        let names = read.iter().flat_map(|begin| text.split(begin).skip(1).filter_map(name)).collect::<BTreeSet<_>>();
+        let given = ["BASE_URL", "OPS_URL", "ADMIN_TOKEN", "STRATEGY", ""].map(str::to_owned);
+        names.difference(&given.into()).cloned().collect()
+    }
+
+    #[test]
+    fn a_run_has_no_knob_of_a_persons_own() {
+        let known: BTreeSet<_> = KNOBS.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(&known - &["K6_OUT".to_owned()].into(), knobs_of_the_scripts());
+        let persons =
+            [("CODES", "8"), ("K6_OUT", "csv"), ("HOME", "/root")].map(|(name, value)| (name.into(), value.into()));
+
+        let environment = with_knobs(persons.into(), &[("VUS", "7".to_owned())]);
+
+        let value = |name: &str| environment[name].as_str();
+        assert_eq!(["CODES", "K6_OUT", "RAMP_TO", "VUS", "HOME"].map(value), ["", "", "", "7", "/root"]);
+    }
 
     #[test]
     fn a_metric_that_was_never_touched_is_zero() {

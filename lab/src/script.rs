@@ -50,12 +50,19 @@ pub struct Running {
     reading: JoinHandle<(String, String)>,
 }
 
-/// Starts `root`/`words[0]` with the rest as arguments and `environment` on top of our own.
+/// Starts `root`/`words[0]` with the rest as arguments and `environment` on top of our own; what is empty there is taken out.
 pub fn start(root: &Path, words: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Running> {
     let (name, arguments) = words.split_first().context("a script needs a name")?;
-    let mut child = Command::new(root.join(name))
+    let mut command = Command::new(root.join(name));
+    for (name, value) in environment {
+        if value.is_empty() {
+            command.env_remove(name)
+        } else {
+            command.env(name, value)
+        };
+    }
+    let mut child = command
         .args(arguments)
-        .envs(environment)
         .current_dir(root)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -160,6 +167,16 @@ mod tests {
 
         assert!(error.contains("exit status: 3") && error.ends_with("the cure"), "{error}");
         assert!(!error.contains("\n50\n"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_is_empty_is_not_in_a_scripts_environment() {
+        let environment = [("PATH".to_owned(), String::new()), ("KNOB".to_owned(), "7".to_owned())].into();
+
+        let done = run(Path::new("/bin"), &["sh", "-c", "/usr/bin/env"], &environment, None).await.unwrap();
+
+        let has = |name: &str| done.output.lines().any(|line| line.starts_with(name));
+        assert!(has("KNOB=7") && !has("PATH="), "{}", done.output);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 
 use super::plan::{CROSS_CHECK_RATE, Step};
 use super::sample::Sample;
-use crate::k6::{Summary, of_scenario};
+use crate::k6::{Summary, of_scenario, with_knobs};
 use crate::script;
 use crate::stage::Stage;
 
@@ -74,8 +74,8 @@ fn sample(step: Step, summary: &Summary, part: Option<(&str, Duration)>) -> Samp
 
 /// Runs a script of the project; the second is empty when k6 and the verdict on the tables are content.
 async fn k6(stage: &Stage, name: &str, knobs: &[(&str, String)]) -> anyhow::Result<(Summary, String)> {
-    let (root, mut environment, interrupt) = stage.script();
-    environment.extend(knobs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    let (root, environment, interrupt) = stage.script();
+    let mut environment = with_knobs(environment, knobs);
     let lab = std::env::current_exe().context("where is this program?")?;
     environment.insert("COUPON_LAB_BIN".to_owned(), lab.display().to_string());
     let into = Path::new(&environment["CLUSTER_DIR"]).join("runs").join(name);

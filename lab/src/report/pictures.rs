@@ -14,7 +14,7 @@ use crate::sweep::plan::Shape;
 const CURVE_POINTS: u32 = 60;
 
 /// What k6 counts, in the order of a bar.
-const OUTCOMES: [&str; 6] = ["issued", "sold out", "already issued", "replayed", "busy", "unexpected"];
+const OUTCOMES: [&str; 7] = ["issued", "sold out", "already issued", "replayed", "not open", "busy", "unexpected"];
 
 /// A figure of a stretch of time.
 type OfPart = fn(&Part) -> Option<f64>;
@@ -195,4 +195,29 @@ fn key(rows: &[(Name, Vec<Piece>)]) -> Vec<(String, String)> {
         }
     }
     key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::data::tests::data;
+    use super::*;
+    use crate::sweep::cell;
+
+    #[test]
+    fn a_bar_of_outcomes_has_every_answer_in_a_colour_of_its_own() {
+        // Whoever gave up was told "busy" before, and is counted there.
+        let counted: Vec<&str> =
+            cell::OUTCOMES.iter().map(|(name, _)| *name).filter(|name| *name != "gave up").collect();
+        for name in counted {
+            let data = data(Shape::Hot, &[Strategy::Batched], &[1], |found| {
+                found.outcomes = [("issued".to_owned(), 30), (name.to_owned(), 70)].into();
+            });
+
+            let figure = outcomes(&cells(&data, Shape::Hot));
+
+            let class = format!("o-{}", name.replace(' ', "-"));
+            assert!(figure.key.contains(&(class.clone(), name.to_owned())), "{name}: {:?}", figure.key);
+            assert!(include_str!("style.css").contains(&format!(".{class} {{")), "{name}");
+        }
+    }
 }

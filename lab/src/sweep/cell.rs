@@ -17,7 +17,7 @@ use super::series;
 use crate::cluster::private::Knobs;
 use crate::histogram::{Histogram, Pages, counter};
 use crate::interrupt::Interrupt;
-use crate::k6::{Summary, of_scenario};
+use crate::k6::{Summary, of_scenario, with_knobs};
 use crate::processes;
 use crate::script::{self, Running};
 use crate::stage::{Moment, Stage};
@@ -36,10 +36,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const CROWD: &str = "1";
 /// k6's status when a threshold was crossed: the run itself is complete.
 const THRESHOLD_CROSSED: i32 = 99;
-/// Knobs that a person may have set for other runs.
-const UNSET: [&str; 8] = ["K6_OUT", "RAMP_TO", "CODES", "USERS", "RESET", "STRICT", "ACKS", "VUS"];
 /// What k6 counts of the answers, by the words of the report.
-const OUTCOMES: [(&str, &str); 8] = [
+pub const OUTCOMES: [(&str, &str); 8] = [
     ("issued", "coupon_issued"),
     ("replayed", "coupon_replayed"),
     ("already issued", "coupon_already_issued"),
@@ -138,7 +136,6 @@ async fn load(site: &mut Site<'_>, shape: Shape) -> anyhow::Result<(Vec<Edge>, S
             ("WARMUP", format!("{warm_up}s")),
             ("DURATION", format!("{seconds}s")),
             ("CODES", codes.to_string()),
-            ("VUS", String::new()),
             ("DROPS", "allow".to_owned()),
         ],
         None => vec![("VUS", users.to_string()), ("DURATION", format!("{seconds}s"))],
@@ -213,12 +210,8 @@ impl Site<'_> {
     pub fn start(&self, name: &'static str, knobs: &[(&str, String)]) -> anyhow::Result<Crowd> {
         let folder = self.folder.join(name);
         fs::create_dir_all(&folder).with_context(|| format!("cannot write to {}", folder.display()))?;
-        let (root, mut environment, _) = self.stage.script();
-        for unset in UNSET {
-            environment.insert(unset.to_owned(), String::new());
-        }
-        environment.insert("SEED".to_owned(), CROWD.to_owned());
-        environment.extend(knobs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let (root, environment, _) = self.stage.script();
+        let environment = with_knobs(environment, &[&[("SEED", CROWD.to_owned())], knobs].concat());
         let into = folder.display().to_string();
         let running = script::start(root, &["local/k6", name, "--no-verify", "--into", &into], &environment)?;
         Ok(Crowd { script: name, running })
