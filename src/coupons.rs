@@ -16,9 +16,14 @@ pub use window::{Timestamp, Window};
 /// Longest code and longest user id, in characters.
 pub const ID_LENGTH_MAX: usize = 36;
 
-/// Whether `text` may be a code or a user id: `^[A-Za-z0-9._:-]{1,36}$`. Nothing else reaches the database, whose collations
-/// would otherwise fold case, accents or trailing spaces of two different users into one.
+/// Whether `text` may be a code or a user id: `^[A-Za-z0-9._:-]{1,36}$`, but for `.` and `..`, which clients and proxies take for
+/// folders and remove from a path. Nothing else reaches the database, whose collations would otherwise fold case, accents or
+/// trailing spaces of two different users into one.
 pub fn is_id(text: &str) -> bool {
+    is_plain(text) && !matches!(text, "." | "..")
+}
+
+fn is_plain(text: &str) -> bool {
     (1..=ID_LENGTH_MAX).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-'))
 }
@@ -31,9 +36,14 @@ macro_rules! id {
         pub struct $name(ArrayString<ID_LENGTH_MAX>);
 
         impl $name {
-            /// `None` when `text` does not match `^[A-Za-z0-9._:-]{1,36}$`.
+            /// From a caller; `None` when `text` is no id, as [`is_id`] says.
             pub fn parse(text: &str) -> Option<Self> {
-                if is_id(text) { ArrayString::from(text).ok().map(Self) } else { None }
+                if is_id(text) { Self::stored(text) } else { None }
+            }
+
+            /// From the database, where an earlier release may have put `.` or `..`: what is there must stay readable.
+            pub fn stored(text: &str) -> Option<Self> {
+                if is_plain(text) { ArrayString::from(text).ok().map(Self) } else { None }
             }
 
             /// The text as the caller wrote it.
@@ -201,11 +211,30 @@ mod tests {
 
     #[test]
     fn an_id_is_one_to_36_plain_characters() {
-        for good in ["u", "A.b_c:d-9", &"x".repeat(36)] {
+        for good in ["u", "A.b_c:d-9", "...", ".a", "a.", ":", &"x".repeat(36)] {
             assert!(is_id(good), "{good}");
         }
-        for bad in ["", " u", "u ", "ü", "a'b", "a\"b", "a\0", &"x".repeat(37)] {
+        for bad in ["", " u", "u ", "ü", "a'b", "a\"b", "a\0", ".", "..", &"x".repeat(37)] {
             assert!(!is_id(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_the_api_refuses_as_an_id_today_is_read_where_it_is_stored() {
+        for old in [".", ".."] {
+            assert_eq!(UserId::stored(old).unwrap().as_str(), old);
+            assert_eq!((UserId::parse(old), Code::parse(old)), (None, None));
+        }
+        for never in ["", "u ", "ü", &"x".repeat(37)] {
+            assert_eq!(UserId::stored(never), None);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_id_is_what_a_path_keeps_as_it_is(text in "[.]{0,3}|[./A-Za-z0-9_:-]{0,40}") {
+            let kept = !text.contains('/') && !["", ".", ".."].contains(&text.as_str());
+            proptest::prop_assert_eq!(is_id(&text), kept && text.len() <= ID_LENGTH_MAX);
         }
     }
 }

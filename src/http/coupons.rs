@@ -73,7 +73,7 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Body<Vec<CouponB
 }
 
 /// One coupon.
-#[utoipa::path(get, path = "/coupons/{code}", params(("code" = String, Path, description = "the coupon's code", pattern = "^[A-Za-z0-9._:-]{1,36}$")), responses(
+#[utoipa::path(get, path = "/coupons/{code}", params(("code" = String, Path, description = "the coupon's code", pattern = "^(?![.]{1,2}$)[A-Za-z0-9._:-]{1,36}$")), responses(
     (status = 200, description = "the coupon", body = CouponBody),
     (status = 404, description = "unknown coupon", body = ProblemBody, content_type = "application/problem+json"),
     (status = 422, description = "no such code is possible", body = ProblemBody, content_type = "application/problem+json"),

@@ -18,7 +18,7 @@ use super::problem::Problem;
 use crate::coupons::{Code, Timestamp, UserId, Window};
 
 /// What an id must look like, for people.
-pub(super) const ID_RULE: &str = "must match ^[A-Za-z0-9._:-]{1,36}$";
+pub(super) const ID_RULE: &str = "must match ^[A-Za-z0-9._:-]{1,36}$ and be neither . nor ..";
 
 /// A JSON body: an object.
 pub(super) struct Json<T>(pub(super) T);

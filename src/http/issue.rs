@@ -27,10 +27,10 @@ const ARRIVAL_END: u64 = 10_000_000_000_000;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct IssueRequest {
     /// The coupon.
-    #[schema(pattern = "^[A-Za-z0-9._:-]{1,36}$", example = "A001")]
+    #[schema(pattern = "^(?![.]{1,2}$)[A-Za-z0-9._:-]{1,36}$", example = "A001")]
     code: String,
     /// The user. Not authenticated here: a gateway in front does that.
-    #[schema(pattern = "^[A-Za-z0-9._:-]{1,36}$", example = "u-1")]
+    #[schema(pattern = "^(?![.]{1,2}$)[A-Za-z0-9._:-]{1,36}$", example = "u-1")]
     user_id: String,
 }
 

@@ -315,7 +315,7 @@ fn audited(row: &MySqlRow) -> Result<Audited, sqlx::Error> {
     };
     let code: String = row.try_get(0)?;
     Ok(Audited {
-        code: Code::parse(&code).ok_or_else(|| sqlx::Error::Decode(format!("`{code}` is no code").into()))?,
+        code: Code::stored(&code).ok_or_else(|| sqlx::Error::Decode(format!("`{code}` is no code").into()))?,
         round: row.try_get(1)?,
         total: row.try_get(2)?,
         remaining: row.try_get(3)?,

@@ -177,7 +177,7 @@ fn coupon(row: &MySqlRow) -> Result<Option<(Coupon, u16)>, sqlx::Error> {
     let time = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
         Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp))
     };
-    let Some(code) = row.try_get::<Option<String>, _>(4)?.as_deref().and_then(Code::parse) else {
+    let Some(code) = row.try_get::<Option<String>, _>(4)?.as_deref().and_then(Code::stored) else {
         return Ok(None);
     };
     let window = Window { opens_at: time(10)?, closes_at: time(11)? };

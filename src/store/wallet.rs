@@ -76,8 +76,8 @@ fn entry_from(row: &MySqlRow, first: usize) -> Result<Entry, sqlx::Error> {
     let serial: Option<u64> = row.try_get(first + 2)?;
     let request: Vec<u8> = row.try_get(first + 3)?;
     Ok(Entry {
-        code: Code::parse(&code).ok_or_else(|| malformed(&code))?,
-        user_id: UserId::parse(&user).ok_or_else(|| malformed(&user))?,
+        code: Code::stored(&code).ok_or_else(|| malformed(&code))?,
+        user_id: UserId::stored(&user).ok_or_else(|| malformed(&user))?,
         serial: serial.and_then(|serial| u32::try_from(serial).ok()),
         round: row.try_get(first + 5)?,
         request_id: RequestId(request.try_into().map_err(|_| malformed("request_id"))?),

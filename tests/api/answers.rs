@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::support::documented::{
     JSON, assert_named, assert_no_new_series, assert_problem, books, keys, order, send, series,
 };
-use crate::support::{Answer, Cluster, Replica, SOUND, Setup, eventually, free_port, in_each};
+use crate::support::{Answer, Balancer, Cluster, Replica, SOUND, Setup, eventually, free_port, in_each};
 
 /// Bodies that are no order, with their answer.
 fn refused_bodies() -> Vec<(u16, &'static str, Vec<u8>)> {
@@ -42,9 +42,8 @@ fn refused_bodies() -> Vec<(u16, &'static str, Vec<u8>)> {
     all.push((422, invalid, twice));
     all.extend(wrong_values.iter().map(|body| (422, invalid, body.to_string().into_bytes())));
     let too_long = "x".repeat(37);
-    let ids =
-        ["", " ", "u 1", " u-1", "u-1 ", "\u{fc}ser", "o'neil", "say\"so", "u\0", "u\n1", "u/1", "u%201", &too_long];
-    for id in ids {
+    let ids = ["", " ", "u 1", " u-1", "u-1 ", "\u{fc}ser", "o'neil", "say\"so", "u\0", "u\n1", "u/1", "u%201"];
+    for id in ids.into_iter().chain([".", "..", &too_long]) {
         all.push((422, invalid, json!({"code": "A", "userId": id}).to_string().into_bytes()));
         all.push((422, invalid, json!({"code": id, "userId": "u-1"}).to_string().into_bytes()));
     }
@@ -175,7 +174,7 @@ async fn other_pages_and_other_methods_have_their_answers_and_no_series_of_their
 async fn ids_of_36_plain_characters_are_users_and_case_tells_them_apart() {
     let cluster = Setup::new("batched").coupons([("A", 10), ("Z.9_a:b-", 10)]).start().await;
     let long = "x".repeat(36);
-    let users = [&long, "u", "U", "u-1", "U-1", "0", ".", "_", "null"];
+    let users = [&long, "u", "U", "u-1", "U-1", "0", "...", "_", "null"];
 
     for (place, user) in users.iter().enumerate() {
         let answer = cluster.issue(place % 2, "Z.9_a:b-", user, "k").await;
@@ -183,6 +182,42 @@ async fn ids_of_36_plain_characters_are_users_and_case_tells_them_apart() {
         assert_eq!(answer.member("userId"), json!(user));
     }
     assert_eq!(cluster.get(0, "/users/U/coupons").await.json().as_array().unwrap().len(), 1);
+    cluster.finish().await;
+}
+
+/// Clients and proxies take them for folders and remove them from a path: what they name could not be asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dot_and_two_dots_are_nobodys_id_and_what_is_stored_under_them_stays_readable() {
+    let cluster = Setup::new("batched").coupons([("A", 1), (".", 1), ("..", 0)]).start().await;
+    let balancer = Balancer::start(&cluster, &[&cluster.replicas[0].url]).await;
+    for id in [".", "..", "%2e", "%2E%2e", ".%2e"] {
+        for url in [&cluster.replicas[1].url, &balancer.url] {
+            for path in [format!("/coupons/{id}"), format!("/users/{id}/coupons")] {
+                let answer = cluster.client.get(&format!("{url}{path}")).await;
+                assert_problem(&answer, 422, "/problems/invalid-request");
+                assert_named(&answer, false);
+            }
+        }
+        let change = json!({"discountPercent": 10, "total": 1, "opensAt": null, "closesAt": null});
+        let put = cluster.admin(0, "PUT", &format!("/admin/coupons/{id}"), Some(change)).await;
+        assert_problem(&put, 422, "/problems/invalid-request");
+    }
+
+    // As an earlier release would have left it.
+    cluster
+        .run(
+            "INSERT INTO wallet (round, scope, user_id, coupon_id, serial, request_id, issued_at) \
+             SELECT round, scope, '..', id, 1, REPEAT('x', 16), UTC_TIMESTAMP(6) FROM coupon WHERE code = '.'",
+        )
+        .await;
+    cluster.run("UPDATE coupon SET remaining = 0, next_serial = 2 WHERE code = '.'").await;
+    let codes =
+        cluster.get(0, "/coupons").await.json().as_array().unwrap().iter().map(|it| it["code"].clone()).collect();
+    assert_eq!(Value::Array(codes), json!([".", "..", "A"]));
+    let audit = cluster.admin(0, "GET", "/admin/audit", None).await;
+    assert_eq!((audit.status, audit.json()["coupons"].as_array().unwrap().len()), (200, 3), "{}", audit.text);
+    assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201);
+    balancer.stop().await;
     cluster.finish().await;
 }
 
