@@ -54,6 +54,8 @@ def replica(settings: Settings, number: int) -> Program:
     ops = settings.ops_port + number
     environment = {
         "LOG": "warn",
+        # nginx is told first: `local/cluster` takes a replica out of it and only then stops it.
+        "LAME_DUCK_MS": "0",
         **settings.passed_through,
         "LISTEN": f"127.0.0.1:{settings.replica_port + number}",
         "OPS_LISTEN": f"127.0.0.1:{ops}",
@@ -219,7 +221,7 @@ def nginx_http(settings: Settings) -> str:
 
 
 ACCESS_LOG_FORMAT = """\
-log_format json escape=json '{"time":"$time_iso8601","id":"$request_id","method":"$request_method","uri":"$uri",'
+log_format json escape=json '{"time":"$time_iso8601","id":"$request_id","traceparent":"$http_traceparent","method":"$request_method","uri":"$uri",'
     '"status":$status,"seconds":$request_time,"upstream":"$upstream_addr","upstreamStatus":"$upstream_status",'
     '"upstreamSeconds":"$upstream_response_time","connection":$connection,"connectionRequests":$connection_requests}';"""
 

@@ -20,14 +20,17 @@ REPLICAS_MAX = 20
 EXPORTERS = {f"exporter-{name}": f"prometheus-{name}-exporter" for name in ("node", "redis", "mysqld", "nginx")}
 # Handed on to every replica when the caller set them; the service has its own defaults.
 PASSED_THROUGH = (
-    "LOCK_TTL_MS", "ON_LOCK_LOSS", "PROBE_TIMEOUT_MS", "POOL_SIZE", "REQUEST_DEADLINE_MS", "DRAIN_MS", "THREADS", "LOG", "RUST_BACKTRACE",
+    "LOCK_TTL_MS", "ON_LOCK_LOSS", "PROBE_TIMEOUT_MS", "POOL_SIZE", "REQUEST_DEADLINE_MS", "LAME_DUCK_MS", "DRAIN_MS", "THREADS", "LOG",
+    "LOG_FORMAT", "RUST_BACKTRACE",
 )
 
 # Milliseconds, within what stands around a replica: an old worker of nginx, which may ask two replicas and waits a second longer than
 # each may take, ends after 28 s, and Docker kills a replica after 15.
-PATIENCE = {"REQUEST_DEADLINE_MS": (100, 7_000), "DRAIN_MS": (0, 14_000)}
+PATIENCE = {"REQUEST_DEADLINE_MS": (100, 7_000), "LAME_DUCK_MS": (0, 14_000), "DRAIN_MS": (0, 14_000)}
 # The service's own.
 REQUEST_DEADLINE_MS = 5_000
+# What a stopping replica takes where nobody says otherwise, first to leave and then to drain; and how much of both fits in.
+STOP_MS, STOP_MS_MAX = {"LAME_DUCK_MS": 0, "DRAIN_MS": 10_000}, 14_000
 
 
 class Problem(Exception):
@@ -144,6 +147,10 @@ def from_environment() -> Settings:
 def passed_through() -> dict:
     for name, (low, high) in PATIENCE.items():
         number(name, low, low, high)
+    stop = {name: number(name, default, *PATIENCE[name]) for name, default in STOP_MS.items()}
+    if sum(stop.values()) > STOP_MS_MAX:
+        given = " and ".join(f"{name}={value}" for name, value in stop.items())
+        raise Problem(f"{given} will not do: together at most {STOP_MS_MAX}, or a stopping replica is killed before it is done")
     return {name: os.environ[name] for name in PASSED_THROUGH if os.environ.get(name)}
 
 

@@ -1,16 +1,19 @@
 //! Builds the parts of a replica and runs them. `main` and the tests both start here.
 
+mod watchers;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use axum::serve::ListenerExt;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::watchers::Watchers;
 use crate::config::Serve;
 use crate::http;
 use crate::issuance::{Issuer, IssuerConfig, Strategy};
@@ -42,8 +45,10 @@ pub struct App {
     pub admin_tokens: Vec<[u8; 32]>,
     /// Longest time a request may take, body included.
     pub request_deadline: Duration,
+    lame_duck: Duration,
     drain: Duration,
     draining: AtomicBool,
+    watchers: Watchers,
     stopped: CancellationToken,
 }
 
@@ -75,8 +80,10 @@ impl App {
             nodes,
             admin_tokens: settings.admin_tokens()?.iter().map(|token| Sha256::digest(token).into()).collect(),
             request_deadline: settings.request_deadline(),
+            lame_duck: settings.lame_duck(),
             drain: settings.drain(),
             draining: AtomicBool::new(false),
+            watchers: Watchers::default(),
             stopped: CancellationToken::new(),
         });
         app.watch();
@@ -88,8 +95,15 @@ impl App {
     fn watch(&self) {
         let (memory, metrics, stopped) = (Arc::clone(&self.memory), self.metrics.issue.clone(), self.stopped.clone());
         let lanes = self.store.memory.clone();
-        tokio::spawn(async move { memory.watch([lanes.free().await, lanes.free().await], metrics, stopped).await });
-        tokio::spawn(Arc::clone(&self.nodes).watch(self.metrics.lock.clone(), self.stopped.clone()));
+        let database = async move { memory.watch([lanes.free().await, lanes.free().await], metrics, stopped).await };
+        self.watch_over("the watcher of the database", database);
+        let nodes = Arc::clone(&self.nodes).watch(self.metrics.lock.clone(), self.stopped.clone());
+        self.watch_over("the watcher of the lock nodes", nodes);
+    }
+
+    /// Runs a task without which the replica is not alive, until it is stopped.
+    pub fn watch_over(&self, watcher: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.watchers.spawn(watcher, work, self.stopped.clone());
     }
 
     /// Serves both listeners until `stop`, then finishes what has begun, within the drain time.
@@ -113,7 +127,15 @@ impl App {
         }
         self.stopped.cancel();
         operations.abort();
-        Ok(())
+        self.lost_watcher().map_or(Ok(()), |watcher| Err(anyhow!("{watcher} has ended")))
+    }
+
+    /// Tells by `/readyz` that this replica is leaving, and lets everybody in for as long as its balancer needs to see that,
+    /// or until `hurry`.
+    pub async fn lame_duck(&self, hurry: impl Future<Output = ()>) {
+        self.draining.store(true, Ordering::Relaxed);
+        tracing::info!(lame_duck = ?self.lame_duck, "leaving");
+        let _ = tokio::time::timeout(self.lame_duck, hurry).await;
     }
 
     /// Accepts clients until `stop`, and says so by `draining`.
@@ -156,8 +178,18 @@ impl App {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether the replica can do its work: the database answers and it is not about to stop.
+    /// Whether the replica can do its work: the database answers, its watchers live and it is not about to stop.
     pub fn is_ready(&self) -> bool {
-        !self.is_draining() && self.memory.fresh().is_some()
+        !self.is_draining() && self.lost_watcher().is_none() && self.memory.fresh().is_some()
+    }
+
+    /// The watcher that has ended before the replica did: with it the replica grows blind, and only another process sees again.
+    pub fn lost_watcher(&self) -> Option<&'static str> {
+        self.watchers.lost()
+    }
+
+    /// Waits until a watcher has ended.
+    pub async fn has_lost_a_watcher(&self) {
+        self.watchers.has_lost_one().await;
     }
 }

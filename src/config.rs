@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::issuance::{OnLockLoss, Strategy};
 use crate::lock::LockConfig;
+use crate::telemetry::LogFormat;
 
 /// Shortest admin token: 32 characters of anything random cannot be guessed.
 const ADMIN_TOKEN_LENGTH_MIN: usize = 32;
@@ -30,6 +31,9 @@ const ADMIN_TOKENS_MAX: usize = 2;
 /// Shortest time-to-live of a lock: a hung Redis node may cost half a second, and the row lock is waited for one second.
 const LOCK_TTL_MS_MIN: u64 = 1_100;
 
+/// Longest lame duck: a balancer that needs more than a minute to see that a replica is leaving sees nothing.
+const LAME_DUCK_MS_MAX: u64 = 60_000;
+
 /// Where the operations listener is when nobody says otherwise.
 const OPS_LISTEN: &str = "127.0.0.1:8201";
 
@@ -41,9 +45,13 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 
-    /// What to log, as a tracing filter such as `warn` or `info,coupon_rush=debug`.
+    /// What to log, as a tracing filter such as `warn` or `info,coupon_rush=debug`; `info,access=info` adds a line per request.
     #[arg(long, env = "LOG", default_value = "info", global = true)]
     pub log: String,
+
+    /// How a line of the log is written.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text", global = true)]
+    pub log_format: LogFormat,
 }
 
 /// The subcommands.
@@ -209,6 +217,12 @@ pub struct Serve {
     #[arg(long, env = "REQUEST_DEADLINE_MS", default_value_t = 5_000)]
     pub request_deadline_ms: u64,
 
+    /// Milliseconds for which a replica that is told to stop still serves everybody while `/readyz` says no: as long as its
+    /// balancer needs to see that. 0 where the balancer is told first; a second SIGTERM cuts it short. What stops the process must
+    /// wait for this and DRAIN_MS together before it kills.
+    #[arg(long, env = "LAME_DUCK_MS", default_value_t = 5_000)]
+    pub lame_duck_ms: u64,
+
     /// Milliseconds a stopping replica gives to what it has begun.
     #[arg(long, env = "DRAIN_MS", default_value_t = 10_000)]
     pub drain_ms: u64,
@@ -232,6 +246,7 @@ impl Serve {
         ensure!(self.lock_ttl_ms <= 60_000, "LOCK_TTL_MS: at most 60000");
         ensure!((1..=256).contains(&self.pool_size), "POOL_SIZE: 1 to 256");
         ensure!((100..=60_000).contains(&self.request_deadline_ms), "REQUEST_DEADLINE_MS: 100 to 60000");
+        ensure!(self.lame_duck_ms <= LAME_DUCK_MS_MAX, "LAME_DUCK_MS: at most {LAME_DUCK_MS_MAX}");
         ensure!((1..=64).contains(&self.threads), "THREADS: 1 to 64");
         ensure!(
             !self.replica.is_empty() && self.replica.bytes().all(|b| b.is_ascii_graphic()),
@@ -285,6 +300,11 @@ impl Serve {
     /// REQUEST_DEADLINE_MS.
     pub fn request_deadline(&self) -> Duration {
         Duration::from_millis(self.request_deadline_ms)
+    }
+
+    /// LAME_DUCK_MS.
+    pub fn lame_duck(&self) -> Duration {
+        Duration::from_millis(self.lame_duck_ms)
     }
 
     /// DRAIN_MS.

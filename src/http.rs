@@ -7,6 +7,7 @@ mod issue;
 mod observe;
 mod operations;
 mod problem;
+mod trace;
 mod unread;
 mod users;
 mod version;

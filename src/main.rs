@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -14,7 +15,7 @@ use coupon_rush::store::{Store, migrate, purge, seed};
 use coupon_rush::{memory, telemetry};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// glibc's allocator took a fifth of a busy replica's time. Without huge pages (`no_thp`), which made a replica with 3,000 waiting
 /// orders 111 MB large instead of 66.
@@ -28,18 +29,21 @@ const BACKLOG: u32 = 4_096;
 const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+    let cli = Cli::parse();
+    let log = match telemetry::start(&cli.log, cli.log_format) {
+        Ok(log) => log,
         Err(error) => {
             eprintln!("coupon-rush: {error:#}");
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
-    }
+    };
+    let ended = run(cli.command);
+    log.end(ended.as_ref().err());
+    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
-    telemetry::start(&cli.log)?;
-    match cli.command {
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Serve(settings) => {
             settings.check()?;
             let runtime = runtime(settings.threads)?;
@@ -79,18 +83,42 @@ fn runtime(threads: usize) -> anyhow::Result<Runtime> {
 }
 
 async fn serve(settings: &Serve) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let app = App::start(settings).await?;
+    let mut signals = Signals::new()?;
+    let app = tokio::select! {
+        app = App::start(settings) => app?,
+        () = signals.next() => return Ok(()),
+    };
     let public = bind("LISTEN", settings.listen)?;
     let ops = bind("OPS_LISTEN", settings.ops_listen)?;
     tracing::info!(listen = %settings.listen, ops = %settings.ops_listen, strategy = settings.strategy.name(), "serving");
+    let leaving = Arc::clone(&app);
     let stop = async move {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
+            () = signals.next() => {}
+            () = leaving.has_lost_a_watcher() => {}
         }
+        leaving.lame_duck(signals.next()).await;
     };
     app.serve(public, ops, stop).await
+}
+
+/// What asks this process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Listens with a queue long enough for a whole crowd that connects at once; the kernel bounds it by `somaxconn`.

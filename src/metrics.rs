@@ -27,6 +27,9 @@ mod http;
 mod issue;
 mod lock;
 
+use std::sync::atomic::Ordering;
+
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::MetricConstructor;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
@@ -54,6 +57,7 @@ impl MetricConstructor<Histogram> for Seconds {
 /// All metrics of one replica.
 pub struct Metrics {
     registry: Registry,
+    log_lines_dropped: Counter,
     /// Requests.
     pub http: HttpMetrics,
     /// Issues.
@@ -70,9 +74,16 @@ impl Metrics {
         let coupon = registry.sub_registry_with_prefix("coupon");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("strategy", strategy)]);
         coupon.register("build", "What is running", build);
+        let log_lines_dropped = Counter::default();
+        coupon.register("log_lines_dropped", "Lines of the log that nobody read in time", log_lines_dropped.clone());
         let issue = IssueMetrics::register(coupon);
         let lock = LockMetrics::register(coupon, redis_nodes);
-        Self { registry, http, issue, lock }
+        Self { registry, log_lines_dropped, http, issue, lock }
+    }
+
+    /// Sets how many lines of the log were dropped since the start.
+    pub fn log_lines_dropped(&self, lines: u64) {
+        self.log_lines_dropped.inner().store(lines, Ordering::Relaxed);
     }
 
     /// The text that Prometheus scrapes, in the `OpenMetrics` format.

@@ -9,11 +9,14 @@ use axum::http::{HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use tracing::{Instrument, Span};
 
 use super::problem::{self, Problem};
+use super::trace;
 use crate::app::App;
 use crate::coupons::RequestId;
 use crate::metrics::HttpMetrics;
+use crate::telemetry::ACCESS;
 
 /// nginx names every request; a request that did not come through it is named here.
 pub(super) const REQUEST_ID: &str = "x-request-id";
@@ -56,8 +59,11 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     let path = request.extensions().get::<MatchedPath>().map_or(OTHER, |path| path.as_str());
     let (method, route) = labels(request.method(), path);
     let id = identify(&mut request);
+    let trace_id = trace::id(request.headers());
+    // At the highest level, so that whatever is logged of this request says to which trace it belongs.
+    let span = trace_id.map_or_else(Span::none, |trace_id| tracing::error_span!("request", %trace_id));
 
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let answer = AssertUnwindSafe(next.run(request).instrument(span)).catch_unwind();
     let mut response = match tokio::time::timeout(app.request_deadline + BACKSTOP, answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => problem::after_panic(panic),
@@ -77,7 +83,8 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     }
     let (status, duration) = (response.status().as_u16(), started.elapsed());
     app.metrics.http.answered(method, route, status, duration);
-    tracing::info!(method, route, status, id = id_text, duration_ms = duration.as_secs_f64() * 1e3, "answered");
+    let (trace_id, duration_ms) = (trace_id.map(tracing::field::display), duration.as_secs_f64() * 1e3);
+    tracing::info!(target: ACCESS, method, route, status, id = id_text, trace_id, duration_ms, "answered");
     response
 }
 

@@ -1,5 +1,6 @@
 //! `/livez`, `/readyz`, `/metrics`: for the balancer, the supervisor and Prometheus.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::Json as Body;
@@ -10,10 +11,14 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::store::StoreError;
+use crate::telemetry;
 
-/// Whether the process runs at all.
-pub(super) async fn livez() -> &'static str {
-    "ok\n"
+/// Whether the process runs, with all that it cannot do without. If not, another process is the cure.
+pub(super) async fn livez(State(app): State<Arc<App>>) -> (StatusCode, Cow<'static, str>) {
+    match app.lost_watcher() {
+        None => (StatusCode::OK, "ok\n".into()),
+        Some(watcher) => (StatusCode::SERVICE_UNAVAILABLE, format!("{watcher} has ended\n").into()),
+    }
 }
 
 /// What readiness consists of.
@@ -48,6 +53,7 @@ pub(super) async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, Body<Rea
 /// The metrics in the `OpenMetrics` text format.
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     app.metrics.issue.generation_age(app.memory.age());
+    app.metrics.log_lines_dropped(telemetry::dropped_lines());
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], app.metrics.encode())
 }

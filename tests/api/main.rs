@@ -34,6 +34,7 @@ mod lock_network;
 mod memory;
 mod metrics;
 mod overload;
+mod platform;
 mod races;
 mod refusals;
 mod retirement;

@@ -123,7 +123,7 @@ async fn a_replica_that_logs_everything_tells_no_secret_whether_it_works_or_not(
         ("refused", with(&normal, "--database-url-file", file(&cluster, "wrong", &wrong)), 503),
     ];
     for (name, arguments, ready) in cases {
-        let mut replica = Overheard::start(&cluster, &arguments, "trace", name);
+        let mut replica = Overheard::start(&cluster, &arguments, "trace,access=info", name);
         replica.until("/livez", 200).await;
         replica.until("/readyz", ready).await;
         let statuses = replica.ask_all().await;
@@ -172,7 +172,7 @@ async fn a_replica_that_cannot_start_says_why_without_the_secret() {
 async fn the_log_of_a_normal_replica_names_no_user() {
     let cluster = Setup::new("batched").replicas(0).coupons([("A", 1)]).start().await;
     let proxy = FaultProxy::start(cluster.database_address()).await;
-    let mut replica = Overheard::start(&cluster, &cluster.arguments_through(&proxy), "info", "info");
+    let mut replica = Overheard::start(&cluster, &cluster.arguments_through(&proxy), "info,access=info", "info");
     replica.until("/readyz", 200).await;
     // A server that quotes the data which it refuses, as servers do.
     cluster

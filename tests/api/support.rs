@@ -159,6 +159,8 @@ impl Cluster {
             ("--ops-listen".to_owned(), "127.0.0.1:0".to_owned()),
             ("--replica".to_owned(), "replica-1".to_owned()),
             ("--strategy".to_owned(), self.setup.strategy.clone()),
+            // No balancer here waits for anything.
+            ("--lame-duck-ms".to_owned(), "0".to_owned()),
             ("--redis-urls".to_owned(), redis.join(",")),
             ("--lock-prefix".to_owned(), format!("{}:", self.name)),
             ("--database-url-file".to_owned(), self.secret("url", &self.url)),

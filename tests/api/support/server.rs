@@ -1,6 +1,7 @@
 //! Replicas: tasks of this process, or processes of their own that a test may stop and kill.
 
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -57,9 +58,14 @@ impl Process {
 
     /// Starts the service's binary with this `LOG`; all that it says goes into `file`.
     pub fn spawn_telling(arguments: &[(String, String)], log: &str, file: &Path) -> Self {
-        let file = std::fs::File::create(file).unwrap();
-        let other = file.try_clone().unwrap();
-        Self::spawn_with(&[], arguments, |command| command.env("LOG", log).stdout(file).stderr(other))
+        Self::spawn_saying(arguments, &[("LOG", log)], std::fs::File::create(file).unwrap())
+    }
+
+    /// Starts the service's binary with these variables; all that it says goes into `out`, a file or a pipe.
+    pub fn spawn_saying(arguments: &[(String, String)], variables: &[(&str, &str)], out: impl Into<OwnedFd>) -> Self {
+        let out = out.into();
+        let other = out.try_clone().unwrap();
+        Self::spawn_with(&[], arguments, |command| command.envs(variables.iter().copied()).stdout(out).stderr(other))
     }
 
     fn spawn_with(
