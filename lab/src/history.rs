@@ -1,11 +1,63 @@
 //! What clients asked and were answered, attempt by attempt: written while a cluster is disturbed, judged when it is well
-//! again. One JSON object a line. Nothing is judged here.
+//! again, and what an administrator did meanwhile. One JSON object a line. Nothing is judged here.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+
+/// All that happened to one cluster, by one clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// In any order.
+    pub attempts: Vec<Attempt>,
+    /// In their order, beginning with the situation before the first attempt; empty when nobody changed anything.
+    pub changes: Vec<Change>,
+}
+
+impl From<Vec<Attempt>> for History {
+    fn from(attempts: Vec<Attempt>) -> Self {
+        Self { attempts, changes: Vec::new() }
+    }
+}
+
+/// What an administrator did. It took effect at some moment between the two times.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Change {
+    /// When it was first asked for.
+    pub asked: u64,
+    /// When its answer was in.
+    pub answered: u64,
+    /// What is so from then on.
+    pub after: Situation,
+}
+
+/// What an administrator decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Situation {
+    /// The round.
+    pub round: u32,
+    /// Its rule: one coupon per user over the whole event.
+    pub exclusive: bool,
+    /// Whether the event's window is open.
+    pub open: bool,
+    /// The coupons that exist, by code.
+    pub coupons: BTreeMap<String, Stock>,
+}
+
+/// One coupon in a situation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stock {
+    /// Pieces in the round.
+    pub total: u32,
+    /// Whether its own window is open.
+    pub open: bool,
+}
 
 /// One request of one user: asked once, answered at most once. Asking again is another attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,24 +129,33 @@ impl Told {
     }
 }
 
-/// Reads a file with one attempt a line. Anything else in it is an error: evidence must not get lost silently.
-pub fn read(path: &Path) -> anyhow::Result<Vec<Attempt>> {
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("cannot read {}; give a history that `lab chaos` wrote", path.display()))?;
-    let parse = |(index, line): (usize, &str)| {
-        serde_json::from_str(line).with_context(|| format!("line {} of {} is no attempt", index + 1, path.display()))
-    };
-    text.lines().enumerate().map(parse).collect()
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Attempt(Attempt),
+    Change(Change),
 }
 
-/// One attempt a line, as [`read`] reads it.
-pub fn text(attempts: &[Attempt]) -> serde_json::Result<String> {
-    let mut text = String::new();
-    for attempt in attempts {
-        text.push_str(&serde_json::to_string(attempt)?);
-        text.push('\n');
+/// Reads a file with one attempt or change a line. Anything else in it is an error: evidence must not get lost silently.
+pub fn read(path: &Path) -> anyhow::Result<History> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read {}; give a history that `lab chaos` wrote", path.display()))?;
+    let mut history = History::default();
+    for (index, line) in text.lines().enumerate() {
+        let line = serde_json::from_str(line);
+        match line.with_context(|| format!("line {} of {} is no attempt", index + 1, path.display()))? {
+            Line::Attempt(attempt) => history.attempts.push(attempt),
+            Line::Change(change) => history.changes.push(change),
+        }
     }
-    Ok(text)
+    Ok(history)
+}
+
+/// One attempt or change a line, as [`read`] reads it.
+pub fn text(history: &History) -> serde_json::Result<String> {
+    let changes = history.changes.iter().map(serde_json::to_string);
+    let lines: Result<Vec<_>, _> = changes.chain(history.attempts.iter().map(serde_json::to_string)).collect();
+    Ok(lines?.into_iter().map(|line| line + "\n").collect())
 }
 
 #[cfg(test)]
@@ -121,16 +182,20 @@ mod tests {
             answered: 9,
             told,
         };
-        let attempts: Vec<_> = tolds.into_iter().map(attempt).collect();
+        let stock = Stock { total: 3, open: true };
+        let coupons = [("A001".to_owned(), stock)].into();
+        let after = Situation { round: 3, exclusive: true, open: false, coupons };
+        let changes = vec![Change { asked: 1, answered: 2, after }];
+        let history = History { attempts: tolds.into_iter().map(attempt).collect(), changes };
         let path = std::env::temp_dir().join(format!("coupon-lab-history-{}", std::process::id()));
 
-        fs::write(&path, text(&attempts).unwrap()).unwrap();
+        fs::write(&path, text(&history).unwrap()).unwrap();
         let found = read(&path);
         fs::write(&path, "half an att").unwrap();
         let damaged = read(&path);
         fs::remove_file(&path).unwrap();
 
-        assert_eq!(found.unwrap(), attempts);
+        assert_eq!(found.unwrap(), history);
         assert!(damaged.unwrap_err().to_string().starts_with("line 1 of "));
     }
 }

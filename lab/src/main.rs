@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use coupon_lab::cluster::Cluster;
-use coupon_lab::history::{self, Attempt};
+use coupon_lab::history::{self, History};
 use coupon_lab::interrupt::Interrupt;
 use coupon_lab::verify::{Report as Verdict, read_acks, verify, verify_all};
 use coupon_lab::{bench, chaos, load, report, sweep};
@@ -113,9 +113,9 @@ async fn run(arguments: &Verify) -> anyhow::Result<Verdict> {
     let acks = arguments.acks.as_deref().map(read_acks).transpose()?;
     let history = arguments.history.as_deref().map(read_history).transpose()?;
     let mut report = match history {
-        Some(attempts) => {
+        Some(history) => {
             let patience = Duration::try_from_secs_f64(arguments.patience).context("--patience is no time")?;
-            verify_all(&mut connection, &acks.unwrap_or_default(), &attempts, patience).await?
+            verify_all(&mut connection, &acks.unwrap_or_default(), &history, patience).await?
         }
         None => verify(&mut connection, acks.as_deref()).await?,
     };
@@ -131,10 +131,10 @@ async fn run(arguments: &Verify) -> anyhow::Result<Verdict> {
 }
 
 /// A history without any attempt would prove nothing, and look clean.
-fn read_history(path: &Path) -> anyhow::Result<Vec<Attempt>> {
-    let attempts = history::read(path)?;
-    ensure!(!attempts.is_empty(), "{} holds no attempt", path.display());
-    Ok(attempts)
+fn read_history(path: &Path) -> anyhow::Result<History> {
+    let history = history::read(path)?;
+    ensure!(!history.attempts.is_empty(), "{} holds no attempt", path.display());
+    Ok(history)
 }
 
 /// The whole chain in one line. sqlx repeats a cause inside its effect; people need not read it twice.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use sqlx::{FromRow, MySqlConnection};
 
-use crate::history::Attempt;
+use crate::history::History;
 
 mod acks;
 mod history;
@@ -40,32 +40,33 @@ pub async fn verify(connection: &mut MySqlConnection, acks: Option<&[Ack]>) -> a
     Ok(judge(&tables, acks))
 }
 
-/// Judges the current round as [`verify`] does, and the tables of every round in `attempts` against all that clients asked
+/// Judges the current round as [`verify`] does, and the tables of every round in the history against all that clients asked
 /// and were answered. `patience` is the longest that an answer may take.
 ///
-/// The history must be whole: every attempt at the codes that it names, with nobody topping up, closing or resetting
-/// meanwhile. Rules about stock and about everybody's final answer hold for the current round only.
+/// The history must be whole: every attempt at the codes that it names, and whatever an administrator did meanwhile. Where he did
+/// nothing, rules about stock and about everybody's final answer hold for the current round only.
 pub async fn verify_history(
     connection: &mut MySqlConnection,
-    attempts: &[Attempt],
+    history: &History,
     patience: Duration,
 ) -> anyhow::Result<Report> {
-    verify_all(connection, &[], attempts, patience).await
+    verify_all(connection, &[], history, patience).await
 }
 
 /// Judges the tables against both: a history, and what other clients were promised.
 pub async fn verify_all(
     connection: &mut MySqlConnection,
     acks: &[Ack],
-    attempts: &[Attempt],
+    history: &History,
     patience: Duration,
 ) -> anyhow::Result<Report> {
     let mut all = acks.to_vec();
-    all.extend(history::acks(attempts));
-    let rounds = all.iter().map(|ack| ack.round).chain(attempts.iter().map(|attempt| attempt.round));
+    all.extend(history::acks(&history.attempts));
+    let rounds = all.iter().map(|ack| ack.round).chain(history.attempts.iter().map(|attempt| attempt.round));
+    let rounds = rounds.chain(history.changes.iter().map(|change| change.after.round));
     let tables = snapshot(connection, rounds).await?;
     let mut report = judge(&tables, Some(&all));
-    history::judge(&tables, attempts, patience, &mut report);
+    history::judge(&tables, history, patience, &mut report);
     Ok(report)
 }
 

@@ -17,7 +17,7 @@ use super::wires::Wires;
 use crate::admin::{Admin, Coupon, Window};
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
-use crate::history;
+use crate::history::{self, History};
 use crate::strategy::Strategy;
 use crate::verify::{Finding, verify, verify_history};
 
@@ -77,14 +77,15 @@ impl<'a> Run<'a> {
         let struck = struck.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
         self.admin.ready(READY_WITHIN).await?;
         let mut database = self.cluster.connect().await?;
-        let report = verify_history(&mut database, &attempts, self.patience(wave)).await?;
+        let history = History { attempts, changes: Vec::new() };
+        let report = verify_history(&mut database, &history, self.patience(wave)).await?;
         if !report.is_clean() {
             let verdict = report.to_string();
             eprintln!("{verdict}");
-            self.keep(&format!("wave-{}.jsonl", wave.number), &history::text(&attempts)?);
+            self.keep(&format!("wave-{}.jsonl", wave.number), &history::text(&history)?);
             self.keep(&format!("wave-{}.txt", wave.number), &verdict);
         }
-        Ok(Tally::new(wave, &attempts, &struck, crowds.began(), report))
+        Ok(Tally::new(wave, &history.attempts, &struck, crowds.began(), report))
     }
 
     /// A new round under this rule. A connection that broke in the last wave may be noticed only now: then it is "ask again".

@@ -9,11 +9,13 @@ use std::time::Duration;
 use super::report::{Heard, Kind, Report};
 use super::rules::Evidence;
 use super::{Ack, Tables};
-use crate::history::{Attempt, Told};
+use crate::history::{Attempt, History, Told};
 
+mod changing;
 mod order;
 mod scene;
 mod stock;
+mod timeline;
 mod users;
 
 #[cfg(test)]
@@ -41,19 +43,30 @@ pub(super) fn acks(attempts: &[Attempt]) -> impl Iterator<Item = Ack> {
 }
 
 /// Adds to `report` what the history shows.
-pub(super) fn judge(tables: &Tables, attempts: &[Attempt], patience: Duration, report: &mut Report) {
+pub(super) fn judge(tables: &Tables, history: &History, patience: Duration, report: &mut Report) {
     let mut evidence = Evidence::default();
-    let several = asks_for_several(tables, attempts);
-    for scene in Scene::all(tables, attempts) {
-        stock::check(&scene, several, &mut evidence);
-        order::check(&scene, &mut evidence);
+    let attempts = &history.attempts;
+    if history.changes.is_empty() {
+        check_steady(tables, attempts, &mut evidence);
+    } else {
+        changing::check(tables, history, &mut evidence);
     }
-    for user in User::all(tables, attempts) {
-        user.check(&mut evidence);
-    }
-    check_each(tables, attempts, patience, &mut evidence);
+    check_time(attempts, patience, &mut evidence);
     report.heard = Some(count(attempts));
     report.findings.extend(evidence.into_findings("cases"));
+}
+
+/// The rules for a history in which nobody changed anything.
+fn check_steady<'a>(tables: &'a Tables, attempts: &'a [Attempt], evidence: &mut Evidence<'a>) {
+    let several = asks_for_several(tables, attempts);
+    for scene in Scene::all(tables, attempts) {
+        stock::check(&scene, several, evidence);
+        order::check(&scene, evidence);
+    }
+    for user in User::all(tables, attempts) {
+        user.check(evidence);
+    }
+    check_open(tables, attempts, evidence);
 }
 
 /// Whether somebody could have had several coupons but for the round's rule: then nobody can say how many must be issued.
@@ -64,18 +77,24 @@ fn asks_for_several(tables: &Tables, attempts: &[Attempt]) -> bool {
     tables.event.exclusive && users.len() < wishes.len()
 }
 
-/// What one attempt shows by itself.
-fn check_each<'a>(tables: &Tables, attempts: &'a [Attempt], patience: Duration, evidence: &mut Evidence<'a>) {
+/// No attempt takes longer than it may.
+fn check_time<'a>(attempts: &'a [Attempt], patience: Duration, evidence: &mut Evidence<'a>) {
+    for Attempt { user, code, asked, answered, .. } in attempts {
+        let took = answered.saturating_sub(*asked);
+        if u128::from(took) > patience.as_micros() {
+            evidence.add(Kind::TooSlow, Some(code), format!("{user} waited {} ms", took / 1_000));
+        }
+    }
+}
+
+/// An open coupon is refused only for a lack of it.
+fn check_open<'a>(tables: &Tables, attempts: &'a [Attempt], evidence: &mut Evidence<'a>) {
     let is_open = |attempt: &Attempt| {
         attempt.round == tables.event.round
             && tables.coupons.iter().any(|coupon| coupon.open && coupon.code == attempt.code)
     };
     for attempt in attempts {
-        let Attempt { user, code, asked, answered, told, .. } = attempt;
-        let took = answered.saturating_sub(*asked);
-        if u128::from(took) > patience.as_micros() {
-            evidence.add(Kind::TooSlow, Some(code), format!("{user} waited {} ms", took / 1_000));
-        }
+        let Attempt { user, code, told, .. } = attempt;
         if let Told::Refused { status } = told
             && is_open(attempt)
         {

@@ -156,6 +156,14 @@ pub enum Kind {
     SoldOutHolder,
     /// A client was told something that is neither a coupon nor a lack of it, about an open coupon.
     Refused,
+    /// A user was told of an entry of a round that was over before it asked, or had not begun.
+    EntryOfAnotherTime,
+    /// "Not open" was told while it was open.
+    NotOpenWhileOpen,
+    /// "Not open" was told to a user who had been told of its coupon.
+    NotOpenHolder,
+    /// "Unknown" was told of a coupon that existed.
+    UnknownWhileThere,
     /// Fewer coupons were issued than there were pieces and users who asked.
     Unserved,
     /// A serial that was told before another request was even made is higher than that request's.
@@ -196,6 +204,10 @@ impl Kind {
             Self::SoldOutThenIssued => "sold-out-then-issued",
             Self::SoldOutHolder => "sold-out-holder",
             Self::Refused => "refused",
+            Self::EntryOfAnotherTime => "entry-of-another-time",
+            Self::NotOpenWhileOpen => "not-open-while-open",
+            Self::NotOpenHolder => "not-open-holder",
+            Self::UnknownWhileThere => "unknown-while-there",
             Self::Unserved => "unserved",
             Self::OutOfOrder => "out-of-order",
             Self::NeverFinal => "never-final",
@@ -220,9 +232,16 @@ impl Kind {
             | Self::SoldOutThenIssued
             | Self::SoldOutHolder
             | Self::Refused
+            | Self::NotOpenWhileOpen
+            | Self::UnknownWhileThere
             | Self::Unserved => "P4",
             Self::UnknownCoupon | Self::OutOfStep | Self::Conservation | Self::Unasked => "P5",
-            Self::AckOtherSerial | Self::AckOtherRequest | Self::AckOtherCode | Self::AlreadyUnfounded => "P6",
+            Self::AckOtherSerial
+            | Self::AckOtherRequest
+            | Self::AckOtherCode
+            | Self::AlreadyUnfounded
+            | Self::EntryOfAnotherTime
+            | Self::NotOpenHolder => "P6",
             Self::NeverFinal | Self::TooSlow => "P7",
         }
     }

@@ -58,8 +58,8 @@ impl<'a> Recorder<'a> {
 
     /// Judges the tables against all that was noted so far.
     pub async fn judge(&self) -> Report {
-        let attempts = self.attempts.lock().clone();
-        verify_history(&mut self.cluster.sql().await, &attempts, PATIENCE).await.unwrap()
+        let history = self.attempts.lock().clone().into();
+        verify_history(&mut self.cluster.sql().await, &history, PATIENCE).await.unwrap()
     }
 
     fn now(&self) -> u64 {

@@ -67,7 +67,7 @@ impl World {
     fn judge(&self) -> Report {
         let acks: Vec<Ack> = super::acks(&self.attempts).collect();
         let mut report = rules::judge(&self.tables, Some(&acks));
-        super::judge(&self.tables, &self.attempts, PATIENCE, &mut report);
+        super::judge(&self.tables, &self.attempts.clone().into(), PATIENCE, &mut report);
         report
     }
 

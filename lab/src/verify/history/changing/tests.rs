@@ -1,0 +1,218 @@
+//! The rules for changes checked: clean worlds show nothing, and every lie about a change is found.
+
+use std::time::Duration;
+
+use super::super::super::report::{Kind, Report};
+use super::super::super::{Ack, rules};
+use super::super::crowd::entry_of;
+use super::crowd::World;
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// Worlds that are tried.
+const SEEDS: u64 = 4_000;
+
+/// What is planted, and the finding that it shows in any world.
+#[derive(Clone, Copy, Debug)]
+enum Plant {
+    /// A holder is told "sold out" in the very situation in which he was told of his coupon.
+    HolderSentAway,
+    /// A refusal of before a change is told when the change has been answered.
+    SoldOutOfBefore,
+    EntryOfBefore,
+    NotOpenWhileOpen,
+    NotOpenToHolder,
+    UnknownWhileThere,
+    OldRoundOversold,
+    OldRoundRowLost,
+    BothRequestsIssued,
+    RowMoved,
+}
+
+const ALL: [(Plant, Kind); 10] = [
+    (Plant::HolderSentAway, Kind::SoldOutHolder),
+    (Plant::SoldOutOfBefore, Kind::FalseSoldOut),
+    (Plant::EntryOfBefore, Kind::EntryOfAnotherTime),
+    (Plant::NotOpenWhileOpen, Kind::NotOpenWhileOpen),
+    (Plant::NotOpenToHolder, Kind::NotOpenHolder),
+    (Plant::UnknownWhileThere, Kind::UnknownWhileThere),
+    (Plant::OldRoundOversold, Kind::Oversold),
+    (Plant::OldRoundRowLost, Kind::SerialGap),
+    (Plant::BothRequestsIssued, Kind::IssuedTwice),
+    (Plant::RowMoved, Kind::Unasked),
+];
+
+impl World {
+    fn judge(&self) -> Report {
+        let acks: Vec<Ack> = super::super::acks(&self.history.attempts).collect();
+        let mut report = rules::judge(&self.tables, Some(&acks));
+        super::super::judge(&self.tables, &self.history, PATIENCE, &mut report);
+        report
+    }
+
+    fn timeline(&self) -> Timeline<'_> {
+        Timeline(&self.history.changes)
+    }
+
+    /// The only situation by which the attempt may have been answered.
+    fn only(&self, attempt: &Attempt) -> Option<usize> {
+        let possible = self.timeline().possible(attempt);
+        (possible.start() == possible.end()).then(|| *possible.start())
+    }
+
+    /// Whether the user had been told of the same entry before, in the only situation of the attempt.
+    fn is_told_again(&self, attempt: &Attempt) -> bool {
+        let Some(place) = self.only(attempt) else { return false };
+        let same = |other: &&Attempt| other.user == attempt.user && other.told.entry() == attempt.told.entry();
+        let mut before = self.history.attempts.iter().filter(same).filter(|other| other.answered < attempt.asked);
+        attempt.told.entry().is_some_and(|entry| entry.code == attempt.code)
+            && before.any(|other| self.timeline().lasts(place, other.answered))
+    }
+
+    fn is_closed(&self, place: usize, code: &str) -> bool {
+        let situation = self.timeline().at(place);
+        !(situation.open && situation.coupons[code].open)
+    }
+
+    /// `None`: nothing in this world can be corrupted so.
+    fn plant(&mut self, plant: Plant) -> Option<()> {
+        match plant {
+            Plant::SoldOutOfBefore => self.refuse_after_a_change(),
+            Plant::OldRoundOversold => self.oversell(),
+            Plant::OldRoundRowLost => {
+                let current = self.tables.event.round;
+                let rows = &self.tables.holdings;
+                let follows = |row: &Holding| {
+                    rows.iter()
+                        .any(|it| (it.round, it.coupon_id) == (row.round, row.coupon_id) && it.serial > row.serial)
+                };
+                let lost = rows.iter().position(|row| row.round < current && follows(row))?;
+                self.tables.holdings.remove(lost);
+                Some(())
+            }
+            Plant::RowMoved => {
+                "stranger".clone_into(&mut self.tables.holdings.first_mut()?.user_id);
+                Some(())
+            }
+            _ => self.retell(plant),
+        }
+    }
+
+    fn retell(&mut self, plant: Plant) -> Option<()> {
+        let told = |attempt: &Attempt| {
+            let place = self.only(attempt)?;
+            match plant {
+                Plant::HolderSentAway => self.is_told_again(attempt).then_some(Told::SoldOut),
+                Plant::EntryOfBefore if matches!(attempt.told, Told::Issued(_)) => {
+                    let round = self.timeline().at(place).round;
+                    let coupon = self.tables.coupons.iter().find(|coupon| coupon.code == attempt.code)?;
+                    let mut rows = self.tables.holdings.iter().filter(|row| row.user_id == attempt.user);
+                    let other = rows.find(|row| row.coupon_id == coupon.id && row.round != round)?;
+                    Some(Told::Issued(entry_of(&attempt.code, other)))
+                }
+                Plant::NotOpenWhileOpen => {
+                    let fits = attempt.told == Told::SoldOut && !self.is_closed(place, &attempt.code);
+                    fits.then_some(Told::Refused { status: NOT_OPEN })
+                }
+                Plant::NotOpenToHolder => {
+                    let fits = self.is_told_again(attempt) && self.is_closed(place, &attempt.code);
+                    fits.then_some(Told::Refused { status: NOT_OPEN })
+                }
+                Plant::UnknownWhileThere => attempt.told.is_final().then_some(Told::Refused { status: UNKNOWN }),
+                Plant::BothRequestsIssued => match &attempt.told {
+                    Told::AlreadyIssued(entry) if self.is_confirmed(entry, attempt) => {
+                        Some(Told::Issued(entry.clone()))
+                    }
+                    _ => None,
+                },
+                _ => None,
+            }
+        };
+        let (place, told) =
+            self.history.attempts.iter().enumerate().find_map(|(place, attempt)| Some((place, told(attempt)?)))?;
+        self.history.attempts[place].told = told;
+        Some(())
+    }
+
+    /// Whether the request that got the entry was told so.
+    fn is_confirmed(&self, entry: &Entry, attempt: &Attempt) -> bool {
+        let is_own = |other: &&Attempt| matches!(&other.told, Told::Issued(own) if own == entry);
+        let mut others = self.history.attempts.iter().filter(is_own).filter(|other| other.user == attempt.user);
+        others.any(|other| other.code == attempt.code && other.key != attempt.key)
+    }
+
+    /// Somebody is told "sold out" when a change has been answered after which there was stock for all who had asked.
+    fn refuse_after_a_change(&mut self) -> Option<()> {
+        let wins = |round: u32, code: &str, time: u64| {
+            let coupon = self.tables.coupons.iter().find(|coupon| coupon.code == code).unwrap();
+            let rows = self.tables.holdings.iter().filter(|row| (row.round, row.coupon_id) == (round, coupon.id));
+            let asked = |row: &&Holding| {
+                self.history.attempts.iter().any(|attempt| attempt.user == row.user_id && attempt.asked <= time)
+            };
+            rows.filter(asked).count()
+        };
+        let found = self.history.changes.iter().enumerate().skip(1).find_map(|(place, change)| {
+            let time = change.answered + 1;
+            let lasts = self.timeline().lasts(place, time);
+            let mut stocks = change.after.coupons.iter();
+            let code = stocks.find(|(code, stock)| wins(change.after.round, code, time) < stock.total as usize)?.0;
+            lasts.then(|| (code.clone(), time))
+        });
+        let (code, asked) = found?;
+        let (user, key) = ("late".to_owned(), "k".to_owned());
+        let told = Told::SoldOut;
+        self.history.attempts.push(Attempt { user, code, round: 1, key, asked, answered: asked, told });
+        Some(())
+    }
+
+    /// A round that is over and was sold out has one row more.
+    fn oversell(&mut self) -> Option<()> {
+        let current = self.tables.event.round;
+        let ids: HashMap<&str, u16> = self.tables.coupons.iter().map(|coupon| (&*coupon.code, coupon.id)).collect();
+        let rows = &self.tables.holdings;
+        let (round, code, total) =
+            self.timeline().stocks().map(|(round, code, stock)| (round, code, stock.total)).find(
+                |(round, code, total)| {
+                    let of = rows.iter().filter(|row| (row.round, row.coupon_id) == (*round, ids[code]));
+                    *round < current && *total > 0 && of.count() == *total as usize
+                },
+            )?;
+        let row = rows.iter().find(|row| (row.round, row.coupon_id) == (round, ids[code]))?;
+        let mut attempts = self.history.attempts.iter();
+        let user = attempts.find(|attempt| {
+            attempt.code == code
+                && self.timeline().may_be_of(attempt, round)
+                && !rows.iter().any(|row| row.round == round && row.user_id == attempt.user)
+        })?;
+        let extra = Holding { user_id: user.user.clone(), serial: Some(total + 1), ..row.clone() };
+        self.tables.holdings.push(extra);
+        Some(())
+    }
+}
+
+#[test]
+fn thousands_of_clean_histories_with_changes_raise_no_alarm() {
+    for seed in 0..SEEDS {
+        let report = World::random(&mut fastrand::Rng::with_seed(seed)).judge();
+
+        assert!(report.is_clean(), "seed {seed}: {report}");
+    }
+}
+
+#[test]
+fn every_lie_about_a_change_is_found_in_any_history() {
+    for (plant, kind) in ALL {
+        let mut planted = 0;
+        for seed in 0..SEEDS / 4 {
+            let mut world = World::random(&mut fastrand::Rng::with_seed(seed));
+            if world.plant(plant).is_some() {
+                planted += 1;
+                let report = world.judge();
+                let found = report.findings.iter().any(|finding| finding.kind == kind);
+                assert!(found, "seed {seed}, {plant:?}: {report}");
+            }
+        }
+        assert!(planted >= 20, "{plant:?} was planted {planted} times only");
+    }
+}

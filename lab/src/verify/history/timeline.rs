@@ -1,0 +1,67 @@
+//! What an administrator did while clients asked, as a row of situations. A change takes effect at some moment between its call and
+//! its answer; until then a replica may answer by what was before it, or by what is after it.
+
+use std::ops::RangeInclusive;
+
+use crate::history::{Attempt, Change, Situation, Stock};
+
+/// The situations of a history, by place; the first is the one in which it began.
+pub(super) struct Timeline<'a>(pub(super) &'a [Change]);
+
+impl<'a> Timeline<'a> {
+    /// The places of the situations by which an attempt may have been answered.
+    pub(super) fn possible(&self, attempt: &Attempt) -> RangeInclusive<usize> {
+        let first = self.0.partition_point(|change| change.answered < attempt.asked).saturating_sub(1);
+        first..=self.last_at(attempt.answered)
+    }
+
+    /// The place of the last situation that may have begun by then.
+    pub(super) fn last_at(&self, time: u64) -> usize {
+        self.0.partition_point(|change| change.asked <= time).saturating_sub(1)
+    }
+
+    pub(super) fn at(&self, place: usize) -> &'a Situation {
+        &self.0[place].after
+    }
+
+    /// Whether a situation was surely still so at that time: the change that ends it had not even been asked for.
+    pub(super) fn lasts(&self, place: usize, time: u64) -> bool {
+        self.0.get(place + 1).is_none_or(|next| time < next.asked)
+    }
+
+    /// The first place after this one at which there may be stock of `code` again in the same round.
+    pub(super) fn topped_up_after(&self, place: usize, code: &str) -> Option<usize> {
+        let round = self.at(place).round;
+        let total = |place: usize| self.at(place).coupons.get(code).map_or(0, |stock| stock.total);
+        (place + 1..self.0.len())
+            .take_while(|later| self.at(*later).round == round)
+            .find(|later| total(*later) > total(later - 1))
+    }
+
+    /// Whether an attempt may have been answered in this round.
+    pub(super) fn may_be_of(&self, attempt: &Attempt, round: u32) -> bool {
+        self.possible(attempt).any(|place| self.at(place).round == round)
+    }
+
+    /// Whether an attempt may have got something in this round. What has no final answer may yet be carried out.
+    pub(super) fn may_win_in(&self, attempt: &Attempt, round: u32) -> bool {
+        let first = *self.possible(attempt).start();
+        let is_later = !attempt.told.is_final() && self.0[first..].iter().any(|change| change.after.round == round);
+        is_later || self.may_be_of(attempt, round)
+    }
+
+    /// The rule of a round; `None` for one that the history does not know.
+    pub(super) fn exclusive(&self, round: u32) -> Option<bool> {
+        self.0.iter().find(|change| change.after.round == round).map(|change| change.after.exclusive)
+    }
+
+    /// The stock of a coupon at the end of each round.
+    pub(super) fn stocks(&self) -> impl Iterator<Item = (u32, &'a str, Stock)> {
+        let ends = |(place, change): (usize, &'a Change)| {
+            let next = self.0.get(place + 1).map(|next| next.after.round);
+            (next != Some(change.after.round)).then_some(&change.after)
+        };
+        let of = |end: &'a Situation| end.coupons.iter().map(|(code, stock)| (end.round, code.as_str(), *stock));
+        self.0.iter().enumerate().filter_map(ends).flat_map(of)
+    }
+}
