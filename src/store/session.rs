@@ -15,8 +15,12 @@ macro_rules! rules {
     };
 }
 
-/// The session of whoever makes tables and procedures. A procedure keeps the mode and the character sets of its maker.
-pub(super) const OF_MIGRATION: &str = concat!(rules!(), "SET default_storage_engine = InnoDB");
+/// The session of whoever makes tables and procedures, however long it takes. A procedure keeps the mode and the character sets of
+/// its maker.
+pub(super) const OF_MIGRATION: &str = concat!(
+    rules!(),
+    "SET /*!80000 max_execution_time = 0, */ /*M! max_statement_time = 0, */ default_storage_engine = InnoDB"
+);
 
 /// Whether the server takes writes: after a failover the one before may go on answering reads for ever. `super_read_only` implies
 /// `read_only`, and a later `MariaDB` has words instead of numbers.

@@ -302,7 +302,7 @@ const DEFAULTS_OF_MYSQL: [(&str, &str); 4] = [
 const DEFAULTS_OF_MARIADB: [(&str, &str); 4] = [
     ("tx_isolation", "'SERIALIZABLE'"),
     ("tx_read_only", "1"),
-    ("max_statement_time", "0.000001"),
+    ("max_statement_time", "0.001"),
     ("check_constraint_checks", "0"),
 ];
 
