@@ -107,8 +107,8 @@ pub fn supervised(supervisor: u32) -> anyhow::Result<BTreeMap<String, u32>> {
 fn supervised_name(pid: u32) -> Option<String> {
     let title = String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/cmdline")).ok()?).into_owned();
     let folder = fs::read_link(format!("/proc/{pid}/cwd")).ok()?;
-    // Behind the loader, where it was fetched.
-    if title.contains("nginx: master") {
+    // Only its master is the supervisor's own child. Where it was fetched, it runs under a loader and has no title but its name.
+    if title.starts_with("nginx") {
         return Some("nginx".to_owned());
     }
     if title.contains("redis-server") {
