@@ -169,11 +169,11 @@ impl<'a> Scene<'a> {
 
     /// One request at most was told that it got a coupon of a round: of each code, or of any.
     fn check_issued(&self, evidence: &mut Evidence<'a>) {
-        let mut requests: BTreeMap<(&str, u32, Option<&str>), BTreeSet<(&str, &str)>> = BTreeMap::new();
+        let mut requests = BTreeMap::<_, BTreeSet<(&str, &str)>>::new();
         for Attempt { user, code, key, told, .. } in self.attempts {
             let Told::Issued(Entry { round, .. }) = told else { continue };
             let domain = (self.timeline.exclusive(*round) != Some(true)).then_some(code.as_str());
-            requests.entry((user, *round, domain)).or_default().insert((code, key));
+            requests.entry((user.as_str(), *round, domain)).or_default().insert((code, key));
         }
         for ((user, round, code), requests) in requests.into_iter().filter(|(_, requests)| requests.len() > 1) {
             let what = format!("{user} by {} requests in round {round}", requests.len());

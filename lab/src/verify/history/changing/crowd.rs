@@ -69,8 +69,8 @@ impl World {
                 }
                 Step::Request(place) => {
                     let attempt = &mut history.attempts[place];
-                    let stale = (at < until && rng.bool()).then(|| before.refuse(attempt)).flatten();
-                    let told = stale.unwrap_or_else(|| state.answer(attempt));
+                    let as_before = (at < until && rng.bool()).then(|| before.refuse(attempt)).flatten();
+                    let told = as_before.unwrap_or_else(|| state.answer(attempt));
                     if attempt.told.is_final() {
                         attempt.told = told;
                     }
