@@ -14,6 +14,7 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use tokio::task::LocalSet;
 
+mod administration;
 mod crowd;
 mod fault;
 mod half_alive;
@@ -45,7 +46,7 @@ const REPLICAS: u32 = 3;
 /// With the hung node, an hour.
 const WAVES: u32 = 900;
 /// Every fault twice.
-const WAVES_QUICK: u32 = 54;
+const WAVES_QUICK: u32 = 56;
 const HUNG_MINUTES: u32 = 10;
 /// Always the same, so that what breaks in CI can be seen elsewhere.
 const SEED_QUICK: u64 = 1;
@@ -67,7 +68,7 @@ pub struct Command {
     /// Where all that is drawn comes from [default: any, with --quick 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// How many waves [default: 900, with --quick 54]
+    /// How many waves [default: 900, with --quick 56]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     waves: Option<u32>,
     /// The first wave's number; with a seed it replays a part of an earlier run

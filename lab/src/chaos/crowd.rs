@@ -22,6 +22,9 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(15);
 /// Longest pause before an attempt is repeated.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 
+/// Longest pause before somebody asks again who has a final answer.
+const AGAIN_AFTER_MAX: Duration = Duration::from_millis(600);
+
 /// Everybody who asks in one wave.
 pub struct Crowds {
     client: Client,
@@ -83,6 +86,12 @@ impl Crowds {
             Habit::HangUp(after) => {
                 self.attempt(code, user, "first", Some(after)).await;
                 until_final("first", &mut rng).await;
+            }
+            Habit::Again(times) => {
+                for _ in 0..times {
+                    until_final("first", &mut rng).await;
+                    sleep(AGAIN_AFTER_MAX.mul_f64(rng.f64())).await;
+                }
             }
             Habit::Greedy => {
                 until_final("first", &mut rng).await;

@@ -61,6 +61,8 @@ pub enum Fault {
     ReplicasScaled,
     /// Eight of ten users hang up their first request within 30 ms.
     ClientsHangUp,
+    /// An administrator resets, tops up, reduces, closes and opens, and changes the rule, while everybody asks and asks again.
+    Administration,
 }
 
 /// What a fault takes hold of; two faults that share a part do not meet.
@@ -75,7 +77,7 @@ enum Part {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Nothing,
         Self::ReplicaKilled,
         Self::EveryReplicaKilled,
@@ -103,6 +105,7 @@ impl Fault {
         Self::NginxReloaded,
         Self::ReplicasScaled,
         Self::ClientsHangUp,
+        Self::Administration,
     ];
 
     /// The name in tables and on the command line.
@@ -135,6 +138,7 @@ impl Fault {
             Self::NginxReloaded => "nginx-reloaded",
             Self::ReplicasScaled => "replicas-scaled",
             Self::ClientsHangUp => "clients-hang-up",
+            Self::Administration => "administration",
         }
     }
 
@@ -142,6 +146,7 @@ impl Fault {
     pub(super) fn lasts(self) -> (Duration, Duration) {
         let (shortest, longest) = match self {
             Self::ReplicaFrozen | Self::ReplicaFrozenAtAStep => (1_500, 4_500),
+            Self::Administration => (3_000, 6_000),
             Self::RedisHung
             | Self::RedisMajorityHung
             | Self::RedisMemoryFull
@@ -204,6 +209,8 @@ impl Fault {
             // A new replica is listed when it is ready, for which it needs the others.
             Self::ReplicasScaled => &[Part::Replicas, Part::Redis, Part::Database, Part::Nginx],
             Self::ClientsHangUp => &[Part::Clients],
+            // Its calls need a replica and the database; and each user asks in a way of his own then.
+            Self::Administration => &[Part::Replicas, Part::Database, Part::Clients],
         }
     }
 }

@@ -88,6 +88,8 @@ pub enum Habit {
     HangUp(Duration),
     /// Once more with another key when the first has its answer.
     Greedy,
+    /// So many times with the same key, whatever the answer was.
+    Again(u32),
 }
 
 /// The waves from `first` on. Every fault comes once before any comes again.
@@ -108,9 +110,22 @@ fn wave(seed: u64, faults: &[Fault], number: u32) -> Wave {
             wave.faults.push(second);
         }
     }
-    let hang_ups = wave.faults.iter().any(|it| it.fault == Fault::ClientsHangUp);
-    wave.crowds = COUPONS.iter().map(|(code, pieces)| crowd(code, *pieces, hang_ups, first, &mut rng)).collect();
+    let (hang_ups, again) = (wave.has(Fault::ClientsHangUp), wave.has(Fault::Administration));
+    let habit = |rng: &mut Rng| if again { Habit::Again(rng.u32(3..15)) } else { habit(hang_ups, rng) };
+    wave.crowds = COUPONS.iter().map(|(code, pieces)| crowd(code, *pieces, habit, first, &mut rng)).collect();
     wave
+}
+
+impl Wave {
+    /// The disturbance with this fault.
+    pub fn find(&self, fault: Fault) -> Option<Disturbance> {
+        self.faults.iter().copied().find(|it| it.fault == fault)
+    }
+
+    /// Whether this fault is among its own.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.find(fault).is_some()
+    }
 }
 
 fn disturbance(fault: Fault, rng: &mut Rng) -> Disturbance {
@@ -120,7 +135,13 @@ fn disturbance(fault: Fault, rng: &mut Rng) -> Disturbance {
 
 /// Three to six times as many users as pieces. Most crowds start within some milliseconds of the fault, so that it meets
 /// orders at every stage of their way; the others ask while it lasts.
-fn crowd(code: &'static str, pieces: u32, hang_ups: bool, fault: Disturbance, rng: &mut Rng) -> Crowd {
+fn crowd(
+    code: &'static str,
+    pieces: u32,
+    habit: impl Fn(&mut Rng) -> Habit,
+    fault: Disturbance,
+    rng: &mut Rng,
+) -> Crowd {
     let starts = if rng.u32(..10) < 6 {
         between(fault.at.saturating_sub(ms(60)), fault.at + ms(40), rng)
     } else {
@@ -131,7 +152,7 @@ fn crowd(code: &'static str, pieces: u32, hang_ups: bool, fault: Disturbance, rn
     let user = |number: u32| User {
         name: format!("{code}-{number}"),
         starts: starts + spread.mul_f64(rng.f64()),
-        habit: habit(hang_ups, rng),
+        habit: habit(rng),
         seed: rng.u64(..),
     };
     Crowd { code, users: (1..=count).map(user).collect() }

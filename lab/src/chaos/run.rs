@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use futures_util::future::{join_all, try_join_all};
 
+use super::administration::Administrator;
 use super::crowd::Crowds;
 use super::fault::Fault;
 use super::hung::Hung;
@@ -17,7 +18,7 @@ use super::wires::Wires;
 use crate::admin::{Admin, Coupon, Window};
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
-use crate::history::{self, History};
+use crate::history::{self, Change, History};
 use crate::strategy::Strategy;
 use crate::verify::{Finding, verify, verify_history};
 
@@ -40,6 +41,8 @@ pub struct Run<'a> {
     answer_within: Duration,
     /// The rule of the current round.
     exclusive: Option<bool>,
+    /// Whether every coupon has its usual pieces.
+    is_stocked: bool,
 }
 
 impl<'a> Run<'a> {
@@ -53,12 +56,10 @@ impl<'a> Run<'a> {
     ) -> anyhow::Result<Self> {
         let cluster = private.cluster()?;
         let admin = Admin::new(&cluster)?;
-        let puts = COUPONS.map(|(code, total)| {
-            let admin = admin.clone();
-            async move { admin.put_coupon(code, Coupon::open(total)).await }
-        });
-        try_join_all(puts).await?;
-        Ok(Self { folder, private, wires, cluster, admin, strategy, answer_within, exclusive: None })
+        let (exclusive, is_stocked) = (None, true);
+        let run = Self { folder, private, wires, cluster, admin, strategy, answer_within, exclusive, is_stocked };
+        run.stock().await?;
+        Ok(run)
     }
 
     /// What runs where.
@@ -73,11 +74,15 @@ impl<'a> Run<'a> {
         let crowds = Crowds::new(&self.url()?, round, WAVE_LIMIT)?;
         // All of them to their ends, also when one fails: each mends what it broke.
         let strikes = join_all(wave.faults.iter().map(|fault| scene.strike(*fault, crowds.began())));
-        let (struck, attempts) = tokio::join!(strikes, crowds.ask(wave));
-        let struck = struck.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+        let administered = self.administer(wave, round, crowds.began());
+        let (struck, changes, attempts) = tokio::join!(strikes, administered, crowds.ask(wave));
+        let (struck, changes) = (struck.into_iter().collect::<anyhow::Result<Vec<_>>>()?, changes?);
+        if !changes.is_empty() {
+            (self.exclusive, self.is_stocked) = (None, false);
+        }
         self.admin.ready(READY_WITHIN).await?;
         let mut database = self.cluster.connect().await?;
-        let history = History { attempts, changes: Vec::new() };
+        let history = History { attempts, changes };
         let report = verify_history(&mut database, &history, self.patience(wave)).await?;
         if !report.is_clean() {
             let verdict = report.to_string();
@@ -86,6 +91,14 @@ impl<'a> Run<'a> {
             self.keep(&format!("wave-{}.txt", wave.number), &verdict);
         }
         Ok(Tally::new(wave, &history.attempts, &struck, crowds.began(), report))
+    }
+
+    /// What an administrator does in this wave; nothing in most.
+    async fn administer(&self, wave: &Wave, round: u32, began: Instant) -> anyhow::Result<Vec<Change>> {
+        match wave.find(Fault::Administration) {
+            Some(disturbance) => Administrator::new(&self.admin, round, wave.exclusive, began).work(disturbance).await,
+            None => Ok(Vec::new()),
+        }
     }
 
     /// A new round under this rule. A connection that broke in the last wave may be noticed only now: then it is "ask again".
@@ -111,7 +124,18 @@ impl<'a> Run<'a> {
             Some(round) => round,
             None => *ends.insert(self.admin.event().await?.round),
         };
-        self.admin.end(round).await
+        let round = self.admin.end(round).await?;
+        if !self.is_stocked {
+            self.stock().await?;
+            self.is_stocked = true;
+        }
+        Ok(round)
+    }
+
+    /// Every coupon with its usual pieces.
+    async fn stock(&self) -> anyhow::Result<()> {
+        let puts = COUPONS.map(|(code, total)| self.admin.put_coupon(code, Coupon::open(total)));
+        try_join_all(puts).await.map(drop)
     }
 
     /// One lock node hangs for so long. Returns what was measured, and every promise that was broken meanwhile.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::fault::Fault;
 use super::plan::Wave;
 use super::strike::Struck;
 use crate::history::Attempt;
@@ -21,7 +22,8 @@ pub struct Tally {
     /// Faults that broke nothing: a process did not get as far as the step at which they were to strike, or there was nothing for
     /// them to take hold of.
     pub missed: usize,
-    /// Coupons that were offered; where no promise was broken, all of them sold out.
+    /// Coupons that were offered; where no promise was broken, all of them sold out. None in a wave in which an administrator gave
+    /// out more.
     pub coupons: usize,
     /// Users who asked.
     pub users: usize,
@@ -46,7 +48,7 @@ impl Tally {
             wave: wave.number,
             faults: wave.faults.iter().map(|it| it.fault.name()).collect(),
             missed: struck.iter().filter(|it| !it.hit).count(),
-            coupons: wave.crowds.len(),
+            coupons: if wave.has(Fault::Administration) { 0 } else { wave.crowds.len() },
             users: wave.crowds.iter().map(|crowd| crowd.users.len()).sum(),
             issued: report.rows(),
             answers: report.heard.unwrap_or_default(),

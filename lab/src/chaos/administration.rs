@@ -1,0 +1,126 @@
+//! An administrator at work while everybody asks: one change after the other, each written down with its times.
+
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use time::OffsetDateTime;
+use tokio::time::{sleep, sleep_until};
+
+use super::plan::{COUPONS, Disturbance};
+use crate::admin::{Admin, Coupon, Window};
+use crate::history::{Change, Situation, Stock};
+
+/// Before a call that failed is repeated.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A change that has no answer by then has none at all.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
+/// What a refusal of less stock than is issued says.
+const CONFLICT: &str = "409";
+
+/// What an administrator does.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Reset,
+    /// The event's window opens or closes.
+    Open(bool),
+    /// The rule from the next round on.
+    Exclusive(bool),
+    /// A code's pieces.
+    Total(&'static str, u32),
+}
+
+/// One who writes down what he does.
+pub struct Administrator<'a> {
+    admin: &'a Admin,
+    began: Instant,
+    changes: Vec<Change>,
+    /// The rule from the next round on.
+    next: bool,
+}
+
+impl<'a> Administrator<'a> {
+    /// Begins in a fresh round of all coupons; times count from `began`.
+    pub fn new(admin: &'a Admin, round: u32, exclusive: bool, began: Instant) -> Self {
+        let stocks = COUPONS.map(|(code, total)| (code.to_owned(), Stock { total, open: true }));
+        let after = Situation { round, exclusive, open: true, coupons: stocks.into() };
+        Self { admin, began, changes: vec![Change { asked: 0, answered: 0, after }], next: exclusive }
+    }
+
+    /// Works from when it is due as long as it lasts. In the end the event is open, that everybody gets a final answer.
+    pub async fn work(mut self, disturbance: Disturbance) -> anyhow::Result<Vec<Change>> {
+        let Disturbance { at, lasts, pick, .. } = disturbance;
+        let (mut rng, until) = (Rng::with_seed(u64::from(pick)), self.began + at + lasts);
+        sleep_until((self.began + at).into()).await;
+        while Instant::now() < until {
+            let act = self.draw(&mut rng);
+            self.carry_out(act).await?;
+            sleep(Duration::from_millis(rng.u64(..200))).await;
+        }
+        if !self.now().open {
+            self.carry_out(Act::Open(true)).await?;
+        }
+        Ok(self.changes)
+    }
+
+    fn now(&self) -> &Situation {
+        &self.changes.last().expect("the first is there from the beginning").after
+    }
+
+    fn draw(&self, rng: &mut Rng) -> Act {
+        let (code, _) = COUPONS[rng.usize(..COUPONS.len())];
+        let total = self.now().coupons[code].total;
+        match rng.u8(..10) {
+            _ if !self.now().open => Act::Open(true),
+            0..5 => Act::Reset,
+            5 | 6 => Act::Total(code, total + rng.u32(1..=5)),
+            7 => Act::Total(code, total.saturating_sub(rng.u32(1..=5))),
+            8 => Act::Open(false),
+            _ => Act::Exclusive(!self.next),
+        }
+    }
+
+    /// Asks until there is an answer. Repeating is safe, and so the change takes effect between the first call and the answer.
+    async fn carry_out(&mut self, act: Act) -> anyhow::Result<()> {
+        let (asked, deadline) = (self.elapsed(), Instant::now() + GIVE_UP);
+        loop {
+            match self.call(act).await {
+                Ok(()) => break,
+                // Nothing has changed.
+                Err(error) if matches!(act, Act::Total(..)) && format!("{error:#}").contains(CONFLICT) => return Ok(()),
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+        let mut after = self.now().clone();
+        match act {
+            Act::Reset => (after.round, after.exclusive) = (after.round + 1, self.next),
+            Act::Open(open) => after.open = open,
+            Act::Exclusive(exclusive) => self.next = exclusive,
+            Act::Total(code, total) => {
+                after.coupons.insert(code.to_owned(), Stock { total, open: true });
+            }
+        }
+        self.changes.push(Change { asked, answered: self.elapsed(), after });
+        Ok(())
+    }
+
+    async fn call(&self, act: Act) -> anyhow::Result<()> {
+        match act {
+            Act::Reset => self.admin.end(self.now().round).await.map(drop),
+            Act::Open(open) => self.admin.put_event(self.next, window(open)).await.map(drop),
+            Act::Exclusive(exclusive) => self.admin.put_event(exclusive, window(self.now().open)).await.map(drop),
+            Act::Total(code, total) => self.admin.put_coupon(code, Coupon::open(total)).await,
+        }
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A window that is open for good, or has been closed since 1970.
+fn window(open: bool) -> Window {
+    Window { opens_at: None, closes_at: (!open).then_some(OffsetDateTime::UNIX_EPOCH) }
+}
