@@ -153,7 +153,7 @@ impl Locks {
         }
     }
 
-    /// Returns after the time-to-live and a moment. Whoever has seen the lock change hands by then waits once more as long: it goes
+    /// Returns after the time-to-live and a moment. A waiter that has seen the lock change hands by then waits once more as long: it goes
     /// round slowly.
     async fn lose_patience(&self, name: &str) {
         let (key, patience) = (self.key(name), self.ttl + PATIENCE);
@@ -240,7 +240,7 @@ impl Locks {
         };
         // Taken before the nodes are asked: the validity counts from the earliest moment a node may have set the key.
         let asked = Instant::now();
-        // In a task of its own: whoever asks may run out of patience while a node hangs, and a dropped attempt leaves its keys behind
+        // In a task of its own: the order may run out of patience while a node hangs, and a dropped attempt leaves its keys behind
         // for the whole time-to-live.
         let (tell, told) = oneshot::channel();
         let (key, ttl) = (self.key(name), self.ttl);

@@ -26,7 +26,7 @@ const UNASKED: &str = "error,access=off";
 /// Lines that may wait to be written; with some 200 bytes each less than 2 MB.
 const LINES_MAX: usize = 8_192;
 
-/// How long the end of the process waits for whoever reads the log.
+/// How long the end of the process waits for the reader of the log.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 
 /// Counts the lines that were dropped.
@@ -67,7 +67,7 @@ pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<Log> {
     Ok(Log { writing: Some(writing), last_words: String::new() })
 }
 
-/// A writer to a copy of standard error: whoever waits there for its reader does not hold the lock of `std::io::stderr`.
+/// A writer to a copy of standard error: a thread that waits there for its reader does not hold the lock of `std::io::stderr`.
 fn writer() -> anyhow::Result<(NonBlocking, WorkerGuard)> {
     let stderr = std::io::stderr().as_fd().try_clone_to_owned().context("cannot write to standard error")?;
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX).thread_name("log");
@@ -76,7 +76,7 @@ fn writer() -> anyhow::Result<(NonBlocking, WorkerGuard)> {
     Ok((writer, writing))
 }
 
-/// Logs a panic, which by default would be written by whoever panics and could hold him up for ever.
+/// Logs a panic, which by default the panicking thread would write, and could wait for ever.
 fn panicked(panic: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(&backtrace));

@@ -21,7 +21,7 @@ const HITS_MIN: u32 = 3;
 /// A connection along which nothing was heard for so long is made anew, so that a name is looked up again.
 const SILENCE_MAX: Duration = Duration::from_secs(2);
 
-/// What gives a key back, as rslock's own script does: only to whoever has set it.
+/// What gives a key back, as rslock's own script does: only for the process that has set it.
 const GIVE_BACK: &str = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0";
 
 /// What is known of one node.

@@ -18,7 +18,7 @@ use super::key_of;
 use super::nodes::Nodes;
 use super::probe::{has_sleepers, millis};
 
-/// Pause when a node cannot be asked: whoever waits goes on to the next place without connecting hundreds of times a second.
+/// Pause when a node cannot be asked: the waiter goes on to the next place without connecting hundreds of times a second.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a place in line lasts. Longer than the lock usually takes to go round, because a new place is at the end of the line:

@@ -205,7 +205,7 @@ impl Store {
         let mut lane = self.administration.soon().await?;
         let mut tx = lane.begin().await?;
         tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(StoreError::NoEvent)?;
-        // Whoever issues locks this row first: his wallet row is there to be counted, or he finds no coupon.
+        // An issuer locks this row first: its wallet row is there to be counted, or it finds no coupon.
         let Some(row) = tx.fetch_optional(sqlx::query(LOCK_COUPON).bind(code.as_str())).await? else {
             tx.roll_back().await?;
             return Ok(Retired::Unknown);

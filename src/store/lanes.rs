@@ -41,7 +41,7 @@ pub(super) struct Server {
     /// server's name may lead to another one.
     term: AtomicU64,
     /// Statements that were given up and may still be waiting at the server, by connection. Closing the socket does not end them, so
-    /// whoever connects next does: there are never more of them than there were lanes.
+    /// the next new connection does: there are never more of them than there were lanes.
     abandoned: Mutex<Vec<u64>>,
 }
 

@@ -1,4 +1,4 @@
-//! The steps before the replicas: database, schema and the service's own account; and for whoever wants it the laboratory's
+//! The steps before the replicas: database, schema and the service's own account; and, where it is wanted, the laboratory's
 //! event. Safe to repeat.
 #![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 

@@ -15,7 +15,7 @@ macro_rules! rules {
     };
 }
 
-/// The session of whoever makes tables and procedures, however long it takes. A procedure keeps the mode and the character sets of
+/// The session that makes tables and procedures, however long it takes. A procedure keeps the mode and the character sets of
 /// its maker.
 pub(super) const OF_MIGRATION: &str = concat!(
     rules!(),

@@ -206,7 +206,7 @@ async fn survives(obstacle: Obstacle, cluster: Cluster) {
     /// As long as the connections would take to become four times as many.
     const LASTS: Duration = Duration::from_secs(12);
     let connections = Box::pin(most_connections(&cluster, obstacle.stays(&cluster, LASTS))).await;
-    // What is given up is ended by whoever connects next.
+    // What is given up is ended by the next new connection.
     let given_up = if matches!(obstacle, Obstacle::TriggerSleeps) { BATCHES } else { 0 };
     let most = (CONNECTIONS + given_up) * cluster.replicas.len();
     assert!(connections <= most, "{obstacle:?}: {connections} connections, not {most}");

@@ -19,7 +19,7 @@ use crate::support::{
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// What the kernel keeps for whoever does not read.
+/// What the kernel keeps for a peer that does not read.
 const PIPE: usize = 65_536;
 
 /// Both ends of a pipe into which not one byte more goes.

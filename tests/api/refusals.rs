@@ -31,7 +31,7 @@ fn headers(count: usize, length: usize) -> String {
 /// Sends bytes that may be no request and returns the answer behind any `100 Continue`.
 async fn send(url: &str, bytes: &[u8]) -> Answer {
     let mut connection = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
-    // Whoever refuses may close before it has read all; its answer is there all the same.
+    // A server that refuses may close before it has read all; its answer is there all the same.
     let _ = connection.write_all(bytes).await;
     let mut read = Vec::new();
     let all = tokio::time::timeout(Duration::from_secs(15), connection.read_to_end(&mut read));

@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_bar_of_outcomes_has_every_answer_in_a_colour_of_its_own() {
-        // Whoever gave up was told "busy" before, and is counted there.
+        // A caller that gave up was told "busy" before, and is counted there.
         let counted: Vec<&str> =
             cell::OUTCOMES.iter().map(|(name, _)| *name).filter(|name| *name != "gave up").collect();
         for name in counted {

@@ -206,7 +206,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Whoever asks after somebody else was told a serial gets a higher one.
+    /// A user that asks after another was told a serial gets a higher one.
     fn check_order(&self, round: u32, code: &'a str, wins: &[Win], evidence: &mut Evidence<'a>) {
         let entries = self.told.iter().filter(|((of, _), _)| *of == round).flat_map(|(_, entries)| entries);
         let mut told: Vec<_> = entries.filter(|(_, entry)| entry.code == code).collect();
