@@ -186,7 +186,7 @@ impl Cluster {
         let base = admin.split('?').next().unwrap().trim_end_matches('/');
         let mut connection = MySqlConnection::connect(base).await.unwrap();
         // A test may have changed the server's defaults.
-        let plain = "SET autocommit = 1, completion_type = 0, sql_safe_updates = 0, sql_big_selects = 1, \
+        let plain = "SET /*!80000 max_execution_time = 0, */ /*M! max_statement_time = 0, */ autocommit = 1, completion_type = 0, sql_safe_updates = 0, sql_big_selects = 1, \
                      sql_select_limit = 18446744073709551615, sql_mode = ''; SET SESSION TRANSACTION READ WRITE";
         connection.execute(plain).await.unwrap();
         connection.execute(AssertSqlSafe(format!("USE {}", self.name))).await.unwrap();
