@@ -80,8 +80,9 @@ pub enum StoreError {
     Unavailable(#[source] sqlx::Error),
 }
 
-/// `ER_DUP_ENTRY`.
-const DUPLICATE: u16 = 1062;
+/// `ER_DUP_ENTRY`; and what `MariaDB` says of the same key when `AUTO_INCREMENT` has come to its end, `HA_ERR_AUTOINC_ERANGE` and
+/// `ER_AUTOINC_READ_FAILED`.
+const DUPLICATE: [u16; 3] = [1062, 167, 1467];
 /// `ER_LOCK_WAIT_TIMEOUT`, `ER_LOCK_DEADLOCK`, `ER_CHECKREAD` (`MariaDB`: the snapshot is stale).
 const CONTENDED: [u16; 3] = [1205, 1213, 1020];
 /// Interrupted, killed, out of time, shutting down, closed for idleness: a statement that was running may have been carried out.
