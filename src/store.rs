@@ -96,7 +96,7 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(_) => match number(&error) {
-                DUPLICATE => Self::Duplicate(unquoted(DUPLICATE)),
+                n if DUPLICATE.contains(&n) => Self::Duplicate(unquoted(n)),
                 n if CONTENDED.contains(&n) => Self::Contended(error),
                 n if INTERRUPTED.contains(&n) => Self::Unknown(Some(error)),
                 n if REJECTED.contains(&n) => Self::Rejected(unquoted(n)),
