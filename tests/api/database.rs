@@ -190,6 +190,8 @@ async fn most_connections(cluster: &Cluster, work: impl Future<Output = ()>) -> 
         let mut pace = pace(Duration::from_millis(200));
         while !over.load(Ordering::Relaxed) {
             most = most.max(cluster.connections().await.len());
+            // Given up after two seconds, and killed.
+            assert!(cluster.oldest_statement().await <= 6, "a statement was left behind");
             pace.tick().await;
         }
     };
