@@ -121,13 +121,16 @@ smoke: $(BEFORE_LOAD) ## Try every call of the API once
 	@local/k6 smoke
 
 sweep: install build ## Measure lock wait and latency against replicas, 45 minutes; QUICK=1: nine cells in six; DRY_RUN=1: the plan
+	-@$(if $(DRY_RUN),:,local/install report)
 	@$(COUPON_LAB_BIN) sweep $(if $(QUICK),--quick) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume $(RESUME)) \
 	  $(if $(filter command environment,$(firstword $(origin REPLICAS))),--replicas $(REPLICAS)) $(if $(STRATEGIES),--strategies $(STRATEGIES)) \
 	  $(if $(SHAPES),--shapes $(SHAPES)) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(RATE),--rate $(RATE)) \
 	  $(if $(WINDOW),--seconds $(WINDOW)) $(if $(SEED),--seed $(SEED)) $(if $(INTO),--into $(INTO))
 
-report: build ## Write the report of a sweep anew: make report FOLDER=results/20260101T000000Z
-	@$(COUPON_LAB_BIN) report $(or $(FOLDER),$(error FOLDER= names the folder of a sweep))
+report: ## Draw a sweep: make report FOLDER=results/20260101T000000Z; PICTURE=replicas INTO=docs/pictures: one picture, elsewhere
+	@local/install report
+	@.cluster/report-venv/bin/python report/draw.py $(or $(FOLDER),$(error FOLDER= names the folder of a sweep)) \
+	  $(if $(PICTURE),--only $(PICTURE)) $(if $(INTO),--into $(INTO))
 
 bench: install build ## Measure every budget on a cluster of its own, 20 minutes on a quiet machine; QUICK=1: the main ones in two
 	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(TRIES),--tries $(TRIES)) $(if $(ONLY),--only $(ONLY)) \
@@ -159,6 +162,7 @@ test-influx: install ## Send the series of a small rush to a real InfluxDB, too,
 
 check: install ## Judge quickly: format, lints, docs, licences, configuration, round trips per issue
 	@local/install cargo-deny
+	@local/install report
 	@local/install docker-checks
 	@local/check
 

@@ -15,7 +15,6 @@ mod machine;
 mod processes;
 mod progress;
 pub mod prometheus;
-pub mod report;
 pub mod script;
 mod servers;
 mod speed;

@@ -10,7 +10,7 @@ use coupon_lab::cluster::Cluster;
 use coupon_lab::history::{self, History};
 use coupon_lab::interrupt::Interrupt;
 use coupon_lab::verify::{Report as Verdict, read_acks, verify, verify_all};
-use coupon_lab::{bench, chaos, load, report, sweep};
+use coupon_lab::{bench, chaos, load, sweep};
 
 /// Proves what a rush left behind in a local cluster
 #[derive(Parser)]
@@ -36,7 +36,7 @@ enum Command {
     /// Exit status: 0 all budgets are met, 1 one is missed or a measurement for it failed or broke a promise, 2 the run could not go on
     /// or a figure is missing.
     Bench(bench::Command),
-    /// Measure lock wait and latency against replicas, strategies and shapes of load; writes one folder with report.html
+    /// Measure lock wait and latency against replicas, strategies and shapes of load; keeps one folder and draws it
     ///
     /// Exit status: 0 all went well, 1 a promise was broken, 2 something could not be measured, 130 interrupted.
     Sweep(Box<sweep::Command>),
@@ -44,8 +44,6 @@ enum Command {
     ///
     /// Exit status: 0 all is well, 1 a promise was broken or a target missed, 2 it could not be found out, 130 interrupted.
     Chaos(chaos::Command),
-    /// Write the report of a sweep anew from what its folder holds
-    Report(Report),
 }
 
 #[derive(clap::Args)]
@@ -70,12 +68,6 @@ struct Verify {
     json: bool,
 }
 
-#[derive(clap::Args)]
-struct Report {
-    /// The folder of the sweep
-    folder: PathBuf,
-}
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let done = match Arguments::parse().command {
@@ -84,7 +76,6 @@ async fn main() -> ExitCode {
         Command::Bench(bench) => measure(&bench).await,
         Command::Sweep(sweep) => walk(&sweep).await,
         Command::Chaos(chaos) => disturb(&chaos).await,
-        Command::Report(arguments) => report::again(&arguments.folder).map(|()| 0),
     };
     match done {
         Ok(status) => ExitCode::from(status),

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process;
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
@@ -16,6 +17,7 @@ pub(crate) mod folder;
 pub(crate) mod found;
 pub(crate) mod plan;
 mod series;
+mod table;
 mod versions;
 
 use crate::cluster::inherited::inherited;
@@ -23,7 +25,6 @@ use crate::cluster::private::{Knobs, users_own};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
 use crate::progress::{Progress, minutes};
-use crate::report;
 use crate::stage::Stage;
 use crate::strategy::Strategy;
 use cell::Site;
@@ -37,7 +38,7 @@ const FAILURES_MAX: usize = 3;
 const PLANNED: [&str; 11] =
     ["quick", "replicas", "strategies", "shapes", "repeats", "rate", "seconds", "warm_up", "users", "rounds", "seed"];
 
-/// Measure every strategy at several numbers of replicas under several shapes of load, and report on it
+/// Measure every strategy at several numbers of replicas under several shapes of load, and draw it
 #[derive(Args)]
 pub struct Command {
     /// Nine cells in under ten minutes: one hot coupon, three strategies, 1, 2 and 4 replicas
@@ -89,7 +90,7 @@ pub struct Command {
 }
 
 impl Command {
-    /// Measures what is left of the plan and writes the report. The exit status: 0 all went well, 1 a promise was broken that
+    /// Measures what is left of the plan and has it drawn. The exit status: 0 all went well, 1 a promise was broken that
     /// the strategy means to keep, 2 a cell could not be measured, 130 interrupted; what was measured is kept in any case.
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
         let resumed = self.resume.as_deref().map(Folder::open).transpose()?;
@@ -183,24 +184,38 @@ impl Command {
     }
 }
 
-/// Writes the report, whatever the sweep came to.
+/// Writes the tables of what there is, whatever the sweep came to, and has them drawn.
 fn conclude(root: &Path, folder: &Folder, measured: anyhow::Result<Vec<Cell>>) -> anyhow::Result<u8> {
-    let report = report::write(folder)?;
-    let (place, go_on) = (shown(&folder.path().join("report.html"), root), shown(folder.path(), root));
+    let (_, plan) = Folder::open(folder.path())?;
+    let (done, _) = folder.done_and_left(&plan)?;
+    folder.write("cells.json", &(serde_json::to_string_pretty(&done)? + "\n"))?;
+    folder.write("cells.csv", &table::csv(&done, &plan.settings))?;
+    let broken = done.iter().filter(|found| found.is_broken()).count();
+    let place = shown(folder.path(), root);
     let status = match measured {
-        Ok(failed) if failed.is_empty() => u8::from(report.broken > 0),
+        Ok(failed) if failed.is_empty() => u8::from(broken > 0),
         Ok(failed) => {
-            eprintln!("{} cells could not be measured; try them again by make sweep RESUME={go_on}", failed.len());
+            eprintln!("{} cells could not be measured; try them again by make sweep RESUME={place}", failed.len());
             2
         }
         Err(error) if error.is::<Interrupted>() => {
-            eprintln!("interrupted; go on by make sweep RESUME={go_on}");
+            eprintln!("interrupted; go on by make sweep RESUME={place}");
             Interrupted::STATUS
         }
-        Err(error) => return Err(error.context(format!("what was measured is in {go_on}"))),
+        Err(error) => return Err(error.context(format!("what was measured is in {place}"))),
     };
-    println!("{} of {} cells measured, {} with a broken promise: {place}", report.done, report.planned, report.broken);
+    println!("{} of {} cells measured, {broken} with a broken promise: {place}", done.len(), plan.cells.len());
+    draw(root, folder.path());
     Ok(status)
+}
+
+/// Pictures are worth a try and no more: the figures are kept, and can be drawn at any time.
+fn draw(root: &Path, folder: &Path) {
+    let python = root.join(".cluster/report-venv/bin/python");
+    let drawn = process::Command::new(python).arg("report/draw.py").arg(folder).current_dir(root).status();
+    if !drawn.is_ok_and(|status| status.success()) {
+        eprintln!("not drawn: make report FOLDER={}", shown(folder, root));
+    }
 }
 
 /// Measures cell by cell and keeps each when it is complete. Returns those that failed.

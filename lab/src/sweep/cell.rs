@@ -36,8 +36,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const CROWD: &str = "1";
 /// k6's status when a threshold was crossed: the run itself is complete.
 const THRESHOLD_CROSSED: i32 = 99;
-/// What k6 counts of the answers, by the words of the report.
-pub const OUTCOMES: [(&str, &str); 8] = [
+/// What k6 counts of the answers, by the words of the table.
+const OUTCOMES: [(&str, &str); 8] = [
     ("issued", "coupon_issued"),
     ("replayed", "coupon_replayed"),
     ("already issued", "coupon_already_issued"),

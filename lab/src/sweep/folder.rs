@@ -1,7 +1,7 @@
-//! The results folder: what is kept of a sweep, so that it can be gone on with and reported on again.
+//! The results folder: what is kept of a sweep, so that it can be gone on with and drawn again.
 //!
-//! `plan.json`, `setting.json` (machine, versions), `cells/NAME/` with the raw results and `cell.json`, and what the report
-//! is made of: `cells.json`, `cells.csv`, `report.html`, `pictures/`.
+//! `plan.json`, `setting.json` (machine, versions), `cells/NAME/` with the raw results and `cell.json`; all cells in
+//! `cells.json` and `cells.csv`; and what `report/` draws of them: `report.html`, `pictures/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,7 @@ impl Folder {
         Ok((done, left))
     }
 
-    /// Writes a file of the report.
+    /// Writes a file of the whole sweep.
     pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         write(&self.0.join(name), text)
     }

@@ -8,9 +8,6 @@ use super::plan::{Cell, Shape};
 use crate::histogram::Histogram;
 use crate::verify::Report;
 
-/// Of fewer rounds the 95th percentile is the most that was seen.
-const ROUNDS_MIN: usize = 20;
-
 /// One measured cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -164,13 +161,6 @@ pub struct Fairness {
     pub lock_wait: Option<Times>,
     /// Of the tables after these rounds.
     pub verdict: Verdict,
-}
-
-impl Fairness {
-    /// Whether enough rounds count for percentiles to mean something.
-    pub fn is_enough(&self) -> bool {
-        self.rounds >= ROUNDS_MIN
-    }
 }
 
 /// Queue-jump over rounds.

@@ -1,4 +1,4 @@
-//! What Prometheus saw of a cell, kept raw beside it: what the report does not draw can be looked up there.
+//! What Prometheus saw of a cell, kept raw beside it: what no picture shows can be looked up there.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,13 +1,13 @@
-//! Every cell in one row: for the page, and as `cells.csv`.
+//! Every cell in one row of `cells.csv`, which `report/` draws. A name has its unit; an empty field was not measured.
 
-use crate::sweep::found::{Found, Processors};
-use crate::sweep::plan::Settings;
+use super::found::{Found, Processors};
+use super::plan::Settings;
 
 /// A column: its name with the unit, and what stands in it; `None` is an empty field.
-pub type Column = (&'static str, fn(&Found, &Settings) -> Option<String>);
+type Column = (&'static str, fn(&Found, &Settings) -> Option<String>);
 
 /// All columns, those first that name the cell.
-pub const COLUMNS: [Column; 36] = [
+const COLUMNS: [Column; 43] = [
     ("shape", |it, _| Some(it.cell.shape.to_string())),
     ("strategy", |it, _| Some(it.cell.strategy.to_string())),
     ("replicas", |it, _| Some(it.cell.replicas.to_string())),
@@ -25,8 +25,11 @@ pub const COLUMNS: [Column; 36] = [
     ("batch size", |it, _| it.batch_size.map(|size| number(size, 1))),
     ("issued", |it, _| outcome(it, "issued")),
     ("sold out", |it, _| outcome(it, "sold out")),
+    ("replayed", |it, _| outcome(it, "replayed")),
     ("already issued", |it, _| outcome(it, "already issued")),
+    ("not open", |it, _| outcome(it, "not open")),
     ("busy", |it, _| outcome(it, "busy")),
+    ("gave up", |it, _| outcome(it, "gave up")),
     ("unexpected", |it, _| outcome(it, "unexpected")),
     ("queue-jump p50 ms", |it, _| it.fairness.jump.map(|jump| number(jump.p50, 0))),
     ("queue-jump p95 ms", |it, _| it.fairness.jump.map(|jump| number(jump.p95, 0))),
@@ -41,13 +44,17 @@ pub const COLUMNS: [Column; 36] = [
     ("Redis CPU", |it, _| processors(it, "Redis")),
     ("watching CPU", |it, _| processors(it, "watching")),
     ("others CPU", |it, _| processors(it, "others")),
+    ("host CPU", |it, _| processors(it, "host")),
+    ("processors", |it, _| Some(number(it.processors.all, 0))),
     ("speed %", |it, _| it.processors.speed.map(|speed| number(speed * 100.0, 0))),
     ("lost updates", |it, _| Some((it.verdict.lost_updates + it.fairness.verdict.lost_updates).to_string())),
     ("promises", |it, _| Some(promises(it))),
+    ("commit", |it, _| Some(it.commit.clone())),
+    ("started", |it, _| Some(it.started.clone())),
 ];
 
 /// With so many decimals.
-pub fn number(value: f64, decimals: usize) -> String {
+fn number(value: f64, decimals: usize) -> String {
     format!("{value:.decimals$}")
 }
 
@@ -57,7 +64,7 @@ fn outcome(found: &Found, name: &str) -> Option<String> {
 
 fn processors(found: &Found, name: &str) -> Option<String> {
     let used = Processors::named(&found.processors).into_iter().find(|(it, _)| *it == name)?.1;
-    Some(number(used, 2))
+    Some(number(used, 3))
 }
 
 fn promises(found: &Found) -> String {
