@@ -1,13 +1,17 @@
 //! Lock nodes that answer and do not do what the lock needs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep_until;
 
 use super::fault::Fault;
 use crate::cluster::Redis;
+
+/// Longest wait until a node obeys: on a busy machine half a second, which is the client's own, is too short.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What makes a lock node half alive, and what makes it whole; `None` for other faults.
 fn orders(fault: Fault) -> Option<[&'static str; 2]> {
@@ -29,7 +33,8 @@ pub async fn halve(nodes: &[Redis], fault: Fault, pick: u32, until: Instant) -> 
     let mut halved = Vec::new();
     for place in first..first + count {
         let url = nodes[place % nodes.len()].url.as_str();
-        halved.push(redis::Client::open(url)?.get_multiplexed_async_connection().await?);
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        halved.push(redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await?);
     }
     let broken = tell(&mut halved, break_it).await;
     sleep_until(until.into()).await;
