@@ -122,8 +122,8 @@ enum Obstacle {
     RowLocked,
     /// A migration waits behind a long transaction, and all others behind the migration.
     AlterWaits,
-    /// A statement does not come to its end.
-    TriggerSleeps,
+    /// A call waits for something that no bound of the session holds for.
+    CallHangs,
 }
 
 impl Obstacle {
@@ -134,16 +134,19 @@ impl Obstacle {
         let block = match self {
             Self::TableLocked => "LOCK TABLES coupon WRITE",
             Self::EverythingLocked => "FLUSH TABLES WITH READ LOCK",
-            Self::RowLocked | Self::AlterWaits => "START TRANSACTION",
-            Self::TriggerSleeps => {
-                "CREATE TRIGGER slow BEFORE INSERT ON wallet FOR EACH ROW \
-                 IF NEW.user_id LIKE 'w-%' THEN DO SLEEP(30); END IF"
-            }
+            Self::RowLocked | Self::AlterWaits | Self::CallHangs => "START TRANSACTION",
         };
+        if matches!(self, Self::CallHangs) {
+            sql.execute("CREATE TABLE slow AS SELECT 1 AS id").await.unwrap();
+            let hang = "CREATE TRIGGER hang BEFORE INSERT ON wallet FOR EACH ROW IF NEW.user_id LIKE 'w-%' THEN \
+                        SET SESSION innodb_lock_wait_timeout = 60; SELECT id INTO @id FROM slow FOR UPDATE; END IF";
+            sql.execute(hang).await.unwrap();
+        }
         sql.execute(block).await.unwrap();
         match self {
             Self::RowLocked => drop(sql.execute("SELECT * FROM coupon FOR UPDATE").await.unwrap()),
             Self::AlterWaits => drop(sql.execute("SELECT COUNT(*) FROM coupon").await.unwrap()),
+            Self::CallHangs => drop(sql.execute("SELECT * FROM slow FOR UPDATE").await.unwrap()),
             _ => {}
         }
         let altered = async {
@@ -156,7 +159,7 @@ impl Obstacle {
             match self {
                 Self::TableLocked | Self::EverythingLocked => sql.execute("UNLOCK TABLES").await.unwrap(),
                 Self::RowLocked | Self::AlterWaits => sql.execute("ROLLBACK").await.unwrap(),
-                Self::TriggerSleeps => sql.execute("DROP TRIGGER slow").await.unwrap(),
+                Self::CallHangs => sql.execute("DROP TRIGGER hang").await.unwrap(),
             };
         };
         tokio::join!(altered, ends);
@@ -209,7 +212,7 @@ async fn survives(obstacle: Obstacle, cluster: Cluster) {
     const LASTS: Duration = Duration::from_secs(12);
     let connections = Box::pin(most_connections(&cluster, obstacle.stays(&cluster, LASTS))).await;
     // What is given up is ended by the next new connection.
-    let given_up = if matches!(obstacle, Obstacle::TriggerSleeps) { BATCHES } else { 0 };
+    let given_up = if matches!(obstacle, Obstacle::CallHangs) { BATCHES } else { 0 };
     let most = (CONNECTIONS + given_up) * cluster.replicas.len();
     assert!(connections <= most, "{obstacle:?}: {connections} connections, not {most}");
     for replica in 0..cluster.replicas.len() {
@@ -229,7 +232,7 @@ fn twelve_codes(strategy: &str) -> Setup {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tables_that_are_locked_cost_time_and_no_connections() {
-    let obstacles = [Obstacle::TableLocked, Obstacle::RowLocked, Obstacle::AlterWaits, Obstacle::TriggerSleeps];
+    let obstacles = [Obstacle::TableLocked, Obstacle::RowLocked, Obstacle::AlterWaits, Obstacle::CallHangs];
     join_all(obstacles.map(|obstacle| async move {
         Box::pin(survives(obstacle, twelve_codes("batched").start().await)).await;
     }))
