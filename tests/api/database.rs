@@ -137,10 +137,7 @@ impl Obstacle {
             Self::RowLocked | Self::AlterWaits | Self::CallHangs => "START TRANSACTION",
         };
         if matches!(self, Self::CallHangs) {
-            sql.execute("CREATE TABLE slow AS SELECT 1 AS id").await.unwrap();
-            let hang = "CREATE TRIGGER hang BEFORE INSERT ON wallet FOR EACH ROW IF NEW.user_id LIKE 'w-%' THEN \
-                        SET SESSION innodb_lock_wait_timeout = 60; SELECT id INTO @id FROM slow FOR UPDATE; END IF";
-            sql.execute(hang).await.unwrap();
+            hang(cluster).await;
         }
         sql.execute(block).await.unwrap();
         match self {
@@ -164,6 +161,19 @@ impl Obstacle {
         };
         tokio::join!(altered, ends);
     }
+}
+
+/// From now on an issue waits for a table of the test's, which has no bound of its own. Under the service's own name: nobody may kill what
+/// works under another.
+async fn hang(cluster: &Cluster) {
+    let url = cluster.database_url();
+    let account = format!("'{}'@'%'", url.strip_prefix("mysql://").unwrap().split(':').next().unwrap());
+    cluster.run("CREATE TABLE slow AS SELECT 1 AS id").await;
+    cluster.run(&format!("GRANT SELECT, UPDATE ON slow TO {account}")).await;
+    cluster.run(&format!("GRANT TRIGGER ON wallet TO {account}")).await;
+    let trigger = "TRIGGER hang BEFORE INSERT ON wallet FOR EACH ROW IF NEW.user_id LIKE 'w-%' THEN \
+                   SET SESSION innodb_lock_wait_timeout = 60; SELECT id INTO @id FROM slow FOR UPDATE; END IF";
+    cluster.run(&format!("CREATE DEFINER = {account} {trigger}")).await;
 }
 
 /// Clients of both replicas who ask for all codes and look into their wallets, until it is over.
