@@ -16,8 +16,8 @@ use crate::cluster::Cluster;
 /// A call that changed something answers after 1.1 s; what takes this long was forgotten.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Between two looks at a replica that is not ready yet.
-const PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks at a replica that is not ready yet, and before a call that failed is repeated.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A client of every replica's ops listener.
 #[derive(Clone, Debug)]
@@ -27,9 +27,6 @@ pub struct Admin {
     replicas: Vec<(String, String)>,
     token: String,
 }
-
-/// Tries of a reset, each for the same round.
-const RESETS_MAX: u32 = 3;
 
 /// A kind of coupon as it is to be.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -99,7 +96,7 @@ pub struct Audited {
     /// When the last winner reached nginx; `None` when nobody won, or nobody came through nginx.
     #[serde(with = "time::serde::rfc3339::option")]
     pub latest_winner_arrival: Option<OffsetDateTime>,
-    /// When the first of those who were told "sold out" reached nginx; `None` when nobody was.
+    /// When the first user that was told "sold out" reached nginx; `None` when nobody was.
     #[serde(with = "time::serde::rfc3339::option")]
     pub earliest_loser_arrival: Option<OffsetDateTime>,
 }
@@ -161,13 +158,7 @@ impl Admin {
     /// asked again for want of an answer ends no other one.
     pub async fn reset(&self) -> anyhow::Result<u32> {
         let ends = self.event().await?.round;
-        let mut tried = 1;
-        loop {
-            match self.end(ends).await {
-                Err(_) if tried < RESETS_MAX => tried += 1,
-                ended => return ended,
-            }
-        }
+        insist(3 * TIMEOUT, async || self.end(ends).await).await
     }
 
     /// Ends this round, if it has not ended yet, and returns the next one. Repeating is safe.
@@ -246,6 +237,17 @@ impl Admin {
     }
 }
 
+/// Repeats a call that failed until it succeeds or patience ends; only what is safe to repeat.
+pub async fn insist<T>(patience: Duration, call: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match call().await {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(PAUSE).await,
+            done => return done,
+        }
+    }
+}
+
 /// A loser counts once, whichever replica refused it; everything else comes from the database and is the same in both.
 fn merge(mut one: Audit, other: &Audit) -> anyhow::Result<Audit> {
     ensure!(one.round == other.round, "a new round began while the audit was read: ask again");
@@ -257,7 +259,7 @@ fn merge(mut one: Audit, other: &Audit) -> anyhow::Result<Audit> {
     Ok(one)
 }
 
-/// The body of a successful answer; a refusal becomes an error with the words of the one who refused.
+/// The body of a successful answer; a refusal becomes an error with the replica's own words.
 async fn json<T: DeserializeOwned>(request: RequestBuilder) -> anyhow::Result<T> {
     read(request.send().await?).await
 }

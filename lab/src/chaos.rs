@@ -19,13 +19,14 @@ mod crowd;
 mod fault;
 mod half_alive;
 mod hung;
-mod plan;
 mod report;
 mod run;
 mod signals;
 mod strike;
+mod supervised;
 mod tally;
 mod tracer;
+mod wave;
 mod wires;
 
 use crate::cluster::private::{Knobs, Private};
@@ -33,13 +34,13 @@ use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
 use crate::progress::Progress;
 use crate::strategy::Strategy;
-use crate::verify::Finding;
+use crate::verify::{Finding, PATIENCE};
 pub use fault::Fault;
 use hung::Hung;
-use plan::Wave;
 use report::Target;
 use run::Run;
 use tally::Tally;
+use wave::Wave;
 use wires::Wires;
 
 const REPLICAS: u32 = 3;
@@ -50,18 +51,14 @@ const WAVES_QUICK: u32 = 56;
 const HUNG_MINUTES: u32 = 10;
 /// Always the same, so that what breaks in CI can be seen elsewhere.
 const SEED_QUICK: u64 = 1;
-/// Seconds of a wave without its fault: the reset, the crowd, the verdict.
-const WAVE_SECONDS: f64 = 3.0;
-/// Every attempt is answered within the service's deadline of 5 s and one more.
-const ANSWER_WITHIN: Duration = Duration::from_secs(6);
 /// A quick run may share its machine, so that only what was forgotten counts: just less than a client's own patience.
-const ANSWER_WITHIN_QUICK: Duration = Duration::from_secs(14);
+const PATIENCE_QUICK: Duration = Duration::from_secs(14);
 /// After so many waves that went wrong there is enough to look at.
 const BAD_MAX: usize = 10;
 
 /// Break parts of a cluster of the laboratory's own under load, and prove that nothing was lost
 #[derive(Args)]
-pub struct Command {
+pub struct ChaosArgs {
     /// Every fault twice, always with the same seed, no long run with a hung lock node; only broken promises count
     #[arg(long)]
     quick: bool,
@@ -99,30 +96,30 @@ struct Kept<'a> {
     seconds: f64,
     seed: u64,
     strategy: Strategy,
-    database: &'a str,
     machine: &'a Machine,
     targets: &'a [Target],
-    hung: Option<Hung>,
-    hung_findings: &'a [Finding],
-    failed: usize,
-    waves: &'a [Tally],
+    #[serde(flatten)]
+    results: &'a Results,
 }
 
-/// What a run found.
-#[derive(Default)]
-struct Found {
+/// What a run results.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Results {
     database: String,
-    tallies: Vec<Tally>,
-    /// Waves that could not be carried out.
-    failed: usize,
     /// Whether a lock node was to hang after the waves.
+    #[serde(skip)]
     hangs: bool,
     hung: Option<Hung>,
     /// Promises that were broken while the node hung.
     hung_findings: Vec<Finding>,
+    /// Waves that could not be carried out.
+    failed: usize,
+    #[serde(rename = "waves")]
+    tallies: Vec<Tally>,
 }
 
-impl Found {
+impl Results {
     fn is_broken(&self) -> bool {
         self.findings().next().is_some()
     }
@@ -141,7 +138,7 @@ impl Found {
     }
 }
 
-impl Command {
+impl ChaosArgs {
     /// Runs all waves, prints and keeps what came of them. The exit status: 0 all is well, 1 a promise was broken or,
     /// without `--quick`, a target was missed, 2 a wave could not be carried out, 130 interrupted.
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
@@ -154,39 +151,35 @@ impl Command {
         let seed = self.seed.unwrap_or_else(|| if self.quick { SEED_QUICK } else { fastrand::u64(..1_000_000) });
         let folder = self.folder(root, started)?;
         eprintln!("seed {seed}; what is found goes to {}", folder.display());
-        let (mut found, machine) = (Found::default(), Machine::describe(root));
-        let done = self.disturb(root, &folder, seed, &mut found, interrupt).await;
+        let (mut results, machine) = (Results::default(), Machine::describe(root));
+        let done = self.disturb(root, &folder, seed, &mut results, interrupt).await;
         match &done {
-            Err(error) if error.is::<Interrupted>() && found.is_empty() => return Ok(Interrupted::STATUS),
-            Err(error) if found.is_empty() => bail!("no wave came to its end: {error:#}"),
+            Err(error) if error.is::<Interrupted>() && results.is_empty() => return Ok(Interrupted::STATUS),
+            Err(error) if results.is_empty() => bail!("no wave came to its end: {error:#}"),
             _ => {}
         }
-        let targets = report::targets(&found);
+        let targets = report::targets(&results);
         let kept = Kept {
             started: started.format(&Rfc3339)?,
             seconds: (OffsetDateTime::now_utc() - started).as_seconds_f64(),
             seed,
             strategy: self.strategy,
-            database: &found.database,
             machine: &machine,
             targets: &targets,
-            hung: found.hung,
-            hung_findings: &found.hung_findings,
-            failed: found.failed,
-            waves: &found.tallies,
+            results: &results,
         };
-        let text = report::text(&found, &targets, self.is_whole());
+        let text = report::text(&results, &targets, self.is_whole());
         // Kept first, for the reader may have gone away; and printed also when the folder cannot be written to.
         let written = keep(&folder, &kept, &text);
         let place = if written.is_ok() { "kept in" } else { "NOT KEPT in" };
         let _ = writeln!(stdout(), "{text}\nseed {seed}, {place} {}", folder.display());
         match done.and(written) {
             Err(error) if error.is::<Interrupted>() => Ok(Interrupted::STATUS),
-            Err(error) if found.is_broken() => {
+            Err(error) if results.is_broken() => {
                 eprintln!("lab: {error:#}");
                 Ok(1)
             }
-            done => done.map(|()| self.exit(&found, &targets)),
+            done => done.map(|()| self.exit(&results, &targets)),
         }
     }
 
@@ -196,17 +189,17 @@ impl Command {
         root: &Path,
         folder: &Path,
         seed: u64,
-        found: &mut Found,
+        results: &mut Results,
         interrupt: Interrupt,
     ) -> anyhow::Result<()> {
         let others = [("EXPORTERS".to_owned(), "off".to_owned())].into();
         let knobs = Knobs { strategy: self.strategy, replicas: REPLICAS, others };
         let mut private = Private::start(root, "chaos", self.port_offset, knobs, interrupt.clone()).await?;
-        let within = if self.quick { ANSWER_WITHIN_QUICK } else { ANSWER_WITHIN };
+        let within = if self.quick { PATIENCE_QUICK } else { PATIENCE };
         let work = async {
             let wires = lay_wires(&mut private).await?;
             let run = Run::new(folder, &private, &wires, self.strategy, within).await?;
-            self.all(run, seed, found).await
+            self.all(run, seed, results).await
         };
         let done = Box::pin(LocalSet::new().run_until(interrupt.or(work))).await;
         private.stop().await.context("cannot stop the cluster")?;
@@ -214,11 +207,11 @@ impl Command {
     }
 
     /// Times count only in a whole run: a quick one may share its machine.
-    fn exit(&self, found: &Found, targets: &[Target]) -> u8 {
-        if !found.is_broken() && found.failed > 0 {
+    fn exit(&self, results: &Results, targets: &[Target]) -> u8 {
+        if !results.is_broken() && results.failed > 0 {
             return 2;
         }
-        u8::from(found.is_broken() || self.is_whole() && !targets.iter().all(|target| target.met))
+        u8::from(results.is_broken() || self.is_whole() && !targets.iter().all(|target| target.met))
     }
 
     fn is_whole(&self) -> bool {
@@ -247,39 +240,40 @@ impl Command {
         Duration::from_mins(self.hung_minutes.unwrap_or(if self.quick { 0 } else { HUNG_MINUTES }).into())
     }
 
-    async fn all(&self, mut run: Run<'_>, seed: u64, found: &mut Found) -> anyhow::Result<()> {
+    async fn all(&self, mut run: Run<'_>, seed: u64, results: &mut Results) -> anyhow::Result<()> {
         if let Some(mysql) = &run.cluster().mysql {
-            found.database = format!("{} {}", mysql.engine, mysql.version.as_deref().unwrap_or("?"));
+            results.database = format!("{} {}", mysql.engine, mysql.version.as_deref().unwrap_or("?"));
         }
         let (faults, hung) = (self.faults().await?, self.hung_lasts());
-        found.hangs = !hung.is_zero();
+        results.hangs = !hung.is_zero();
         let count = self.waves.unwrap_or(if self.quick { WAVES_QUICK } else { WAVES });
-        let waves: Vec<Wave> = plan::waves(seed, &faults, self.first, count).collect();
-        let steps = waves.len() + usize::from(found.hangs);
-        let mut progress = Progress::new(steps, waves.iter().map(estimate).sum::<f64>() + hung.as_secs_f64());
+        let waves: Vec<Wave> = wave::waves(seed, &faults, self.first, count).collect();
+        let steps = waves.len() + usize::from(results.hangs);
+        let mut progress = Progress::new(steps, waves.iter().map(Wave::estimate).sum::<f64>() + hung.as_secs_f64());
         let mut bad = 0;
         for wave in &waves {
-            progress.begins(&name(wave));
+            progress.begins(&wave.to_string());
             let done = run.wave(wave).await;
-            progress.ended(estimate(wave), &said(wave, &done));
+            let said = done.as_ref().map_or_else(|error| format!("NOT CARRIED OUT: {error:#}"), Tally::to_string);
+            progress.ended(wave.estimate(), &format!("{wave}: {said}"));
             if done.as_ref().map_or(true, |tally| !tally.findings.is_empty()) {
                 bad += 1;
                 eprintln!("{}", self.replay(seed, wave, &faults));
             }
-            found.failed += usize::from(done.is_err());
-            found.tallies.extend(done.ok());
+            results.failed += usize::from(done.is_err());
+            results.tallies.extend(done.ok());
             if bad >= BAD_MAX {
                 return Ok(());
             }
         }
-        if found.hangs {
+        if results.hangs {
             progress.begins("one lock node hangs");
             let (measured, findings) = run.hung(hung).await?;
             // First of all: what was judged counts, whatever became of the measurement.
-            found.hung_findings = findings;
+            results.hung_findings = findings;
             let measured = measured?;
             progress.ended(hung.as_secs_f64(), &measured.to_string());
-            found.hung = Some(measured);
+            results.hung = Some(measured);
         }
         Ok(())
     }
@@ -304,39 +298,11 @@ fn keep(folder: &Path, kept: &impl Serialize, text: &str) -> anyhow::Result<()> 
 
 /// From here on the first replica reaches the lock nodes through wires of its own.
 async fn lay_wires(private: &mut Private) -> anyhow::Result<Wires> {
-    let wires = Wires::lay(&private.cluster()?.redis)?;
+    let wires = Wires::lay(&private.cluster()?.redis).await?;
     let mut knobs = private.knobs().clone();
     knobs.others.insert("REDIS_URLS_1".to_owned(), wires.urls());
     private.change(knobs).await?;
     Ok(wires)
-}
-
-fn estimate(wave: &Wave) -> f64 {
-    WAVE_SECONDS + wave.faults.iter().map(|it| it.lasts.as_secs_f64()).fold(0.0, f64::max)
-}
-
-fn name(wave: &Wave) -> String {
-    let faults: Vec<_> = wave.faults.iter().map(|it| it.fault.name()).collect();
-    format!("wave {}: {}", wave.number, faults.join(" + "))
-}
-
-fn said(wave: &Wave, done: &anyhow::Result<Tally>) -> String {
-    match done {
-        Ok(tally) => line(tally),
-        Err(error) => format!("{}: NOT CARRIED OUT: {error:#}", name(wave)),
-    }
-}
-
-fn line(tally: &Tally) -> String {
-    let verdict = match tally.violations() {
-        0 => "clean".to_owned(),
-        count => format!("BROKEN: {count}"),
-    };
-    let Tally { wave, faults, users, issued, longest_wait, .. } = tally;
-    format!(
-        "wave {wave}: {}: {users} users, {issued} pieces, longest wait {longest_wait:.2} s, {verdict}",
-        faults.join(" + ")
-    )
 }
 
 #[cfg(test)]
@@ -349,21 +315,21 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        command: Command,
+        arguments: ChaosArgs,
     }
 
     #[test]
     fn a_promise_broken_while_a_node_hangs_is_a_broken_promise_of_the_run() {
         let evidence = "11 rows of 10 pieces".to_owned();
         let finding = Finding { kind: Kind::Oversold, promise: "P1", code: None, count: 2, evidence };
-        let found = Found { hung_findings: vec![finding], failed: 1, ..Found::default() };
+        let results = Results { hung_findings: vec![finding], failed: 1, ..Results::default() };
 
-        let targets = report::targets(&found);
+        let targets = report::targets(&results);
 
-        assert!(found.is_broken() && !found.is_empty());
+        assert!(results.is_broken() && !results.is_empty());
         assert_eq!((targets[0].figure, targets[0].met), (Some(2.0), false));
-        let command = Line::parse_from(["chaos", "--quick"]).command;
-        assert_eq!(command.exit(&found, &targets), 1);
+        let arguments = Line::parse_from(["chaos", "--quick"]).arguments;
+        assert_eq!(arguments.exit(&results, &targets), 1);
     }
 
     #[test]

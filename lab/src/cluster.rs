@@ -1,10 +1,13 @@
-//! `cluster.json`, the machine-readable truth about a local cluster: who runs where. It is only read here; `private` has
+//! `cluster.json`, the machine-readable truth about a local cluster: what runs where. It is only read here; `private` has
 //! the script write one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
 use serde::{Deserialize, Deserializer};
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, MySqlConnection};
@@ -12,33 +15,36 @@ use sqlx::{ConnectOptions, MySqlConnection};
 pub mod inherited;
 pub mod private;
 
+/// Longest wait for a lock node's answer: on a busy machine half a second, which is the client's own, is too short.
+const REDIS_PATIENCE: Duration = Duration::from_secs(5);
+
 /// A local cluster, as `make up` wrote it down. A part that does not run is `None` or empty.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Cluster {
     /// The one address that clients use.
-    pub nginx: Option<Nginx>,
+    pub nginx: Option<Server>,
     /// The service's processes, in the order of their numbers.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub replicas: Vec<Replica>,
     /// The independent lock servers.
     #[serde(default, deserialize_with = "null_is_empty")]
-    pub redis: Vec<Redis>,
+    pub redis: Vec<Server>,
     /// The database.
     pub mysql: Option<MySql>,
     /// The metrics server.
-    pub prometheus: Option<Prometheus>,
+    pub prometheus: Option<Server>,
     /// The value of `STRATEGY` that the replicas were started with.
     pub strategy: Option<String>,
     /// Where the bearer token of the admin calls lies.
     pub admin_token_file: Option<PathBuf>,
 }
 
-/// The proxy in front of the replicas.
+/// A server that is known by its address alone.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Nginx {
-    /// Base address of the public API.
+pub struct Server {
+    /// Base address: of an HTTP API, or of a lock node.
     pub url: String,
-    /// Process id of the master.
+    /// Process id.
     pub pid: Option<u32>,
 }
 
@@ -51,15 +57,6 @@ pub struct Replica {
     pub url: String,
     /// Base address of its operations listener: probes, metrics, admin calls.
     pub ops_url: String,
-    /// Process id.
-    pub pid: Option<u32>,
-}
-
-/// One lock server.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Redis {
-    /// `redis://` address.
-    pub url: String,
     /// Process id.
     pub pid: Option<u32>,
 }
@@ -79,13 +76,14 @@ pub struct MySql {
     pub pid: Option<u32>,
 }
 
-/// The metrics server.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Prometheus {
-    /// Base address of its HTTP API.
-    pub url: String,
-    /// Process id.
-    pub pid: Option<u32>,
+impl Server {
+    /// Opens a connection to a lock node.
+    pub async fn connect_redis(&self) -> anyhow::Result<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_PATIENCE));
+        let connection =
+            redis::Client::open(self.url.as_str())?.get_multiplexed_async_connection_with_config(&config).await;
+        connection.with_context(|| format!("cannot connect to {}", self.url))
+    }
 }
 
 impl Cluster {

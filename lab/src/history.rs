@@ -63,7 +63,7 @@ pub struct Stock {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Attempt {
-    /// Who asks.
+    /// The user that asks.
     pub user: String,
     /// For which coupon.
     pub code: String,
@@ -115,6 +115,22 @@ pub struct Entry {
 }
 
 impl Told {
+    /// What a whole answer tells. One that cannot be read is one that nobody described.
+    pub fn of(status: u16, body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Problem {
+            entry: Entry,
+        }
+        let refused = Self::Refused { status };
+        match status {
+            200 | 201 => serde_json::from_slice(body).map_or(refused, Self::Issued),
+            409 => serde_json::from_slice(body).map_or(refused, |Problem { entry }| Self::AlreadyIssued(entry)),
+            410 => Self::SoldOut,
+            503 => Self::Retryable,
+            _ => refused,
+        }
+    }
+
     /// Whether asking again would change nothing.
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Retryable | Self::Nothing)
@@ -173,20 +189,13 @@ mod tests {
             Told::Retryable,
             Told::Nothing,
         ];
-        let attempt = |told| Attempt {
-            user: "u-1".into(),
-            code: "A001".into(),
-            round: 3,
-            key: "k".into(),
-            asked: 1,
-            answered: 9,
-            told,
-        };
+        let [user, code, key] = ["u-1", "A001", "k"].map(str::to_owned);
+        let attempt = Attempt { user, code, round: 3, key, asked: 1, answered: 9, told: Told::Nothing };
         let stock = Stock { total: 3, open: true };
         let coupons = [("A001".to_owned(), stock)].into();
         let after = Situation { round: 3, exclusive: true, open: false, coupons };
         let changes = vec![Change { asked: 1, answered: 2, after }];
-        let history = History { attempts: tolds.into_iter().map(attempt).collect(), changes };
+        let history = History { attempts: tolds.map(|told| Attempt { told, ..attempt.clone() }).into(), changes };
         let path = std::env::temp_dir().join(format!("coupon-lab-history-{}", std::process::id()));
 
         fs::write(&path, text(&history).unwrap()).unwrap();

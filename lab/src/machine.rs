@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread::available_parallelism;
 
+use procfs::{CpuInfo, Current, LoadAverage, Meminfo};
 use serde::{Deserialize, Serialize};
 
 /// What the figures depend on besides the service.
@@ -28,26 +29,16 @@ pub struct Machine {
 impl Machine {
     /// This one, now. What cannot be found out is left empty; no figure depends on it.
     pub fn describe(root: &Path) -> Self {
-        let field = |file: &str, name: &str| {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
-        };
-        let kib = field("/proc/meminfo", "MemTotal").trim_end_matches(" kB").parse().unwrap_or(0);
+        let model = CpuInfo::current().ok().and_then(|it| it.model_name(0).map(str::to_owned));
         Self {
-            model: field("/proc/cpuinfo", "model name"),
+            model: model.unwrap_or_default(),
             processors: available_parallelism().map_or(1, Into::into),
-            memory: kib * 1_024,
+            memory: Meminfo::current().map_or(0, |it| it.mem_total),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
             commit: commit(root),
-            load_before: load(),
+            load_before: LoadAverage::current().map_or(0.0, |it| it.one.into()),
         }
     }
-}
-
-fn load() -> f64 {
-    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().and_then(|minute| minute.parse().ok()).unwrap_or(0.0)
 }
 
 fn commit(root: &Path) -> String {

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use coupon_lab::cluster::Cluster;
 use coupon_lab::history::{self, History};
 use coupon_lab::interrupt::Interrupt;
-use coupon_lab::verify::{Report as Verdict, read_acks, verify, verify_all};
+use coupon_lab::verify::{PATIENCE, Report, read_acks, verify, verify_history};
 use coupon_lab::{bench, chaos, load, sweep};
 
 /// Proves what a rush left behind in a local cluster
@@ -26,7 +26,7 @@ enum Command {
     ///
     /// Reads one snapshot and changes nothing, so it may run beside a rush. Exit status: 0 all promises hold, 1 one is
     /// broken, 2 it could not be found out.
-    Verify(Verify),
+    Verify(VerifyArgs),
     /// Send one load and print rate, statuses, latencies and what the load itself cost
     ///
     /// Exit status: 0 every request got an answer that counts, 1 some did not, 2 the load could not be sent.
@@ -43,11 +43,11 @@ enum Command {
     /// Break parts of a cluster of the laboratory's own under load, and prove that nothing was lost
     ///
     /// Exit status: 0 all is well, 1 a promise was broken or a target missed, 2 it could not be found out, 130 interrupted.
-    Chaos(chaos::Command),
+    Chaos(chaos::ChaosArgs),
 }
 
 #[derive(clap::Args)]
-struct Verify {
+struct VerifyArgs {
     /// The description of the cluster that `make up` writes
     #[arg(long, value_name = "FILE", default_value = ".cluster/cluster.json")]
     cluster: PathBuf,
@@ -58,7 +58,7 @@ struct Verify {
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
     /// Longest that an answer in the history may take: the deadline and a second
-    #[arg(long, value_name = "SECONDS", default_value_t = 6.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = PATIENCE.as_secs_f64())]
     patience: f64,
     /// Stock that is left at an open coupon counts as broken
     #[arg(long)]
@@ -70,13 +70,7 @@ struct Verify {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
-        Command::Verify(arguments) => run(&arguments).await.map(|report| u8::from(!report.is_clean())),
-        Command::Load(load) => load.run().await.map(|fine| u8::from(!fine)),
-        Command::Bench(bench) => measure(&bench).await,
-        Command::Sweep(sweep) => walk(&sweep).await,
-        Command::Chaos(chaos) => disturb(&chaos).await,
-    };
+    let done = run(&Arguments::parse().command).await;
     match done {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
@@ -86,19 +80,18 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn walk(sweep: &sweep::Command) -> anyhow::Result<u8> {
-    sweep.run(&std::env::current_dir()?, Interrupt::watch()?).await
+async fn run(command: &Command) -> anyhow::Result<u8> {
+    let here = || std::env::current_dir();
+    match command {
+        Command::Verify(arguments) => judge(arguments).await.map(|report| u8::from(!report.is_clean())),
+        Command::Load(load) => load.run().await.map(|fine| u8::from(!fine)),
+        Command::Bench(bench) => bench.run(&here()?, Interrupt::watch()?).await,
+        Command::Sweep(sweep) => sweep.run(&here()?, Interrupt::watch()?).await,
+        Command::Chaos(chaos) => chaos.run(&here()?, Interrupt::watch()?).await,
+    }
 }
 
-async fn measure(bench: &bench::Command) -> anyhow::Result<u8> {
-    bench.run(&std::env::current_dir()?, Interrupt::watch()?).await
-}
-
-async fn disturb(chaos: &chaos::Command) -> anyhow::Result<u8> {
-    chaos.run(&std::env::current_dir()?, Interrupt::watch()?).await
-}
-
-async fn run(arguments: &Verify) -> anyhow::Result<Verdict> {
+async fn judge(arguments: &VerifyArgs) -> anyhow::Result<Report> {
     let mut connection = Cluster::read(&arguments.cluster)?.connect().await?;
     // Before the snapshot: what a client knows by now must be in it.
     let acks = arguments.acks.as_deref().map(read_acks).transpose()?;
@@ -106,7 +99,7 @@ async fn run(arguments: &Verify) -> anyhow::Result<Verdict> {
     let mut report = match history {
         Some(history) => {
             let patience = Duration::try_from_secs_f64(arguments.patience).context("--patience is no time")?;
-            verify_all(&mut connection, &acks.unwrap_or_default(), &history, patience).await?
+            verify_history(&mut connection, acks.as_deref(), &history, patience).await?
         }
         None => verify(&mut connection, acks.as_deref()).await?,
     };

@@ -1,16 +1,14 @@
 //! How far a run is, and how long it will take.
 
-use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 const TEMPLATE: &str = "{bar:30} {prefix} {wide_msg}";
 
-/// A bar on a terminal, a line a step elsewhere.
+/// A line a step, and on a terminal a bar below them.
 pub struct Progress {
     bar: ProgressBar,
-    is_terminal: bool,
     started: Instant,
     /// Seconds that the steps were guessed to take: all of them, and those that are done.
     guessed: f64,
@@ -20,40 +18,32 @@ pub struct Progress {
 impl Progress {
     /// Nothing is done yet of so many steps, which are guessed to take so many seconds together.
     pub fn new(steps: usize, guessed: f64) -> Self {
-        let bar = ProgressBar::new(steps as u64);
-        bar.set_style(ProgressStyle::with_template(TEMPLATE).expect("the template is valid"));
-        Self { bar, is_terminal: stderr().is_terminal(), started: Instant::now(), guessed, done: 0.0 }
+        let style = ProgressStyle::with_template(TEMPLATE).expect("the template is valid");
+        let bar = ProgressBar::new(steps as u64).with_style(style);
+        Self { bar, started: Instant::now(), guessed, done: 0.0 }
     }
 
     /// A step of this name begins.
     pub fn begins(&mut self, step: &str) {
-        self.bar.set_prefix(format!("{} left", minutes(self.left())));
+        self.bar.set_prefix(format!("{} left", self.left()));
         self.bar.set_message(step.to_owned());
     }
 
     /// Something about the step that goes on.
     pub fn says(&self, what: &str) {
-        if self.is_terminal {
-            self.bar.println(what);
-        } else {
-            eprintln!("{what}");
-        }
+        self.bar.suspend(|| eprintln!("{what}"));
     }
 
     /// A step that was guessed to take so many seconds has ended like this.
     pub fn ended(&mut self, guessed: f64, what: &str) {
         self.done += guessed;
         self.bar.inc(1);
-        if self.is_terminal {
-            self.says(what);
-        } else {
-            let (place, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
-            self.says(&format!("[{place}/{all}, {} left] {what}", minutes(self.left())));
-        }
+        let (place, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        self.says(&format!("[{place}/{all}, {} left] {what}", self.left()));
     }
 
-    fn left(&self) -> Duration {
-        left(self.started.elapsed(), self.done, self.guessed)
+    fn left(&self) -> String {
+        minutes(left(self.started.elapsed(), self.done, self.guessed))
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use crate::interrupt::{Interrupt, Interrupted};
+use crate::interrupt::Interrupt;
 
 /// A script that was asked to end stops what it started; one that needs longer than this is killed.
 const GRACE: Duration = Duration::from_secs(90);
@@ -81,18 +81,14 @@ impl Running {
         self.child.id()
     }
 
-    /// Waits for its end. With an interrupt, it is asked to end as soon as somebody asks us to, and the error is
-    /// [`Interrupted`]; without one it runs to its end whatever happens, which is right for scripts that put things in order.
+    /// Waits for its end. With an interrupt, it is dropped as soon as somebody asks us to stop, and the error is
+    /// [`crate::interrupt::Interrupted`]; without one it runs to its end whatever happens, which is right for scripts that put
+    /// things in order.
     pub async fn end(mut self, interrupt: Option<&Interrupt>) -> anyhow::Result<Done> {
+        let waiting = async { Ok(self.child.wait().await?) };
         let status = match interrupt {
-            None => self.child.wait().await?,
-            Some(interrupt) => tokio::select! {
-                status = self.child.wait() => status?,
-                () = interrupt.asked() => {
-                    end(&mut self.child).await?;
-                    return Err(Interrupted.into());
-                }
-            },
+            None => waiting.await?,
+            Some(interrupt) => interrupt.or(waiting).await?,
         };
         let (stdout, stderr) = (&mut self.reading).await.context("cannot read what a script prints")?;
         Ok(Done { status, output: stdout + &stderr })
@@ -101,7 +97,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let Some(group) = group(&self.child) else { return };
+        let Some(group) = self.child.id().map(|id| Pid::from_raw(id.cast_signed())) else { return };
         let _ = killpg(group, Signal::SIGINT);
         let deadline = Instant::now() + GRACE;
         while Instant::now() < deadline {
@@ -132,23 +128,6 @@ async fn text(stream: Option<impl AsyncRead + Unpin>) -> String {
         let _ = stream.read_to_end(&mut bytes).await;
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Asks the script's whole group to end and waits for it.
-async fn end(child: &mut Child) -> anyhow::Result<()> {
-    let Some(group) = group(child) else { return Ok(()) };
-    // A group that has ended meanwhile is what we want.
-    let _ = killpg(group, Signal::SIGINT);
-    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-        let _ = killpg(group, Signal::SIGKILL);
-        child.wait().await?;
-    }
-    Ok(())
-}
-
-/// The process group that the script leads; `None` once it has ended.
-fn group(child: &Child) -> Option<Pid> {
-    child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use anyhow::Context;
 use redis::aio::MultiplexedConnection;
-use serde::Serialize;
-use sqlx::{MySqlConnection, Row};
+use sqlx::MySqlConnection;
 
 use crate::cluster::Cluster;
+use crate::database::{Statements, statements};
 
 /// The counters of the servers behind the replicas.
 pub struct Servers {
@@ -21,50 +21,25 @@ pub struct Asked {
     mysql: Statements,
 }
 
-/// Statements by kind.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Statements {
-    /// Everything a client sent.
-    pub questions: u64,
-    /// `CALL`.
-    pub calls: u64,
-    /// `COMMIT`.
-    pub commits: u64,
-}
-
 impl Servers {
     /// Connects to all of them.
     pub async fn connect(cluster: &Cluster) -> anyhow::Result<Self> {
         let mut redis = Vec::new();
         for node in &cluster.redis {
-            let connection = redis::Client::open(node.url.as_str())?.get_multiplexed_async_connection().await;
-            redis.push(connection.with_context(|| format!("cannot connect to {}", node.url))?);
+            redis.push(node.connect_redis().await?);
         }
         Ok(Self { redis, database: cluster.connect().await? })
     }
 
     /// Reads all counters.
     pub async fn asked(&mut self) -> anyhow::Result<Asked> {
-        let mut asked = Asked::default();
+        let mut asked = 0;
         for node in &mut self.redis {
             let info: String = redis::cmd("INFO").arg("stats").query_async(node).await.context("cannot ask redis")?;
             let commands = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
-            let commands = commands.context("redis does not count its commands")?;
-            asked.redis += commands.trim().parse::<u64>()?;
+            asked += commands.context("redis does not count its commands")?.trim().parse::<u64>()?;
         }
-        let rows = sqlx::raw_sql(
-            "SHOW GLOBAL STATUS WHERE Variable_name IN ('Questions', 'Com_call_procedure', 'Com_commit')",
-        );
-        for row in rows.fetch_all(&mut self.database).await.context("cannot read the database's counters")? {
-            let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let value = value.parse()?;
-            match name.as_str() {
-                "Questions" => asked.mysql.questions = value,
-                "Com_call_procedure" => asked.mysql.calls = value,
-                _ => asked.mysql.commits = value,
-            }
-        }
-        Ok(asked)
+        Ok(Asked { redis: asked, mysql: statements(&mut self.database).await? })
     }
 }
 

@@ -10,8 +10,9 @@ use sqlx::MySqlConnection;
 use crate::admin::{Admin, Coupon};
 use crate::cluster::Cluster;
 use crate::cluster::private::{Knobs, Private};
+use crate::database;
 use crate::interrupt::Interrupt;
-use crate::processes::{Machine, Parts, Used, own};
+use crate::processes::{Parts, Processors, Used, own};
 use crate::servers::{Asked, Servers};
 use crate::speed::{Gauge, Mark};
 use crate::verify::{self, Ack, Report};
@@ -39,7 +40,7 @@ pub struct Moment {
     /// That of the laboratory.
     pub own: f64,
     /// Of the machine.
-    pub machine: Machine,
+    pub machine: Processors,
     /// Of redis and the database.
     pub asked: Asked,
     /// Of the gauge.
@@ -121,8 +122,7 @@ impl Stage {
 
     /// Empties the wallets. A new round must follow: the counters of this one still say that coupons were issued.
     pub async fn empty_wallets(&mut self) -> anyhow::Result<()> {
-        let purge = sqlx::raw_sql("TRUNCATE TABLE wallet").execute(&mut self.servers.database).await;
-        purge.map(drop).context("cannot empty the wallets")
+        database::empty_wallets(&mut self.servers.database).await
     }
 
     /// For questions of a laboratory's own to the tables.
@@ -140,13 +140,13 @@ impl Stage {
         // A kernel that does not let go of a peak reports the one since the process began, which is no lower.
         let _ = self.parts.forget_peaks();
         let (pages, asked) = (self.admin.metrics().await?, self.servers.asked().await?);
-        let (used, own, machine) = (self.parts.used()?, own()?, Machine::read()?);
+        let (used, own, machine) = (self.parts.used()?, own()?, Processors::read()?);
         Ok(Moment { used, own, machine, asked, mark: self.gauge.mark(), pages })
     }
 
     /// Reads every counter; processors first, so that the reading is not in what was measured until now.
     pub async fn look(&mut self) -> anyhow::Result<Moment> {
-        let (mark, machine, used, own) = (self.gauge.mark(), Machine::read()?, self.parts.used()?, own()?);
+        let (mark, machine, used, own) = (self.gauge.mark(), Processors::read()?, self.parts.used()?, own()?);
         Ok(Moment { used, own, machine, asked: self.servers.asked().await?, mark, pages: self.admin.metrics().await? })
     }
 

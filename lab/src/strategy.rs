@@ -1,13 +1,15 @@
 //! The strategies by name, as the service's `STRATEGY` takes them. What they do is the service's business.
 
-use std::fmt::{self, Display, Formatter};
-
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use strum::{Display, IntoStaticStr};
 
 /// How the replicas make an issue exclusive; the order is that of every table and legend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize, Display, IntoStaticStr,
+)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Strategy {
     /// Reads, decides, writes; loses updates on purpose.
     Unlocked,
@@ -30,14 +32,7 @@ impl Strategy {
 
     /// The value of `STRATEGY`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Unlocked => "unlocked",
-            Self::Conditional => "conditional",
-            Self::Optimistic => "optimistic",
-            Self::Pessimistic => "pessimistic",
-            Self::Redlock => "redlock",
-            Self::Batched => "batched",
-        }
+        self.into()
     }
 
     /// Whether the service measures how long its requests wait for the exclusive right.
@@ -48,11 +43,5 @@ impl Strategy {
     /// Whether its promises are meant to hold; `unlocked` breaks them to show how.
     pub fn keeps_promises(self) -> bool {
         self != Self::Unlocked
-    }
-}
-
-impl Display for Strategy {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        formatter.pad(self.name())
     }
 }

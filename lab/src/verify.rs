@@ -1,7 +1,7 @@
 //! Reads what a round left in the tables, in one snapshot, and has it judged. It never writes, so it may run beside a
 //! rush. The rules are in `rules` and know no SQL; this file knows no rule.
 
-#![expect(clippy::disallowed_methods, reason = "this is where the laboratory's SQL lives")]
+#![expect(clippy::disallowed_methods, reason = "the laboratory's SQL lives here and in database")]
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -19,6 +19,9 @@ mod rules;
 pub use acks::{Ack, read_acks};
 pub use report::{Acknowledged, CouponReport, Finding, Heard, Kind, Report};
 use rules::judge;
+
+/// Longest that an answer may take: the service's deadline and a second.
+pub const PATIENCE: Duration = Duration::from_secs(6);
 
 /// A level below would ignore the snapshot, and the session's default may be one.
 const LEVEL: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
@@ -40,27 +43,18 @@ pub async fn verify(connection: &mut MySqlConnection, acks: Option<&[Ack]>) -> a
     Ok(judge(&tables, acks))
 }
 
-/// Judges the current round as [`verify`] does, and the tables of every round in the history against all that clients asked
-/// and were answered. `patience` is the longest that an answer may take.
+/// Judges the current round as [`verify`] does, and the tables of every round in the history against all that its clients asked
+/// and were answered, and against what others were promised. `patience` is the longest that an answer may take.
 ///
-/// The history must be whole: every attempt at the codes that it names, and whatever an administrator did meanwhile. Where he did
-/// nothing, rules about stock and about everybody's final answer hold for the current round only.
+/// The history must be whole: every attempt at the codes that it names, and whatever an administrator did meanwhile. Where no change
+/// was made, rules about stock and about everybody's final answer hold for the current round only.
 pub async fn verify_history(
     connection: &mut MySqlConnection,
+    acks: Option<&[Ack]>,
     history: &History,
     patience: Duration,
 ) -> anyhow::Result<Report> {
-    verify_all(connection, &[], history, patience).await
-}
-
-/// Judges the tables against both: a history, and what other clients were promised.
-pub async fn verify_all(
-    connection: &mut MySqlConnection,
-    acks: &[Ack],
-    history: &History,
-    patience: Duration,
-) -> anyhow::Result<Report> {
-    let mut all = acks.to_vec();
+    let mut all = acks.unwrap_or_default().to_vec();
     all.extend(history::acks(&history.attempts));
     let rounds = all.iter().map(|ack| ack.round).chain(history.attempts.iter().map(|attempt| attempt.round));
     let rounds = rounds.chain(history.changes.iter().map(|change| change.after.round));
@@ -120,7 +114,7 @@ struct Coupon {
     open: bool,
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Clone, Debug, FromRow)]
 struct Holding {
     round: u32,
     scope: u16,
@@ -128,6 +122,14 @@ struct Holding {
     coupon_id: u16,
     serial: Option<u32>,
     request_id: Vec<u8>,
+}
+
+impl Holding {
+    /// The request in hexadecimal digits, as clients know it.
+    fn request(&self) -> String {
+        let digits: Vec<String> = self.request_id.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.concat()
+    }
 }
 
 async fn read(connection: &mut MySqlConnection, rounds: impl Iterator<Item = u32>) -> sqlx::Result<Tables> {

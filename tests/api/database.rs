@@ -82,7 +82,7 @@ async fn after_a_failover_nobody_asks_the_demoted_server_any_more() {
     };
     let url = |address| format!("mysql://{0}:{0}@{address}/{0}", cluster.name);
     twin(&cluster, &mut own, [&url(cluster.database_address()), &url(demoted)]).await;
-    let proxy = FaultProxy::start(demoted).await;
+    let proxy = FaultProxy::start(demoted).await.unwrap();
     let through = url(([127, 0, 0, 1], proxy.port).into());
     let mut arguments = cluster.arguments();
     let (_, file) = arguments.iter_mut().find(|(flag, _)| flag == "--database-url-file").unwrap();

@@ -229,7 +229,7 @@ async fn start_up_refuses_a_bad_setting_by_its_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_starts_without_a_database_and_gets_ready_when_it_comes() {
     let cluster = Setup::new("batched").replicas(0).start().await;
-    let proxy = FaultProxy::start(cluster.database_address()).await;
+    let proxy = FaultProxy::start(cluster.database_address()).await.unwrap();
     proxy.refuse();
     let mut replica = Process::spawn(&cluster.arguments_through(&proxy));
     let get = async |path: &str| cluster.client.get(&format!("{}{path}", replica.ops_url)).await;

@@ -87,7 +87,7 @@ struct Logged {
 impl Logged {
     async fn start(log: &str) -> Self {
         let cluster = Setup::new("batched").replicas(0).start().await;
-        let proxy = FaultProxy::start(cluster.database_address()).await;
+        let proxy = FaultProxy::start(cluster.database_address()).await.unwrap();
         let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.json.log", cluster.name));
         let variables = [("LOG", log), ("LOG_FORMAT", "json")];
         let out = std::fs::File::create(&file).unwrap();

@@ -112,7 +112,7 @@ fn redis_with_passwords(cluster: &Cluster) -> String {
 async fn a_replica_that_logs_everything_tells_no_secret_whether_it_works_or_not() {
     let cluster = Setup::new("batched").replicas(0).start().await;
     let url = cluster.database_url();
-    let proxy = FaultProxy::start(cluster.database_address()).await;
+    let proxy = FaultProxy::start(cluster.database_address()).await.unwrap();
     proxy.refuse();
     let normal = cluster.arguments();
     let wrong = url.replace(password(&url), "Wr0ng-password-of-this-test");
@@ -171,7 +171,7 @@ async fn a_replica_that_cannot_start_says_why_without_the_secret() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_log_of_a_normal_replica_names_no_user() {
     let cluster = Setup::new("batched").replicas(0).coupons([("A", 1)]).start().await;
-    let proxy = FaultProxy::start(cluster.database_address()).await;
+    let proxy = FaultProxy::start(cluster.database_address()).await.unwrap();
     let mut replica = Overheard::start(&cluster, &cluster.arguments_through(&proxy), "info,access=info", "info");
     replica.until("/readyz", 200).await;
     // A server that quotes the data which it refuses, as servers do.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::database::Statements;
 use crate::load::{Errors, Outcome};
 use crate::processes::{Memory, Used};
-use crate::servers::Statements;
 use crate::speed::SPEED_MIN;
 
 /// One measurement of one scenario in one round.

@@ -6,12 +6,9 @@ use fastrand::Rng;
 use time::OffsetDateTime;
 use tokio::time::{sleep, sleep_until};
 
-use super::plan::{COUPONS, Disturbance};
-use crate::admin::{Admin, Coupon, Window};
+use super::wave::{COUPONS, Disturbance};
+use crate::admin::{Admin, Coupon, Window, insist};
 use crate::history::{Change, Situation, Stock};
-
-/// Before a call that failed is repeated.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A change that has no answer by then has none at all.
 const GIVE_UP: Duration = Duration::from_secs(30);
@@ -31,7 +28,7 @@ enum Act {
     Total(&'static str, u32),
 }
 
-/// One who writes down what he does.
+/// An administrator that writes down what it does.
 pub struct Administrator<'a> {
     admin: &'a Admin,
     began: Instant,
@@ -83,15 +80,14 @@ impl<'a> Administrator<'a> {
 
     /// Asks until there is an answer. Repeating is safe, and so the change takes effect between the first call and the answer.
     async fn carry_out(&mut self, act: Act) -> anyhow::Result<()> {
-        let (asked, deadline) = (self.elapsed(), Instant::now() + GIVE_UP);
-        loop {
-            match self.call(act).await {
-                Ok(()) => break,
-                // Nothing has changed.
-                Err(error) if matches!(act, Act::Total(..)) && format!("{error:#}").contains(CONFLICT) => return Ok(()),
-                Err(error) if Instant::now() > deadline => return Err(error),
-                Err(_) => sleep(PAUSE).await,
-            }
+        let asked = self.elapsed();
+        let call = async || match self.call(act).await {
+            Err(error) if matches!(act, Act::Total(..)) && format!("{error:#}").contains(CONFLICT) => Ok(false),
+            done => done.map(|()| true),
+        };
+        let is_changed = insist(GIVE_UP, call).await?;
+        if !is_changed {
+            return Ok(());
         }
         let mut after = self.now().clone();
         match act {

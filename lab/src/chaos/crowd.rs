@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use fastrand::Rng;
-use reqwest::{Client, StatusCode};
-use serde::Deserialize;
+use reqwest::Client;
 use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::plan::{Habit, User, Wave};
-use crate::history::{Attempt, Entry, Told};
+use super::wave::{Habit, User, Wave};
+use crate::history::{Attempt, Told};
 
 /// A client that waits this long takes its question for lost. Longer than nginx waits for a replica that hangs, so that what it
 /// does then is seen.
@@ -22,7 +21,7 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(15);
 /// Longest pause before an attempt is repeated.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 
-/// Longest pause before somebody asks again who has a final answer.
+/// Longest pause before a user with a final answer asks again.
 const AGAIN_AFTER_MAX: Duration = Duration::from_millis(600);
 
 /// Everybody who asks in one wave.
@@ -32,15 +31,9 @@ pub struct Crowds {
     round: u32,
     /// The beginning of the wave; all times of its history count from here.
     began: Instant,
-    /// When whoever has no final answer gives up.
+    /// When a user without a final answer gives up.
     end: Instant,
     attempts: RefCell<Vec<Attempt>>,
-}
-
-/// A 409's body, as far as it is compared.
-#[derive(Deserialize)]
-struct Problem {
-    entry: Entry,
 }
 
 impl Crowds {
@@ -120,19 +113,8 @@ impl Crowds {
     async fn send(&self, code: &str, user: &str, key: &str) -> Option<Told> {
         let body = json!({ "code": code, "userId": user });
         let answer = self.client.post(&self.url).header("idempotency-key", key).json(&body).send().await.ok()?;
-        let status = answer.status();
-        let text = answer.bytes().await.ok()?;
-        // A whole answer that cannot be read is one that nobody described.
-        let refused = Told::Refused { status: status.as_u16() };
-        Some(match status {
-            StatusCode::OK | StatusCode::CREATED => serde_json::from_slice(&text).map_or(refused, Told::Issued),
-            StatusCode::CONFLICT => {
-                serde_json::from_slice(&text).map_or(refused, |Problem { entry }| Told::AlreadyIssued(entry))
-            }
-            StatusCode::GONE => Told::SoldOut,
-            StatusCode::SERVICE_UNAVAILABLE => Told::Retryable,
-            _ => refused,
-        })
+        let status = answer.status().as_u16();
+        Some(Told::of(status, &answer.bytes().await.ok()?))
     }
 
     fn now(&self) -> u64 {

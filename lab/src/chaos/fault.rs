@@ -1,11 +1,17 @@
 //! What can break. How it is broken is in `strike`.
 
-use std::fmt::{self, Display, Formatter};
-use std::str::FromStr;
-use std::time::Duration;
+use std::ops::RangeInclusive;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use strum::{Display, IntoStaticStr, VariantArray};
 
 /// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Display, IntoStaticStr, VariantArray,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Fault {
     /// The control: all is well.
     Nothing,
@@ -77,92 +83,16 @@ enum Part {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 28] = [
-        Self::Nothing,
-        Self::ReplicaKilled,
-        Self::EveryReplicaKilled,
-        Self::ReplicaFrozen,
-        Self::ReplicaKilledAtAStep,
-        Self::ReplicaFrozenAtAStep,
-        Self::RedisHung,
-        Self::RedisKilled,
-        Self::RedisMajorityHung,
-        Self::EveryRedisKilled,
-        Self::RedisMemoryFull,
-        Self::RedisReadOnly,
-        Self::RedisScriptsForbidden,
-        Self::RedisWritesPaused,
-        Self::RedisCutOff,
-        Self::LocksVanish,
-        Self::ConnectionsKilled,
-        Self::DatabaseHung,
-        Self::DatabaseKilled,
-        Self::ConnectionsExhausted,
-        Self::DatabaseReadOnly,
-        Self::TableLocked,
-        Self::DiskSlow,
-        Self::DiskFull,
-        Self::NginxReloaded,
-        Self::ReplicasScaled,
-        Self::ClientsHangUp,
-        Self::Administration,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The name in tables and on the command line.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Nothing => "nothing",
-            Self::ReplicaKilled => "replica-killed",
-            Self::EveryReplicaKilled => "every-replica-killed",
-            Self::ReplicaFrozen => "replica-frozen",
-            Self::ReplicaKilledAtAStep => "replica-killed-at-a-step",
-            Self::ReplicaFrozenAtAStep => "replica-frozen-at-a-step",
-            Self::RedisHung => "redis-hung",
-            Self::RedisKilled => "redis-killed",
-            Self::RedisMajorityHung => "redis-majority-hung",
-            Self::EveryRedisKilled => "every-redis-killed",
-            Self::RedisMemoryFull => "redis-memory-full",
-            Self::RedisReadOnly => "redis-read-only",
-            Self::RedisScriptsForbidden => "redis-scripts-forbidden",
-            Self::RedisWritesPaused => "redis-writes-paused",
-            Self::RedisCutOff => "redis-cut-off",
-            Self::LocksVanish => "locks-vanish",
-            Self::ConnectionsKilled => "connections-killed",
-            Self::DatabaseHung => "database-hung",
-            Self::DatabaseKilled => "database-killed",
-            Self::ConnectionsExhausted => "connections-exhausted",
-            Self::DatabaseReadOnly => "database-read-only",
-            Self::TableLocked => "table-locked",
-            Self::DiskSlow => "disk-slow",
-            Self::DiskFull => "disk-full",
-            Self::NginxReloaded => "nginx-reloaded",
-            Self::ReplicasScaled => "replicas-scaled",
-            Self::ClientsHangUp => "clients-hang-up",
-            Self::Administration => "administration",
-        }
+        self.into()
     }
 
-    /// The shortest and the longest it lasts; a killed part comes back when it can.
-    pub(super) fn lasts(self) -> (Duration, Duration) {
-        let (shortest, longest) = match self {
-            Self::ReplicaFrozen | Self::ReplicaFrozenAtAStep => (1_500, 4_500),
-            Self::Administration => (3_000, 6_000),
-            Self::RedisHung
-            | Self::RedisMajorityHung
-            | Self::RedisMemoryFull
-            | Self::RedisReadOnly
-            | Self::RedisScriptsForbidden
-            | Self::RedisWritesPaused
-            | Self::RedisCutOff
-            | Self::DatabaseHung
-            | Self::TableLocked => (1_000, 3_000),
-            Self::LocksVanish | Self::ConnectionsKilled | Self::ConnectionsExhausted | Self::DatabaseReadOnly => {
-                (1_000, 2_000)
-            }
-            Self::NginxReloaded | Self::DiskSlow => (1_000, 1_500),
-            _ => (500, 1_000),
-        };
-        (Duration::from_millis(shortest), Duration::from_millis(longest))
+    /// The shortest and the longest it lasts, in milliseconds; a killed part comes back when it can.
+    pub(super) fn lasts(self) -> RangeInclusive<u64> {
+        self.nature().1
     }
 
     /// Whether requests may wait inside a process that does not run, where no deadline can reach them.
@@ -176,56 +106,37 @@ impl Fault {
     }
 
     pub(super) fn goes_with(self, other: Self) -> bool {
-        self.parts().iter().all(|part| !other.parts().contains(part))
+        self.nature().0.iter().all(|part| !other.nature().0.contains(part))
     }
 
-    fn parts(self) -> &'static [Part] {
+    fn nature(self) -> (&'static [Part], RangeInclusive<u64>) {
         match self {
-            Self::Nothing => &[],
-            Self::ReplicaKilled
-            | Self::EveryReplicaKilled
-            | Self::ReplicaFrozen
-            | Self::ReplicaKilledAtAStep
-            | Self::ReplicaFrozenAtAStep => &[Part::Replicas],
+            Self::Nothing => (&[], 500..=1_000),
+            Self::ReplicaKilled | Self::EveryReplicaKilled | Self::ReplicaKilledAtAStep => {
+                (&[Part::Replicas], 500..=1_000)
+            }
+            Self::ReplicaFrozen | Self::ReplicaFrozenAtAStep => (&[Part::Replicas], 1_500..=4_500),
+            Self::RedisKilled | Self::EveryRedisKilled => (&[Part::Redis], 500..=1_000),
             Self::RedisHung
-            | Self::RedisKilled
             | Self::RedisMajorityHung
-            | Self::EveryRedisKilled
             | Self::RedisMemoryFull
             | Self::RedisReadOnly
             | Self::RedisScriptsForbidden
             | Self::RedisWritesPaused
-            | Self::RedisCutOff
-            | Self::LocksVanish => &[Part::Redis],
-            Self::ConnectionsKilled
-            | Self::DatabaseHung
-            | Self::DatabaseKilled
-            | Self::ConnectionsExhausted
-            | Self::DatabaseReadOnly
-            | Self::TableLocked
-            | Self::DiskSlow
-            | Self::DiskFull => &[Part::Database],
-            Self::NginxReloaded => &[Part::Nginx],
+            | Self::RedisCutOff => (&[Part::Redis], 1_000..=3_000),
+            Self::LocksVanish => (&[Part::Redis], 1_000..=2_000),
+            Self::DatabaseHung | Self::TableLocked => (&[Part::Database], 1_000..=3_000),
+            Self::ConnectionsKilled | Self::ConnectionsExhausted | Self::DatabaseReadOnly => {
+                (&[Part::Database], 1_000..=2_000)
+            }
+            Self::DatabaseKilled | Self::DiskFull => (&[Part::Database], 500..=1_000),
+            Self::DiskSlow => (&[Part::Database], 1_000..=1_500),
+            Self::NginxReloaded => (&[Part::Nginx], 1_000..=1_500),
             // A new replica is listed when it is ready, for which it needs the others.
-            Self::ReplicasScaled => &[Part::Replicas, Part::Redis, Part::Database, Part::Nginx],
-            Self::ClientsHangUp => &[Part::Clients],
+            Self::ReplicasScaled => (&[Part::Replicas, Part::Redis, Part::Database, Part::Nginx], 500..=1_000),
+            Self::ClientsHangUp => (&[Part::Clients], 500..=1_000),
             // Its calls need a replica and the database; and each user asks in a way of his own then.
-            Self::Administration => &[Part::Replicas, Part::Database, Part::Clients],
+            Self::Administration => (&[Part::Replicas, Part::Database, Part::Clients], 3_000..=6_000),
         }
-    }
-}
-
-impl Display for Fault {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name())
-    }
-}
-
-impl FromStr for Fault {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let names = || Self::ALL.map(Self::name).join(", ");
-        Self::ALL.into_iter().find(|fault| fault.name() == text).ok_or_else(|| format!("there are {}", names()))
     }
 }

@@ -1,17 +1,13 @@
 //! Lock nodes that answer and do not do what the lock needs.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context;
-use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep_until;
 
 use super::fault::Fault;
-use crate::cluster::Redis;
-
-/// Longest wait until a node obeys: on a busy machine half a second, which is the client's own, is too short.
-const PATIENCE: Duration = Duration::from_secs(5);
+use crate::cluster::Server;
 
 /// What makes a lock node half alive, and what makes it whole; `None` for other faults.
 fn orders(fault: Fault) -> Option<[&'static str; 2]> {
@@ -26,15 +22,13 @@ fn orders(fault: Fault) -> Option<[&'static str; 2]> {
 }
 
 /// Makes most of the nodes half alive, or all of them, until then. Tells whether this is a fault of this kind.
-pub async fn halve(nodes: &[Redis], fault: Fault, pick: u32, until: Instant) -> anyhow::Result<bool> {
+pub async fn halve(nodes: &[Server], fault: Fault, pick: u32, until: Instant) -> anyhow::Result<bool> {
     let Some([break_it, mend_it]) = orders(fault) else { return Ok(false) };
     let first = (pick / 2) as usize;
     let count = if pick.is_multiple_of(2) { nodes.len() / 2 + 1 } else { nodes.len() };
     let mut halved = Vec::new();
     for place in first..first + count {
-        let url = nodes[place % nodes.len()].url.as_str();
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
-        halved.push(redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await?);
+        halved.push(nodes[place % nodes.len()].connect_redis().await?);
     }
     let broken = tell(&mut halved, break_it).await;
     sleep_until(until.into()).await;
@@ -62,7 +56,7 @@ mod tests {
 
     #[test]
     fn every_fault_of_a_half_alive_node_can_be_mended() {
-        let halves: Vec<_> = Fault::ALL.into_iter().filter_map(orders).collect();
+        let halves: Vec<_> = Fault::ALL.iter().copied().filter_map(orders).collect();
 
         assert_eq!(halves.len(), 4);
         assert!(halves.iter().all(|[break_it, mend_it]| break_it.split(' ').next() == mend_it.split(' ').next()));

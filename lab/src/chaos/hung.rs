@@ -1,4 +1,4 @@
-//! One lock node hangs for a long time, under a steady load: who notices?
+//! One lock node hangs for a long time, under a steady load: how many requests notice?
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;

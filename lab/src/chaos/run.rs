@@ -11,23 +11,21 @@ use super::administration::Administrator;
 use super::crowd::Crowds;
 use super::fault::Fault;
 use super::hung::Hung;
-use super::plan::{COUPONS, Disturbance, Wave};
-use super::strike::Scene;
+use super::strike::Striker;
 use super::tally::Tally;
+use super::wave::{COUPONS, Disturbance, Wave};
 use super::wires::Wires;
-use crate::admin::{Admin, Coupon, Window};
+use crate::admin::{Admin, Coupon, Window, insist};
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
 use crate::history::{self, Change, History};
 use crate::strategy::Strategy;
 use crate::verify::{Finding, verify, verify_history};
 
-/// Whoever has no final answer this long after a wave began never gets one.
+/// A user without a final answer this long after a wave began never gets one.
 const WAVE_LIMIT: Duration = Duration::from_mins(3);
 /// Until all parts serve again after a wave.
 const READY_WITHIN: Duration = Duration::from_mins(1);
-/// Before an administrative call is repeated.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// A run on its way.
 pub struct Run<'a> {
@@ -70,10 +68,10 @@ impl<'a> Run<'a> {
     /// Breaks, mends, waits for everybody's answer, judges.
     pub async fn wave(&mut self, wave: &Wave) -> anyhow::Result<Tally> {
         let round = self.fresh_round(wave.exclusive).await?;
-        let scene = Scene::new(self.private, self.wires)?;
+        let breaker = Striker::new(self.private, self.wires)?;
         let crowds = Crowds::new(&self.url()?, round, WAVE_LIMIT)?;
         // All of them to their ends, also when one fails: each mends what it broke.
-        let strikes = join_all(wave.faults.iter().map(|fault| scene.strike(*fault, crowds.began())));
+        let strikes = join_all(wave.faults.iter().map(|fault| breaker.strike(*fault, crowds.began())));
         let administered = self.administer(wave, round, crowds.began());
         let (struck, changes, attempts) = tokio::join!(strikes, administered, crowds.ask(wave));
         let (struck, changes) = (struck.into_iter().collect::<anyhow::Result<Vec<_>>>()?, changes?);
@@ -83,7 +81,7 @@ impl<'a> Run<'a> {
         self.admin.ready(READY_WITHIN).await?;
         let mut database = self.cluster.connect().await?;
         let history = History { attempts, changes };
-        let report = verify_history(&mut database, &history, self.patience(wave)).await?;
+        let report = verify_history(&mut database, None, &history, self.patience(wave)).await?;
         if !report.is_clean() {
             let verdict = report.to_string();
             eprintln!("{verdict}");
@@ -104,29 +102,15 @@ impl<'a> Run<'a> {
     /// A new round under this rule. A connection that broke in the last wave may be noticed only now: then it is "ask again".
     async fn fresh_round(&mut self, exclusive: bool) -> anyhow::Result<u32> {
         self.admin.ready(READY_WITHIN).await?;
-        let (deadline, mut ends) = (Instant::now() + READY_WITHIN, None);
-        loop {
-            match self.begin(exclusive, &mut ends).await {
-                Err(error) if Instant::now() > deadline => return Err(error),
-                Err(_) => tokio::time::sleep(PAUSE).await,
-                Ok(round) => return Ok(round),
-            }
-        }
-    }
-
-    /// `ends` is the round to end: looked up once, and the same when asked again.
-    async fn begin(&mut self, exclusive: bool, ends: &mut Option<u32>) -> anyhow::Result<u32> {
         if self.exclusive != Some(exclusive) {
-            self.admin.put_event(exclusive, Window::default()).await?;
+            insist(READY_WITHIN, async || self.admin.put_event(exclusive, Window::default()).await).await?;
             self.exclusive = Some(exclusive);
         }
-        let round = match *ends {
-            Some(round) => round,
-            None => *ends.insert(self.admin.event().await?.round),
-        };
-        let round = self.admin.end(round).await?;
+        // Looked up once: the same round is ended when it is asked again.
+        let ends = insist(READY_WITHIN, async || self.admin.event().await).await?.round;
+        let round = insist(READY_WITHIN, async || self.admin.end(ends).await).await?;
         if !self.is_stocked {
-            self.stock().await?;
+            insist(READY_WITHIN, async || self.stock().await).await?;
             self.is_stocked = true;
         }
         Ok(round)
@@ -141,7 +125,7 @@ impl<'a> Run<'a> {
     /// One lock node hangs for so long. Returns what was measured, and every promise that was broken meanwhile.
     pub async fn hung(&mut self, lasts: Duration) -> anyhow::Result<(anyhow::Result<Hung>, Vec<Finding>)> {
         self.fresh_round(false).await?;
-        let (scene, url) = (Scene::new(self.private, self.wires)?, self.url()?);
+        let (striker, url) = (Striker::new(self.private, self.wires)?, self.url()?);
         let hangs = Disturbance {
             fault: Fault::RedisHung,
             at: Duration::ZERO,
@@ -149,7 +133,7 @@ impl<'a> Run<'a> {
             pick: 0,
         };
         let hung = tokio::select! {
-            ended = scene.strike(hangs, Instant::now()) => ended.and(Err(anyhow::anyhow!("the load took too long"))),
+            ended = striker.strike(hangs, Instant::now()) => ended.and(Err(anyhow::anyhow!("the load took too long"))),
             hung = Hung::measure(&self.admin, &url, self.strategy, lasts) => hung,
         };
         let report = verify(&mut self.cluster.connect().await?, None).await?;

@@ -1,15 +1,19 @@
 //! What one wave came to, in figures.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::fault::Fault;
-use super::plan::Wave;
 use super::strike::Struck;
+use super::wave::Wave;
 use crate::history::Attempt;
 use crate::verify::{Finding, Heard, Report};
+
+/// The name of waves in which two parts broke.
+pub const TWO: &str = "two at once";
 
 /// What one wave came to.
 #[derive(Clone, Debug, Serialize)]
@@ -18,7 +22,7 @@ pub struct Tally {
     /// Its place in the run.
     pub wave: u32,
     /// What broke.
-    pub faults: Vec<&'static str>,
+    pub faults: Vec<Fault>,
     /// Faults that broke nothing: a process did not get as far as the step at which they were to strike, or there was nothing for
     /// them to take hold of.
     pub missed: usize,
@@ -33,7 +37,7 @@ pub struct Tally {
     pub answers: Heard,
     /// Seconds from a wish's first attempt to its final answer, at most.
     pub longest_wait: f64,
-    /// Seconds from the end of the fault to the final answer of the last who waited then.
+    /// Seconds from the end of the fault to the final answer of the last user that waited then.
     pub after_fault: f64,
     /// Every broken promise.
     pub findings: Vec<Finding>,
@@ -46,7 +50,7 @@ impl Tally {
         let (longest_wait, after_fault) = waits(attempts, mended);
         Self {
             wave: wave.number,
-            faults: wave.faults.iter().map(|it| it.fault.name()).collect(),
+            faults: wave.faults.iter().map(|it| it.fault).collect(),
             missed: struck.iter().filter(|it| !it.hit).count(),
             coupons: if wave.has(Fault::Administration) { 0 } else { wave.crowds.len() },
             users: wave.crowds.iter().map(|crowd| crowd.users.len()).sum(),
@@ -58,13 +62,29 @@ impl Tally {
         }
     }
 
+    /// The fault, or that there were two.
+    pub fn name(&self) -> &'static str {
+        if let [fault] = self.faults[..] { fault.name() } else { TWO }
+    }
+
     /// Broken promises.
     pub fn violations(&self) -> usize {
         self.findings.iter().map(|finding| finding.count).sum()
     }
 }
 
-/// The longest time from the first attempt of a wish to its final answer, and from `mended` for those who waited then; in
+impl Display for Tally {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let Self { users, issued, longest_wait, .. } = self;
+        write!(formatter, "{users} users, {issued} pieces, longest wait {longest_wait:.2} s, ")?;
+        match self.violations() {
+            0 => write!(formatter, "clean"),
+            count => write!(formatter, "BROKEN: {count}"),
+        }
+    }
+}
+
+/// The longest time from the first attempt of a wish to its final answer, and from `mended` for the users that waited then; in
 /// seconds. A wish without a final answer waits to the end of its last attempt.
 #[expect(clippy::cast_precision_loss, reason = "microseconds of a minute")]
 fn waits(attempts: &[Attempt], mended: Duration) -> (f64, f64) {
@@ -134,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_never_had_a_final_answer_waited_to_the_end() {
+    fn a_user_without_a_final_answer_waited_to_the_end() {
         let attempts =
             [attempt("u-1", 0, 1_000_000, Told::Nothing), attempt("u-1", 1_000_000, 8_000_000, Told::Retryable)];
 

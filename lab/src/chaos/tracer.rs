@@ -1,14 +1,14 @@
 //! strace, which puts faults into the system calls of a running process.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
@@ -19,7 +19,7 @@ use super::signals::send;
 /// strace with a fault to inject. Dropped, it is killed, and the kernel lets go of what it traced.
 pub struct Tracer {
     strace: Child,
-    /// What strace says.
+    /// What strace says, in memory.
     said: File,
 }
 
@@ -46,7 +46,7 @@ pub async fn can_trace() -> anyhow::Result<bool> {
 impl Tracer {
     /// Injects `fault` into these system calls of a process; where `paths` are given, only into those on these files.
     pub fn start(pid: Pid, calls: &str, fault: &str, paths: &[PathBuf]) -> anyhow::Result<Self> {
-        let said = nameless_file().context("cannot keep what strace says")?;
+        let said = File::from(memfd_create("strace", MFdFlags::MFD_CLOEXEC).context("cannot keep what strace says")?);
         let strace = Command::new("strace")
             .args(["-f", "-qq", "-p", &pid.to_string()])
             .args(paths.iter().flat_map(|path| [OsStr::new("-P"), path.as_os_str()]))
@@ -72,16 +72,6 @@ impl Tracer {
         self.said.read_to_end(&mut said)?;
         Ok(Traced { held, injected: injected(&String::from_utf8_lossy(&said)) })
     }
-}
-
-/// A file that is gone when nobody has it open any more.
-fn nameless_file() -> std::io::Result<File> {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let path = std::env::temp_dir().join(format!("coupon-lab-strace-{}-{number}", std::process::id()));
-    let file = File::options().read(true).append(true).create_new(true).open(&path)?;
-    fs::remove_file(path)?;
-    Ok(file)
 }
 
 /// Whether a line says that its call failed or was late on purpose.

@@ -1,134 +1,71 @@
 //! The first replica's own ways to the lock nodes, which can be cut for it alone: the others go on reaching every node.
 
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, tcp};
-use tokio::runtime::Builder;
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
-use crate::cluster::Redis;
-
-const BUFFER: usize = 16 * 1024;
-
-/// What becomes of what goes along a wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Whole,
-    /// Nothing arrives and nobody is told; what was sent meanwhile arrives late, as after lost packets.
-    Silent,
-    /// Connections break, and new ones as soon as they are made.
-    Broken,
-}
+use crate::cluster::Server;
+use crate::proxy::FaultProxy;
 
 /// One wire to each lock node, for as long as this lives. They have a thread of their own: a crowd that keeps ours busy must not
 /// delay what goes along them.
 pub struct Wires {
-    urls: Vec<String>,
-    states: Vec<watch::Sender<State>>,
-    /// The wires' thread ends when this goes.
-    _held: oneshot::Sender<()>,
+    wires: Vec<FaultProxy>,
+    runtime: Option<Runtime>,
 }
 
 impl Wires {
     /// Listens once for every node.
-    pub fn lay(nodes: &[Redis]) -> anyhow::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (held, ended) = oneshot::channel::<()>();
-        let (mut wires, mut carriers) = (Self { urls: Vec::new(), states: Vec::new(), _held: held }, JoinSet::new());
+    pub async fn lay(nodes: &[Server]) -> anyhow::Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("wires").enable_all().build()?;
+        let mut wires = Vec::new();
         for node in nodes {
             let address = node.url.strip_prefix("redis://").context("a lock node without an address")?;
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").context("cannot listen for a replica")?;
-            listener.set_nonblocking(true)?;
-            wires.urls.push(format!("redis://{}", listener.local_addr()?));
-            let (sender, state) = watch::channel(State::Whole);
-            wires.states.push(sender);
-            carriers.spawn_on(serve(listener, address.to_owned(), state), runtime.handle());
+            wires.push(runtime.spawn(FaultProxy::start(address.parse()?)).await??);
         }
-        let work = move || {
-            // Nothing is ever sent: the sender goes.
-            let _ = runtime.block_on(ended);
-            drop(carriers);
-        };
-        thread::Builder::new().name("wires".to_owned()).spawn(work)?;
-        Ok(wires)
+        Ok(Self { wires, runtime: Some(runtime) })
     }
 
     /// Where the replica finds the nodes, in their order: what `REDIS_URLS` takes.
     pub fn urls(&self) -> String {
-        self.urls.join(",")
+        let urls: Vec<_> = self.wires.iter().map(|wire| format!("redis://127.0.0.1:{}", wire.port)).collect();
+        urls.join(",")
     }
 
     /// Cuts one wire or a majority of them, silently or not, and makes them whole again. Tells whether there were connections along
     /// each, that is whether the replica does use them.
     pub async fn cut(&self, pick: u32, lasts: Duration) -> bool {
-        let state = if pick.is_multiple_of(2) { State::Silent } else { State::Broken };
-        let (all, first) = (self.states.len(), (pick / 4) as usize);
+        let cut = if pick.is_multiple_of(2) { FaultProxy::silence } else { FaultProxy::refuse };
+        let (all, first) = (self.wires.len(), (pick / 4) as usize);
         let count = if (pick / 2).is_multiple_of(2) { 1 } else { all / 2 + 1 };
-        let cut: Vec<_> = (first..first + count).map(|place| &self.states[place % all]).collect();
-        // Who listens for new connections holds one receiver, and every connection some more.
-        let hit = cut.iter().all(|wire| wire.receiver_count() > 1);
-        for (state, lasts) in [(state, lasts), (State::Whole, Duration::ZERO)] {
-            for wire in &cut {
-                wire.send_replace(state);
-            }
-            sleep(lasts).await;
+        let wires: Vec<_> = (first..first + count).map(|place| &self.wires[place % all]).collect();
+        let hit = wires.iter().all(|wire| wire.connections() > 0);
+        for wire in &wires {
+            cut(wire);
+        }
+        sleep(lasts).await;
+        for wire in &wires {
+            wire.heal();
         }
         hit
     }
 }
 
-async fn serve(listener: std::net::TcpListener, node: String, state: watch::Receiver<State>) {
-    let listener = TcpListener::from_std(listener).expect("it was made for a runtime");
-    let mut connections = JoinSet::new();
-    while let Ok((near, _)) = listener.accept().await {
-        connections.spawn(carry(near, node.clone(), state.clone()));
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-/// Carries one connection until either side ends it or the wire breaks; then both are closed.
-async fn carry(near: TcpStream, node: String, mut state: watch::Receiver<State>) {
-    let whole = state.clone();
-    let both = async move {
-        let far = TcpStream::connect(node).await?;
-        near.set_nodelay(true)?;
-        far.set_nodelay(true)?;
-        let ((asked, to_near), (answered, to_far)) = (near.into_split(), far.into_split());
-        tokio::select! {
-            ended = pass(asked, to_far, whole.clone()) => ended,
-            ended = pass(answered, to_near, whole) => ended,
-        }
-    };
-    tokio::select! {
-        // How a connection ends is its users' matter.
-        _ = both => {}
-        _ = state.wait_for(|state| *state == State::Broken) => {}
-    }
-}
-
-async fn pass(
-    mut from: tcp::OwnedReadHalf,
-    mut to: tcp::OwnedWriteHalf,
-    mut state: watch::Receiver<State>,
-) -> std::io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let size = from.read(&mut buffer).await?;
-        let whole = state.wait_for(|state| *state == State::Whole).await.map(drop);
-        if size == 0 || whole.is_err() {
-            return Ok(());
-        }
-        to.write_all(&buffer[..size]).await?;
+impl Drop for Wires {
+    fn drop(&mut self) {
+        // Waiting for it is not allowed here.
+        self.runtime.take().into_iter().for_each(Runtime::shutdown_background);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
     use tokio::time::timeout;
 
     use super::*;
@@ -138,7 +75,7 @@ mod tests {
     const LASTS: Duration = Duration::from_secs(2);
 
     /// Sends back what it gets, as a lock node that answers; whatever the test's own thread does.
-    fn echo() -> Redis {
+    fn echo() -> Server {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
         thread::spawn(move || {
@@ -146,7 +83,7 @@ mod tests {
                 thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
             }
         });
-        Redis { url, pid: None }
+        Server { url, pid: None }
     }
 
     async fn connect(wires: &Wires) -> TcpStream {
@@ -160,7 +97,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_sent_along_a_silent_wire_arrives_when_it_is_whole_again() {
-        let wires = Wires::lay(&[echo()]).unwrap();
+        let wires = Wires::lay(&[echo()]).await.unwrap();
         let mut stream = connect(&wires).await;
         assert_eq!(ask(&mut stream).await.unwrap(), 4);
 
@@ -179,8 +116,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_keeps_the_laboratory_busy_does_not_hold_up_what_goes_along_a_wire() {
-        let wires = Wires::lay(&[echo()]).unwrap();
+    async fn a_busy_laboratory_does_not_hold_up_what_goes_along_a_wire() {
+        let wires = Wires::lay(&[echo()]).await.unwrap();
         let mut stream = std::net::TcpStream::connect(wires.urls().strip_prefix("redis://").unwrap()).unwrap();
         stream.set_read_timeout(Some(LASTS)).unwrap();
 
@@ -193,13 +130,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_wire_that_nobody_uses_is_not_hit() {
-        let wires = Wires::lay(&[echo()]).unwrap();
+        let wires = Wires::lay(&[echo()]).await.unwrap();
         assert!(!wires.cut(BROKEN, Duration::ZERO).await);
     }
 
     #[tokio::test]
     async fn a_broken_wire_ends_its_connections_and_carries_new_ones_when_it_is_whole_again() {
-        let wires = Wires::lay(&[echo()]).unwrap();
+        let wires = Wires::lay(&[echo()]).await.unwrap();
         let mut stream = connect(&wires).await;
         assert_eq!(ask(&mut stream).await.unwrap(), 4);
 

@@ -106,15 +106,9 @@ impl Private {
         self.cluster()
     }
 
-    /// Changes the number of replicas under load; nothing else is touched and nothing is lost.
-    pub async fn scale(&mut self, replicas: u32) -> anyhow::Result<Cluster> {
-        self.scale_for_now(replicas).await?;
-        self.knobs.replicas = replicas;
-        self.cluster()
-    }
-
-    /// The same for a while: whoever calls this goes back to the number in the knobs.
-    pub async fn scale_for_now(&self, replicas: u32) -> anyhow::Result<()> {
+    /// Changes the number of replicas for a while, under load; nothing else is touched and nothing is lost. The caller goes back to
+    /// the number in the knobs.
+    pub async fn scale(&self, replicas: u32) -> anyhow::Result<()> {
         let wanted = Knobs { replicas, ..self.knobs.clone() };
         self.script("scale", &wanted, Some(&self.interrupt)).await
     }
@@ -149,7 +143,7 @@ impl Drop for Private {
         if self.stopped {
             return;
         }
-        // Nobody is left who could be told of an error; the next start clears away what stays.
+        // Nobody is left to be told of an error; the next start clears away what stays.
         let _ = std::process::Command::new(self.root.join(script_name()))
             .arg("clean")
             .envs(self.environment())

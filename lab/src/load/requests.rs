@@ -45,25 +45,19 @@ pub enum Users {
         /// How many; at least one.
         count: u64,
     },
-    /// A new one for each round through the codes: user 0 asks for every code, then user 1.
-    EachCode {
-        /// The first part of their names.
-        prefix: String,
-    },
 }
 
 impl Users {
     fn prefix(&self) -> &str {
         match self {
-            Self::New { prefix } | Self::Fixed { prefix, .. } | Self::EachCode { prefix } => prefix,
+            Self::New { prefix } | Self::Fixed { prefix, .. } => prefix,
         }
     }
 
-    fn number(&self, request: u64, codes: u64) -> u64 {
+    fn number(&self, request: u64) -> u64 {
         match self {
             Self::New { .. } => request,
             Self::Fixed { count, .. } => request % count,
-            Self::EachCode { .. } => request / codes,
         }
     }
 }
@@ -105,7 +99,7 @@ impl Writer {
         bytes.clear();
         bytes.extend_from_slice(&template.bytes);
         let Some(users) = &self.users else { return };
-        let mut number = users.number(request, codes);
+        let mut number = users.number(request);
         let mut digits = [b'0'; DIGITS];
         for digit in digits.iter_mut().rev() {
             *digit += u8::try_from(number % 10).unwrap_or(0);
@@ -168,17 +162,15 @@ mod tests {
     }
 
     #[test]
-    fn users_are_new_fixed_or_the_same_for_every_code() {
+    fn users_are_new_or_fixed() {
         let prefix = || "u".to_owned();
         let of = |code: &str, number: u64| format!(r#"{{"code":"{code}","userId":"u-{number:010}"}}"#);
 
         let new = users(&issue(&["A", "B"], Users::New { prefix: prefix() }), 3);
         let fixed = users(&issue(&["A"], Users::Fixed { prefix: prefix(), count: 2 }), 3);
-        let each = users(&issue(&["A", "B"], Users::EachCode { prefix: prefix() }), 3);
 
         assert_eq!(new, [of("A", 0), of("B", 1), of("A", 2)]);
         assert_eq!(fixed, [of("A", 0), of("A", 1), of("A", 0)]);
-        assert_eq!(each, [of("A", 0), of("B", 0), of("A", 1)]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::found::{Drain, Found, Part, Processors, Times, Verdict};
 use super::plan::{Cell, Settings, Shape};
 use super::series;
 use crate::cluster::private::Knobs;
+use crate::database;
 use crate::histogram::{Histogram, Pages, counter};
 use crate::interrupt::Interrupt;
 use crate::k6::{Summary, of_scenario, with_knobs};
@@ -22,7 +23,6 @@ use crate::processes;
 use crate::script::{self, Running};
 use crate::stage::{Moment, Stage};
 use crate::verify;
-use crate::wallet;
 
 /// The window of an open model in so many parts.
 const PARTS: u32 = 4;
@@ -306,7 +306,7 @@ async fn drain(site: &mut Site<'_>) -> anyhow::Result<Drain> {
         let mut rushed = audit.coupons.iter().filter(|coupon| coupon.rows > 0).peekable();
         rushed.peek().is_some() && rushed.all(|coupon| coupon.remaining == 0)
     };
-    let found = wallet::drain(site.stage.database()).await?;
+    let found = database::drain(site.stage.database()).await?;
     #[expect(clippy::cast_precision_loss, reason = "microseconds of one run")]
     let seconds = found.micros.unwrap_or(0) as f64 / 1e6;
     Ok(Drain { issued: u32::try_from(found.issued)?, seconds, sold_out })

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::cell::{Site, issues_by_replica};
 use super::found::{Fairness, Inversions, Jump, Times};
+use crate::database::{self, Winner};
 use crate::histogram::Histogram;
 use crate::jump;
-use crate::wallet::{self, Winner};
 
 /// The coupons of fairness.js.
 const CODES: &str = "F-";
@@ -30,7 +30,7 @@ pub async fn measure(site: &mut Site<'_>) -> anyhow::Result<Fairness> {
     let audit = site.stage.admin().audit().await?;
     let audited: Vec<_> = audit.coupons.iter().filter(|coupon| coupon.code.starts_with(CODES)).collect();
     let jump = jump::Jump::of(audited.iter().copied());
-    let winners = wallet::winners(site.stage.database(), CODES).await?;
+    let winners = database::winners(site.stage.database(), CODES).await?;
     let verdict = site.judge("fairness").await?;
     Ok(Fairness {
         rounds: jump.map_or(0, |jump| jump.codes),

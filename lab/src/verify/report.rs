@@ -1,8 +1,11 @@
 //! What was found, for people (`Display`: an aligned table, then one line a finding) and for programs (`Serialize`).
 
-use std::fmt::{self, Display, Formatter};
+use std::fmt::{self, Formatter};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+use strum::Display;
+
+use crate::table::Table;
 
 /// What one look at the tables shows.
 #[derive(Clone, Debug, Serialize)]
@@ -102,7 +105,9 @@ pub struct Finding {
 }
 
 /// The ways in which a promise can be broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Display)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Kind {
     /// More rows than pieces.
     Oversold,
@@ -175,46 +180,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name people read: in tables, JSON and verdicts.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Oversold => "oversold",
-            Self::UserTwice => "user-twice",
-            Self::WrongScope => "wrong-scope",
-            Self::UnknownCoupon => "unknown-coupon",
-            Self::OutOfStep => "out-of-step",
-            Self::Conservation => "conservation",
-            Self::SerialMissing => "serial-missing",
-            Self::SerialTwice => "serial-twice",
-            Self::SerialGap => "serial-gap",
-            Self::SerialOutOfRange => "serial-out-of-range",
-            Self::NextSerial => "next-serial",
-            Self::AckLost => "ack-lost",
-            Self::AckOtherUser => "ack-other-user",
-            Self::AckOtherRound => "ack-other-round",
-            Self::AckOtherSerial => "ack-other-serial",
-            Self::AckOtherRequest => "ack-other-request",
-            Self::AckSerialTwice => "ack-serial-twice",
-            Self::NotSoldOut => "not-sold-out",
-            Self::IssuedTwice => "issued-twice",
-            Self::AckOtherCode => "ack-other-code",
-            Self::Unasked => "unasked",
-            Self::AlreadyUnfounded => "already-unfounded",
-            Self::FalseSoldOut => "false-sold-out",
-            Self::SoldOutThenIssued => "sold-out-then-issued",
-            Self::SoldOutHolder => "sold-out-holder",
-            Self::Refused => "refused",
-            Self::EntryOfAnotherTime => "entry-of-another-time",
-            Self::NotOpenWhileOpen => "not-open-while-open",
-            Self::NotOpenHolder => "not-open-holder",
-            Self::UnknownWhileThere => "unknown-while-there",
-            Self::Unserved => "unserved",
-            Self::OutOfOrder => "out-of-order",
-            Self::NeverFinal => "never-final",
-            Self::TooSlow => "too-slow",
-        }
-    }
-
     fn promise(self) -> &'static str {
         match self {
             Self::Oversold
@@ -243,30 +208,6 @@ impl Kind {
             | Self::EntryOfAnotherTime
             | Self::NotOpenHolder => "P6",
             Self::NeverFinal | Self::TooSlow => "P7",
-        }
-    }
-}
-
-impl Serialize for Kind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
-    }
-}
-
-impl Heard {
-    /// Those of two histories that have no user in common.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            attempts: self.attempts + other.attempts,
-            users: self.users + other.users,
-            issued: self.issued + other.issued,
-            already_issued: self.already_issued + other.already_issued,
-            sold_out: self.sold_out + other.sold_out,
-            refused: self.refused + other.refused,
-            retryable: self.retryable + other.retryable,
-            nothing: self.nothing + other.nothing,
-            slowest: self.slowest.max(other.slowest),
         }
     }
 }
@@ -315,45 +256,28 @@ impl Report {
         for finding in &self.findings {
             let Finding { kind, promise, code, count, .. } = finding;
             let code = code.as_deref().unwrap_or("event");
-            parts.push(format!("{promise} {code} {} ({count})", kind.name()));
+            parts.push(format!("{promise} {code} {kind} ({count})"));
         }
         format!("BROKEN: {}", parts.join(", "))
     }
 }
 
-impl CouponReport {
-    /// Whether nobody can have it and nobody has; what is wrong with it is in the findings all the same.
-    fn is_idle(&self) -> bool {
-        !self.open && self.rows == 0 && self.lost_updates == 0
-    }
-}
-
-impl Display for Report {
+impl fmt::Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let rule = if self.exclusive { "one coupon per user" } else { "one coupon per user and code" };
         writeln!(f, "round {}, {rule}", self.round)?;
-        // The experiments' coupons cannot be deleted: closed and untouched, hundreds of them would hide the rest.
-        let (idle, shown): (Vec<_>, Vec<_>) = self.coupons.iter().partition(|coupon| coupon.is_idle());
-        let width = shown.iter().map(|coupon| coupon.code.len()).max().unwrap_or(0).max("code".len());
-        writeln!(
-            f,
-            "{:<width$} {:>9} {:>9} {:>9} {:>9} {:>15} {:>7}",
-            "code", "total", "remaining", "rows", "users", "serials", "lost"
-        )?;
-        for coupon in shown {
+        let mut table = Table::new(&["code", "total", "remaining", "rows", "users", "serials", "lost"]);
+        for coupon in &self.coupons {
             let CouponReport { code, total, remaining, rows, users, lost_updates, .. } = coupon;
             let serials = match (coupon.lowest_serial, coupon.highest_serial) {
                 (Some(lowest), Some(highest)) => format!("{lowest}..{highest}"),
                 _ => "-".to_owned(),
             };
-            writeln!(
-                f,
-                "{code:<width$} {total:>9} {remaining:>9} {rows:>9} {users:>9} {serials:>15} {lost_updates:>7}"
-            )?;
+            let [total, remaining, lost] =
+                [i64::from(*total), i64::from(*remaining), *lost_updates].map(|it| it.to_string());
+            table.row([code.clone(), total, remaining, rows.to_string(), users.to_string(), serials, lost]);
         }
-        if !idle.is_empty() {
-            writeln!(f, "closed and untouched: {}", idle.len())?;
-        }
+        write!(f, "{}", table.text())?;
         if let Some(Acknowledged { answers, coupons, unacknowledged }) = self.acknowledged {
             writeln!(f, "{answers} answers name {coupons} coupons; {unacknowledged} coupons are known to no client")?;
         }
@@ -367,14 +291,14 @@ impl Display for Report {
     }
 }
 
-impl Display for Finding {
+impl fmt::Display for Finding {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { kind, promise, code, evidence, .. } = self;
-        write!(f, "{promise} {} {}: {evidence}", code.as_deref().unwrap_or("event"), kind.name())
+        write!(f, "{promise} {} {kind}: {evidence}", code.as_deref().unwrap_or("event"))
     }
 }
 
-impl Display for Heard {
+impl fmt::Display for Heard {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { attempts, users, issued, already_issued, sold_out, refused, retryable, nothing, slowest } = self;
         write!(

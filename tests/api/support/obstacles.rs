@@ -142,7 +142,7 @@ impl Cluster {
 
     /// Starts one more replica in this process, behind a new proxy.
     pub async fn join_through_proxy(&mut self) -> FaultProxy {
-        let proxy = FaultProxy::start(self.database_address()).await;
+        let proxy = FaultProxy::start(self.database_address()).await.unwrap();
         self.replicas.push(Replica::start(self.arguments_through(&proxy)).await);
         self.until_ready(self.replicas.len() - 1).await;
         proxy

@@ -1,16 +1,12 @@
 //! A history of what a test's clients ask and are answered, for the laboratory's checker.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use coupon_lab::history::{Attempt, Told};
-use coupon_lab::verify::{Report, verify_history};
+use coupon_lab::verify::{PATIENCE, Report, verify_history};
 use parking_lot::Mutex;
-use serde_json::Value;
 
 use super::{Answer, Cluster, SOON, until};
-
-/// Longest that an answer may take: the deadline of a request and a second.
-const PATIENCE: Duration = Duration::from_secs(6);
 
 /// Asks for its clients, and notes every attempt.
 pub struct Recorder<'a> {
@@ -59,7 +55,7 @@ impl<'a> Recorder<'a> {
     /// Judges the tables against all that was noted so far.
     pub async fn judge(&self) -> Report {
         let history = self.attempts.lock().clone().into();
-        verify_history(&mut self.cluster.sql().await, &history, PATIENCE).await.unwrap()
+        verify_history(&mut self.cluster.sql().await, None, &history, PATIENCE).await.unwrap()
     }
 
     fn now(&self) -> u64 {
@@ -74,13 +70,5 @@ impl<'a> Recorder<'a> {
 }
 
 fn told(answer: &Answer) -> Told {
-    let entry = |json: Value| serde_json::from_value(json).unwrap();
-    match answer.status {
-        200 | 201 => Told::Issued(entry(answer.json())),
-        409 => Told::AlreadyIssued(entry(answer.member("entry"))),
-        410 => Told::SoldOut,
-        503 => Told::Retryable,
-        0 => Told::Nothing,
-        status => Told::Refused { status },
-    }
+    if answer.status == 0 { Told::Nothing } else { Told::of(answer.status, answer.text.as_bytes()) }
 }

@@ -169,6 +169,5 @@ pub(super) fn take(coupon: &mut Coupon, user: &str, request: &str) -> Holding {
 
 /// What a client is told of a row.
 pub(super) fn entry_of(code: &str, row: &Holding) -> Entry {
-    let digits: Vec<String> = row.request_id.iter().map(|byte| format!("{byte:02x}")).collect();
-    Entry { code: code.to_owned(), serial: row.serial, round: row.round, request_id: digits.concat() }
+    Entry { code: code.to_owned(), serial: row.serial, round: row.round, request_id: row.request() }
 }

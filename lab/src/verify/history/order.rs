@@ -1,4 +1,4 @@
-//! Real time: whoever asks after somebody else was told a serial gets a higher one.
+//! Real time: a user that asks after another was told a serial gets a higher one.
 
 use super::super::report::Kind;
 use super::super::rules::Evidence;

@@ -88,7 +88,7 @@ impl Plant {
         let place = one((0..rows.len()).collect(), choose)?;
         match self {
             Self::RowDeleted => drop(rows.remove(place)),
-            Self::RowDoubled => rows.push(copy(&rows[place])),
+            Self::RowDoubled => rows.push(rows[place].clone()),
             Self::RowMoved => rows[place].user_id = "stranger".to_owned(),
             _ => rows[place].request_id = vec![7; 16],
         }
@@ -185,10 +185,6 @@ impl Plant {
     }
 }
 
-fn copy(row: &Holding) -> Holding {
-    Holding { user_id: row.user_id.clone(), request_id: row.request_id.clone(), ..*row }
-}
-
 fn is_issued(attempt: &Attempt) -> bool {
     matches!(attempt.told, Told::Issued(_))
 }
@@ -216,7 +212,7 @@ fn is_earlier(world: &World, first: &Holding, second: &Holding) -> bool {
 fn renumber(world: &mut World, place: usize, serial: u32) {
     let row = &mut world.tables.holdings[place];
     row.serial = Some(serial);
-    let row = copy(row);
+    let row = row.clone();
     let code = world.code_of(&row);
     world.retell(&code, &row.user_id, |told| {
         if let Told::Issued(entry) | Told::AlreadyIssued(entry) = told {
@@ -232,7 +228,7 @@ fn delay_winner(world: &mut World, choose: Choose) -> Option<()> {
         let code = world.code_of(row);
         world.attempts.iter().any(|attempt| attempt.code == code && attempt.told == Told::SoldOut)
     };
-    let row = copy(one(world.tables.holdings.iter().filter(sold_out).collect(), choose)?);
+    let row = one(world.tables.holdings.iter().filter(sold_out).collect(), choose)?.clone();
     let code = world.code_of(&row);
     let is_his = |attempt: &&mut Attempt| attempt.user == row.user_id && attempt.code == code;
     for attempt in world.attempts.iter_mut().filter(is_his) {

@@ -1,4 +1,4 @@
-//! All that happened to one code in one round: who asked, what was told, what the wallet holds.
+//! All that happened to one code in one round: the users that asked, what they were told, what the wallet holds.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,9 +12,9 @@ pub(super) struct Scene<'a> {
     pub(super) coupon: Option<&'a Coupon>,
     /// In the order of the history.
     pub(super) attempts: Vec<&'a Attempt>,
-    /// Whoever was told that he got a piece, or holds one and asked for it.
+    /// The users that were told that they got a piece, or hold one and asked for it.
     pub(super) wins: Vec<Win<'a>>,
-    /// Who holds a piece without ever having asked for one.
+    /// The pieces of users that never asked for one.
     pub(super) unasked: Vec<&'a Holding>,
     /// When a user first asked.
     pub(super) first: HashMap<&'a str, u64>,

@@ -19,7 +19,7 @@ pub(super) fn check<'a>(scene: &Scene<'a>, several: bool, evidence: &mut Evidenc
     }
 }
 
-/// Once somebody was told "sold out", whoever has a piece must have asked for it before.
+/// Once somebody was told "sold out", every holder of a piece must have asked for it before.
 fn check_sold_out<'a>(scene: &Scene<'a>, evidence: &mut Evidence<'a>) {
     let refusals = scene.attempts.iter().filter(|attempt| attempt.told == Told::SoldOut);
     let Some(Attempt { user, answered, .. }) = refusals.min_by_key(|attempt| attempt.answered) else { return };
@@ -39,7 +39,7 @@ fn check_sold_out<'a>(scene: &Scene<'a>, evidence: &mut Evidence<'a>) {
     }
 }
 
-/// Everybody who asked has one, or all pieces are gone.
+/// Every user that asked has one, or all pieces are gone.
 fn check_served<'a>(scene: &Scene<'a>, coupon: &Coupon, evidence: &mut Evidence<'a>) {
     let must = scene.first.len().min(coupon.total as usize);
     let served = scene.wins.len() + scene.unasked.len();

@@ -1,17 +1,13 @@
 //! The checker checked: clean worlds show nothing, and every corruption is found.
 
-use std::time::Duration;
-
 use fastrand::Rng;
 
 use super::super::report::{Heard, Kind, Report};
 use super::super::rules;
-use super::super::{Ack, Event, Holding, Tables};
+use super::super::{Ack, Event, Holding, PATIENCE, Tables};
 use super::crowd::{ROUND, World, coupon, entry_of, take};
 use super::plants::ALL;
 use crate::history::{Attempt, Told};
-
-const PATIENCE: Duration = Duration::from_secs(6);
 
 /// Worlds that are tried.
 const SEEDS: u64 = 4_000;
@@ -157,51 +153,56 @@ fn who_holds_a_coupon_is_sent_away_from_another_code_only_if_the_round_is_not_ex
     assert_eq!(sent_away, [vec![], vec![Kind::SoldOutHolder]]);
 }
 
-#[test]
-fn a_request_is_not_told_that_another_one_got_what_it_got_itself() {
-    let mut world = World::by_hand();
-    let entry = world.attempts[1].told.entry().unwrap().clone();
-    world.ask("A", "u-2", "k", (60, 61), Told::AlreadyIssued(entry));
+/// What happens in words, what it does to the hand-made world, and what that shows.
+type Case = (&'static str, fn(&mut World), &'static [Kind]);
 
-    assert_eq!(world.kinds(), [Kind::AlreadyUnfounded]);
-}
-
-#[test]
-fn a_request_that_comes_only_after_the_answer_is_no_cause_of_it() {
-    let mut world = World::by_hand();
-    (world.attempts[2].asked, world.attempts[2].answered) = (0, 1);
-
-    assert_eq!(world.kinds(), [Kind::AlreadyUnfounded]);
-}
-
-#[test]
-fn a_user_who_was_told_of_a_coupon_needs_no_further_answer() {
-    let mut world = World::by_hand();
-    world.ask("A", "u-1", "k", (80, 90), Told::Nothing);
-
-    assert_eq!(world.kinds(), []);
-}
-
-#[test]
-fn a_request_made_after_sold_out_is_late_whatever_else_its_user_asked_before() {
-    let mut world = World::by_hand();
-    world.attempts[3].key = "l".to_owned();
-
-    assert_eq!(world.kinds(), [Kind::FalseSoldOut, Kind::SoldOutThenIssued]);
-}
-
-#[test]
-fn serials_that_are_told_out_of_order_are_found_though_the_rows_are_in_order() {
-    let mut world = World::by_hand();
-    for (user, serial) in [("u-1", 2), ("u-6", 1)] {
-        world.retell("B", user, |told| {
-            if let Told::Issued(entry) = told {
-                entry.serial = Some(serial);
+const CASES: [Case; 5] = [
+    (
+        "a request is not told that another one got what it got itself",
+        |world| {
+            let entry = world.attempts[1].told.entry().unwrap().clone();
+            world.ask("A", "u-2", "k", (60, 61), Told::AlreadyIssued(entry));
+        },
+        &[Kind::AlreadyUnfounded],
+    ),
+    (
+        "a request that comes only after the answer is no cause of it",
+        |world| (world.attempts[2].asked, world.attempts[2].answered) = (0, 1),
+        &[Kind::AlreadyUnfounded],
+    ),
+    (
+        "a user who was told of a coupon needs no further answer",
+        |world| world.ask("A", "u-1", "k", (80, 90), Told::Nothing),
+        &[],
+    ),
+    (
+        "a request made after sold out is late whatever else its user asked before",
+        |world| world.attempts[3].key = "l".to_owned(),
+        &[Kind::FalseSoldOut, Kind::SoldOutThenIssued],
+    ),
+    (
+        "serials that are told out of order are found though the rows are in order",
+        |world| {
+            for (user, serial) in [("u-1", 2), ("u-6", 1)] {
+                world.retell("B", user, |told| {
+                    if let Told::Issued(entry) = told {
+                        entry.serial = Some(serial);
+                    }
+                });
             }
-        });
-    }
+        },
+        &[Kind::AckOtherSerial, Kind::OutOfOrder],
+    ),
+];
 
-    assert_eq!(world.kinds(), [Kind::AckOtherSerial, Kind::OutOfOrder]);
+#[test]
+fn each_case_shows_just_what_is_wrong_with_it() {
+    for (what, happen, expected) in CASES {
+        let mut world = World::by_hand();
+        happen(&mut world);
+
+        assert_eq!(world.kinds(), expected, "{what}");
+    }
 }
 
 #[test]

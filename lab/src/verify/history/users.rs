@@ -91,7 +91,7 @@ impl<'a> User<'a> {
         }
     }
 
-    /// Who holds a coupon is told so. In an exclusive round another code's "sold out" may have come first.
+    /// A holder of a coupon is told so. In an exclusive round another code's "sold out" may have come first.
     fn check_sold_out(&self, attempt: &'a Attempt, evidence: &mut Evidence<'a>) {
         if attempt.told != Told::SoldOut {
             return;
@@ -104,7 +104,7 @@ impl<'a> User<'a> {
         }
     }
 
-    /// Who was told of a coupon has a decision, whatever was lost on the way afterwards; else the last answer must be one.
+    /// A user that was told of a coupon has a decision, whatever was lost on the way afterwards; else the last answer must be one.
     fn check_end(&self, evidence: &mut Evidence<'a>) {
         let mut by_code: BTreeMap<&str, Vec<&Attempt>> = BTreeMap::new();
         for attempt in &self.attempts {

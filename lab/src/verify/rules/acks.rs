@@ -1,7 +1,6 @@
 //! What clients were told, against the wallet.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write;
 
 use super::super::report::{Acknowledged, Finding, Kind};
 use super::super::{Ack, Holding, Tables};
@@ -86,15 +85,8 @@ impl<'a> Wallet<'a> {
             return Some((Kind::AckOtherSerial, format!("{user} was told serial {told} but holds {held}")));
         }
         let asked = ack.request_id.as_deref()?;
-        let got = hexadecimal(&holding.request_id);
+        let got = holding.request();
         (asked != got)
             .then(|| (Kind::AckOtherRequest, format!("{user} was told request {asked} but the row has {got}")))
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        text
-    })
 }

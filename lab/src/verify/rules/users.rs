@@ -1,4 +1,4 @@
-//! Who holds what: once per user, within the scope that the round's rule gives.
+//! The holders: each user once, within the scope that the round's rule gives.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

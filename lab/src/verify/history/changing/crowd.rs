@@ -29,12 +29,6 @@ struct Piece {
     next_serial: u32,
 }
 
-impl Clone for Holding {
-    fn clone(&self) -> Self {
-        Self { user_id: self.user_id.clone(), request_id: self.request_id.clone(), ..*self }
-    }
-}
-
 /// What happens at a moment.
 enum Step {
     Change(usize),

@@ -1,14 +1,10 @@
 //! The rules for changes checked: clean worlds show nothing, and every lie about a change is found.
 
-use std::time::Duration;
-
 use super::super::super::report::{Kind, Report};
-use super::super::super::{Ack, rules};
+use super::super::super::{Ack, PATIENCE, rules};
 use super::super::crowd::entry_of;
 use super::crowd::World;
 use super::*;
-
-const PATIENCE: Duration = Duration::from_secs(6);
 
 /// Worlds that are tried.
 const SEEDS: u64 = 4_000;

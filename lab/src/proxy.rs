@@ -1,15 +1,18 @@
-//! A TCP proxy before the database that breaks connections at a chosen point.
+//! A TCP proxy that breaks what goes through it, on the runtime that it was started on. TLS goes through untouched.
 //!
-//! The protocol alternates: the client speaks, the server answers. So points are counted in *turns* of a connection, the
-//! first packets of a client after an answer. TLS goes through untouched.
+//! The protocols of databases and lock nodes alternate: the client speaks, the server answers. So points are counted in *turns* of
+//! a connection, the first packets of a client after an answer.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// What happens to a connection at its turn.
@@ -29,8 +32,11 @@ pub enum Fault {
     Vanished,
 }
 
-/// The proxy; stops with the test.
+const BUFFER: usize = 64 * 1024;
+
+/// The proxy; it ends with its runtime.
 pub struct FaultProxy {
+    /// Where it listens, at 127.0.0.1.
     pub port: u16,
     state: Arc<State>,
 }
@@ -39,6 +45,7 @@ struct State {
     /// Where new connections lead to.
     server: Mutex<SocketAddr>,
     refusing: AtomicBool,
+    silent: watch::Sender<bool>,
     connections: Mutex<Vec<Weak<Connection>>>,
     newcomers: Mutex<Option<(u32, Fault)>>,
     struck: AtomicU32,
@@ -53,12 +60,14 @@ struct Connection {
 }
 
 impl FaultProxy {
-    pub async fn start(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+    /// Listens for the clients of `server`.
+    pub async fn start(server: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen for a server's clients")?;
+        let port = listener.local_addr()?.port();
         let state = Arc::new(State {
             server: Mutex::new(server),
             refusing: AtomicBool::default(),
+            silent: watch::Sender::new(false),
             connections: Mutex::default(),
             newcomers: Mutex::default(),
             struck: AtomicU32::default(),
@@ -67,39 +76,49 @@ impl FaultProxy {
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if !shared.refusing.load(Ordering::SeqCst) {
-                    let server = *shared.server.lock().unwrap();
+                    let server = *shared.server.lock();
                     tokio::spawn(shared.connection().carry(client, server, Arc::clone(&shared)));
                 }
             }
         });
-        Self { port, state }
+        Ok(Self { port, state })
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.state.connections().len()
+    }
+
+    /// From now on nothing arrives and nobody is told; what is sent meanwhile arrives late, as after lost packets.
+    pub fn silence(&self) {
+        self.state.silent.send_replace(true);
     }
 
     /// Every connection that exists now breaks at its `turn`-th turn from now, 1 being the next.
     pub fn break_existing(&self, turn: u32, fault: Fault) {
         for connection in self.state.connections() {
-            *connection.plan.lock().unwrap() = Some((turn, fault));
+            *connection.plan.lock() = Some((turn, fault));
         }
     }
 
     /// The same for those that have been idle for so long; how many they are.
     pub fn break_idle(&self, idle: Duration, fault: Fault) -> usize {
         let mut connections = self.state.connections();
-        connections.retain(|connection| connection.used.lock().unwrap().elapsed() > idle);
+        connections.retain(|connection| connection.used.lock().elapsed() > idle);
         for connection in &connections {
-            *connection.plan.lock().unwrap() = Some((1, fault));
+            *connection.plan.lock() = Some((1, fault));
         }
         connections.len()
     }
 
     /// Every connection made from now on leads to another server, as after a failover; those that exist stay.
     pub fn lead_to(&self, server: SocketAddr) {
-        *self.state.server.lock().unwrap() = server;
+        *self.state.server.lock() = server;
     }
 
     /// Every connection made from now on breaks at its `turn`-th turn.
     pub fn break_new(&self, turn: u32, fault: Fault) {
-        *self.state.newcomers.lock().unwrap() = Some((turn, fault));
+        *self.state.newcomers.lock() = Some((turn, fault));
     }
 
     /// Closes every connection, and those to come as soon as they are made.
@@ -118,9 +137,10 @@ impl FaultProxy {
     /// From now on nothing breaks. What has broken stays so.
     pub fn heal(&self) {
         self.state.refusing.store(false, Ordering::SeqCst);
-        *self.state.newcomers.lock().unwrap() = None;
+        self.state.silent.send_replace(false);
+        *self.state.newcomers.lock() = None;
         for connection in self.state.connections() {
-            *connection.plan.lock().unwrap() = None;
+            *connection.plan.lock() = None;
         }
     }
 
@@ -134,15 +154,15 @@ impl State {
     fn connection(&self) -> Arc<Connection> {
         let connection = Arc::new(Connection {
             used: Mutex::new(Instant::now()),
-            plan: Mutex::new(*self.newcomers.lock().unwrap()),
+            plan: Mutex::new(*self.newcomers.lock()),
             cut: CancellationToken::new(),
         });
-        self.connections.lock().unwrap().push(Arc::downgrade(&connection));
+        self.connections.lock().push(Arc::downgrade(&connection));
         connection
     }
 
     fn connections(&self) -> Vec<Arc<Connection>> {
-        let mut connections = self.connections.lock().unwrap();
+        let mut connections = self.connections.lock();
         connections.retain(|connection| connection.strong_count() > 0);
         connections.iter().filter_map(Weak::upgrade).collect()
     }
@@ -151,24 +171,21 @@ impl State {
 impl Connection {
     async fn carry(self: Arc<Self>, client: TcpStream, server: SocketAddr, state: Arc<State>) {
         let Ok(server) = TcpStream::connect(server).await else { return };
-        for stream in [&client, &server] {
-            stream.set_nodelay(true).unwrap();
-        }
-        let cut = self.cut.clone();
-        tokio::select! {
-            _ = self.pump(client, server, &state) => {}
-            () = cut.cancelled() => {}
-        }
+        // How a connection ends is its users' matter.
+        let _ = self.cut.run_until_cancelled(self.pump(client, server, &state)).await;
     }
 
     async fn pump(&self, mut client: TcpStream, mut server: TcpStream, state: &State) -> std::io::Result<()> {
-        let (mut up, mut down) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
-        let mut answered = false;
+        client.set_nodelay(true)?;
+        server.set_nodelay(true)?;
+        let (mut up, mut down) = (vec![0; BUFFER], vec![0; BUFFER]);
+        let (mut answered, mut silent) = (false, state.silent.subscribe());
         loop {
             tokio::select! {
                 size = client.read(&mut up) => {
                     let packet = &up[..size?];
-                    *self.used.lock().unwrap() = Instant::now();
+                    let _ = silent.wait_for(|silent| !silent).await;
+                    *self.used.lock() = Instant::now();
                     if packet.is_empty() {
                         return Ok(());
                     }
@@ -180,6 +197,7 @@ impl Connection {
                 }
                 size = server.read(&mut down) => {
                     let packet = &down[..size?];
+                    let _ = silent.wait_for(|silent| !silent).await;
                     if packet.is_empty() {
                         return Ok(());
                     }
@@ -192,7 +210,7 @@ impl Connection {
 
     /// Counts a turn and returns what happens at it.
     fn turn(&self) -> Option<Fault> {
-        let mut plan = self.plan.lock().unwrap();
+        let mut plan = self.plan.lock();
         let (turns, fault) = (*plan)?;
         *plan = (turns > 1).then_some((turns - 1, fault));
         plan.is_none().then_some(fault)
@@ -201,7 +219,7 @@ impl Connection {
 
 /// Returning closes what was not closed before.
 async fn strike(fault: Fault, packet: &[u8], mut client: TcpStream, mut server: TcpStream) -> std::io::Result<()> {
-    let mut rest = vec![0; 64 * 1024];
+    let mut rest = vec![0; BUFFER];
     if !matches!(fault, Fault::Unsent | Fault::Frozen | Fault::Vanished) {
         server.write_all(packet).await?;
     }

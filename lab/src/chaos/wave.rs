@@ -1,5 +1,6 @@
-//! What a run does, all of it drawn from its seed: the same seed and wave give the same faults and the same crowds.
+//! The waves of a run, all of it drawn from its seed: the same seed and wave give the same faults and the same crowds.
 
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -20,6 +21,9 @@ pub const COUPONS: [(&str, u32); 10] = [
     ("W-10", 50),
 ];
 
+/// Seconds of a wave without its fault: the reset, the crowd, the verdict.
+const WAVE_SECONDS: f64 = 3.0;
+
 /// When a wave's fault begins. Crowds start around that moment.
 const FAULT_AT: Duration = Duration::from_millis(300);
 
@@ -38,7 +42,7 @@ pub struct Wave {
     pub faults: Vec<Disturbance>,
     /// One coupon per user over all codes. Nobody here asks for two codes, so the books are the same.
     pub exclusive: bool,
-    /// Who asks for what.
+    /// The users, by what they ask for.
     pub crowds: Vec<Crowd>,
 }
 
@@ -55,7 +59,7 @@ pub struct Disturbance {
     pub pick: u32,
 }
 
-/// Those who want one coupon.
+/// The users that want one coupon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Crowd {
     /// Which one.
@@ -116,7 +120,19 @@ fn wave(seed: u64, faults: &[Fault], number: u32) -> Wave {
     wave
 }
 
+impl Display for Wave {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        let faults: Vec<_> = self.faults.iter().map(|it| it.fault.name()).collect();
+        write!(formatter, "wave {}: {}", self.number, faults.join(" + "))
+    }
+}
+
 impl Wave {
+    /// The seconds that it will take.
+    pub fn estimate(&self) -> f64 {
+        WAVE_SECONDS + self.faults.iter().map(|it| it.lasts.as_secs_f64()).fold(0.0, f64::max)
+    }
+
     /// The disturbance with this fault.
     pub fn find(&self, fault: Fault) -> Option<Disturbance> {
         self.faults.iter().copied().find(|it| it.fault == fault)
@@ -129,8 +145,8 @@ impl Wave {
 }
 
 fn disturbance(fault: Fault, rng: &mut Rng) -> Disturbance {
-    let (shortest, longest) = fault.lasts();
-    Disturbance { fault, at: FAULT_AT, lasts: between(shortest, longest, rng), pick: rng.u32(..) }
+    let (shortest, longest) = fault.lasts().into_inner();
+    Disturbance { fault, at: FAULT_AT, lasts: between(ms(shortest), ms(longest), rng), pick: rng.u32(..) }
 }
 
 /// Three to six times as many users as pieces. Most crowds start within some milliseconds of the fault, so that it meets
@@ -169,7 +185,7 @@ fn habit(hang_ups: bool, rng: &mut Rng) -> Habit {
     }
 }
 
-/// A generator for one part of the plan, which does not change when another part draws more or less.
+/// A generator for one part of the run, which does not change when another part draws more or less.
 fn rng(seed: u64, part: u64) -> Rng {
     Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ part)
 }
@@ -190,9 +206,9 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_wave_wherever_a_run_begins() {
-        let whole: Vec<_> = waves(7, &Fault::ALL, 0, 30).collect();
-        let replayed: Vec<_> = waves(7, &Fault::ALL, 20, 1).collect();
-        let other: Vec<_> = waves(8, &Fault::ALL, 20, 1).collect();
+        let whole: Vec<_> = waves(7, Fault::ALL, 0, 30).collect();
+        let replayed: Vec<_> = waves(7, Fault::ALL, 20, 1).collect();
+        let other: Vec<_> = waves(8, Fault::ALL, 20, 1).collect();
 
         assert_eq!(whole[20], replayed[0]);
         assert_ne!(replayed, other);
@@ -202,7 +218,7 @@ mod tests {
     fn every_fault_comes_once_before_any_comes_again() {
         let size = Fault::ALL.len();
         let count = u32::try_from(3 * size).unwrap();
-        let firsts: Vec<_> = waves(1, &Fault::ALL, 0, count).map(|wave| wave.faults[0].fault).collect();
+        let firsts: Vec<_> = waves(1, Fault::ALL, 0, count).map(|wave| wave.faults[0].fault).collect();
 
         for block in firsts.chunks(size) {
             assert_eq!(block.iter().collect::<HashSet<_>>().len(), size);
@@ -211,7 +227,7 @@ mod tests {
 
     #[test]
     fn every_stock_is_wanted_by_more_users_than_it_has_pieces_and_each_wants_one_code() {
-        for wave in waves(3, &Fault::ALL, 0, 50) {
+        for wave in waves(3, Fault::ALL, 0, 50) {
             let names: Vec<_> = wave.crowds.iter().flat_map(|crowd| &crowd.users).map(|user| &user.name).collect();
             assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
             for (crowd, (code, pieces)) in wave.crowds.iter().zip(COUPONS) {
@@ -223,7 +239,7 @@ mod tests {
 
     #[test]
     fn faults_that_need_the_same_part_do_not_meet() {
-        for wave in waves(5, &Fault::ALL, 0, 500) {
+        for wave in waves(5, Fault::ALL, 0, 500) {
             if let [first, second] = wave.faults[..] {
                 assert!(first.fault.goes_with(second.fault), "{wave:?}");
             }

@@ -1,0 +1,109 @@
+//! What the laboratory asks the database and tells it, to measure it and to break it. What `verify` reads to judge is its own.
+
+#![expect(clippy::disallowed_methods, reason = "the laboratory's SQL lives here and in verify")]
+
+use anyhow::Context;
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, FromRow, MySqlConnection, Row};
+
+/// The account that the replicas use.
+const SERVICE: &str = "coupon";
+
+/// Orders that keep the database from its work, each with the one that lets it go on.
+pub const READ_ONLY: [&str; 2] = ["SET GLOBAL read_only = 1", "SET GLOBAL read_only = 0"];
+/// The same for whatever needs a coupon's row.
+pub const TABLE_LOCKED: [&str; 2] = ["LOCK TABLES coupon WRITE", "UNLOCK TABLES"];
+
+/// How the stock of the current round went.
+#[derive(Clone, Copy, Debug, FromRow)]
+pub struct Drain {
+    /// Coupons issued.
+    pub issued: i64,
+    /// Microseconds from the first issue to the last; `None` without any.
+    pub micros: Option<i64>,
+}
+
+/// A winner of the current round.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct Winner {
+    /// Which coupon.
+    pub code: String,
+    /// The place; `None` under `unlocked`.
+    pub serial: Option<u32>,
+    /// Milliseconds since 1970 when the request reached nginx.
+    pub arrived_ms: Option<u64>,
+}
+
+/// Statements by kind, since the server began.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Statements {
+    /// Everything a client sent.
+    pub questions: u64,
+    /// `CALL`.
+    pub calls: u64,
+    /// `COMMIT`.
+    pub commits: u64,
+}
+
+/// Reads how long the issues of the current round took.
+pub async fn drain(connection: &mut MySqlConnection) -> anyhow::Result<Drain> {
+    let query = "SELECT COUNT(*) AS issued, TIMESTAMPDIFF(MICROSECOND, MIN(issued_at), MAX(issued_at)) AS micros \
+                 FROM wallet JOIN event ON event.round = wallet.round";
+    sqlx::query_as(query).fetch_one(connection).await.context("cannot read when coupons were issued")
+}
+
+/// Reads the winners of all coupons whose codes begin with `prefix`, code by code in the order of their serials.
+pub async fn winners(connection: &mut MySqlConnection, prefix: &str) -> anyhow::Result<Vec<Winner>> {
+    let query = "SELECT coupon.code, wallet.serial, wallet.arrived_ms FROM wallet \
+                 JOIN event ON event.round = wallet.round JOIN coupon ON coupon.id = wallet.coupon_id \
+                 WHERE coupon.code LIKE CONCAT(?, '%') ORDER BY coupon.code, wallet.serial";
+    sqlx::query_as(query).bind(prefix).fetch_all(connection).await.context("cannot read the winners")
+}
+
+/// Deletes every row of every round. A new round must follow: the counters of this one still say that coupons were issued.
+pub async fn empty_wallets(connection: &mut MySqlConnection) -> anyhow::Result<()> {
+    tell(connection, "TRUNCATE TABLE wallet").await
+}
+
+/// Reads how many statements there were.
+pub async fn statements(connection: &mut MySqlConnection) -> anyhow::Result<Statements> {
+    let query = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Questions', 'Com_call_procedure', 'Com_commit')";
+    let mut found = Statements::default();
+    for row in sqlx::raw_sql(query).fetch_all(connection).await.context("cannot read the database's counters")? {
+        let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        *match name.as_str() {
+            "Questions" => &mut found.questions,
+            "Com_call_procedure" => &mut found.calls,
+            _ => &mut found.commits,
+        } = value.parse()?;
+    }
+    Ok(found)
+}
+
+/// The ids of the replicas' connections.
+pub async fn service_connections(connection: &mut MySqlConnection) -> anyhow::Result<Vec<u64>> {
+    let list = "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist WHERE user = ?";
+    Ok(sqlx::query_scalar(list).bind(SERVICE).fetch_all(connection).await?)
+}
+
+/// Ends a connection. Tells whether it was still there.
+pub async fn kill(connection: &mut MySqlConnection, id: u64) -> bool {
+    tell(connection, format!("KILL {id}")).await.is_ok()
+}
+
+/// How many connections the server allows.
+pub async fn connections_max(connection: &mut MySqlConnection) -> anyhow::Result<u32> {
+    Ok(sqlx::query_scalar("SELECT CAST(@@GLOBAL.max_connections AS UNSIGNED)").fetch_one(connection).await?)
+}
+
+/// Changes that.
+pub async fn allow_connections(connection: &mut MySqlConnection, most: u32) -> anyhow::Result<()> {
+    tell(connection, format!("SET GLOBAL max_connections = {most}")).await
+}
+
+/// Gives an order that answers nothing.
+pub async fn tell(connection: &mut MySqlConnection, order: impl Into<String>) -> anyhow::Result<()> {
+    let order = order.into();
+    let told = sqlx::raw_sql(AssertSqlSafe(order.clone())).execute(connection).await;
+    told.map(drop).with_context(|| format!("the database does not obey {order}"))
+}
