@@ -95,13 +95,13 @@ impl Tables {
     }
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Clone, Copy, Debug, FromRow)]
 struct Event {
     round: u32,
     exclusive: bool,
 }
 
-#[derive(Debug, FromRow)]
+#[derive(Clone, Debug, FromRow)]
 struct Coupon {
     id: u16,
     code: String,

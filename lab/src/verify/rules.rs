@@ -34,7 +34,7 @@ pub(super) fn judge(tables: &Tables, acks: Option<&[Ack]>) -> Report {
         let rows = by_coupon.remove(&coupon.id).unwrap_or_default();
         let report = describe(coupon, &rows);
         check_stock(&report, &mut findings);
-        check_scope(event, coupon, &rows, &mut findings);
+        check_scope(*event, coupon, &rows, &mut findings);
         check_serials(coupon, &rows, &mut findings);
         reports.push(report);
     }

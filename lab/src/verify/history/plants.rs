@@ -2,7 +2,7 @@
 
 use super::super::Holding;
 use super::super::report::Kind;
-use super::crowd::{World, entry_of, take};
+use super::world::{World, entry_of, take};
 use crate::history::{Attempt, Told};
 
 /// What is corrupted.
@@ -134,7 +134,7 @@ impl Plant {
     fn undo(self, world: &mut World, choose: Choose) -> Option<()> {
         let sold_out = |place: &usize| {
             let code = world.code_of(&world.tables.holdings[*place]);
-            world.attempts.iter().any(|attempt| attempt.code == code && attempt.told == Told::SoldOut)
+            world.history.attempts.iter().any(|attempt| attempt.code == code && attempt.told == Told::SoldOut)
         };
         let is_left = matches!(self, Self::StockLeft);
         let place = one(world.last_rows().into_iter().filter(|place| !is_left || sold_out(place)).collect(), choose)?;
@@ -162,9 +162,9 @@ impl Plant {
             Self::HolderSentAway => is_issued(attempt),
             _ => true,
         };
-        let attempt = one(world.attempts.iter().filter(fits).collect(), choose)?.clone();
+        let attempt = one(world.history.attempts.iter().filter(fits).collect(), choose)?.clone();
         let is_same = |other: &&mut Attempt| other.user == attempt.user && other.code == attempt.code;
-        for other in world.attempts.iter_mut().filter(is_same) {
+        for other in world.history.attempts.iter_mut().filter(is_same) {
             let chosen = *other == attempt;
             match (self, other.told.entry().cloned()) {
                 (Self::NeverAnswered, _) => other.told = Told::Nothing,
@@ -191,7 +191,7 @@ fn is_issued(attempt: &Attempt) -> bool {
 
 /// What the user of `attempt` asked for the same code.
 fn same<'a>(world: &'a World, attempt: &'a Attempt) -> impl Iterator<Item = &'a Attempt> {
-    world.attempts.iter().filter(move |other| other.user == attempt.user && other.code == attempt.code)
+    world.history.attempts.iter().filter(move |other| other.user == attempt.user && other.code == attempt.code)
 }
 
 fn has_rows(world: &World, code: &str) -> bool {
@@ -201,9 +201,9 @@ fn has_rows(world: &World, code: &str) -> bool {
 /// Whether somebody was told of the first piece before the holder of the second asked at all.
 fn is_earlier(world: &World, first: &Holding, second: &Holding) -> bool {
     let code = world.code_of(first);
-    let told = world.attempts.iter().filter(|attempt| attempt.user == first.user_id);
+    let told = world.history.attempts.iter().filter(|attempt| attempt.user == first.user_id);
     let told = told.filter(|attempt| attempt.told.entry().is_some_and(|entry| entry.code == code));
-    let asked = world.attempts.iter().filter(|attempt| attempt.user == second.user_id && attempt.code == code);
+    let asked = world.history.attempts.iter().filter(|attempt| attempt.user == second.user_id && attempt.code == code);
     let (told, asked) = (told.map(|it| it.answered).min(), asked.map(|it| it.asked).min());
     told.zip(asked).is_some_and(|(told, asked)| told < asked)
 }
@@ -226,12 +226,12 @@ fn delay_winner(world: &mut World, choose: Choose) -> Option<()> {
     const LATER: u64 = 1_000_000;
     let sold_out = |row: &&Holding| {
         let code = world.code_of(row);
-        world.attempts.iter().any(|attempt| attempt.code == code && attempt.told == Told::SoldOut)
+        world.history.attempts.iter().any(|attempt| attempt.code == code && attempt.told == Told::SoldOut)
     };
     let row = one(world.tables.holdings.iter().filter(sold_out).collect(), choose)?.clone();
     let code = world.code_of(&row);
     let is_his = |attempt: &&mut Attempt| attempt.user == row.user_id && attempt.code == code;
-    for attempt in world.attempts.iter_mut().filter(is_his) {
+    for attempt in world.history.attempts.iter_mut().filter(is_his) {
         (attempt.asked, attempt.answered) = (attempt.asked + LATER, attempt.answered + LATER);
     }
     Some(())
@@ -239,12 +239,13 @@ fn delay_winner(world: &mut World, choose: Choose) -> Option<()> {
 
 /// A user who was sent away gets one piece too many.
 fn oversell(world: &mut World, choose: Choose) -> Option<()> {
-    let sent_away: Vec<&Attempt> = world.attempts.iter().filter(|attempt| attempt.told == Told::SoldOut).collect();
+    let sent_away: Vec<&Attempt> =
+        world.history.attempts.iter().filter(|attempt| attempt.told == Told::SoldOut).collect();
     let Attempt { user, code, key, .. } = one(sent_away, choose)?.clone();
     let row = take(world.coupon(&code), &user, "one too many");
     let entry = entry_of(&code, &row);
     let is_same = |attempt: &&mut Attempt| attempt.user == user && attempt.code == code && attempt.key == key;
-    for attempt in world.attempts.iter_mut().filter(is_same).filter(|attempt| attempt.told == Told::SoldOut) {
+    for attempt in world.history.attempts.iter_mut().filter(is_same).filter(|attempt| attempt.told == Told::SoldOut) {
         attempt.told = Told::Issued(entry.clone());
     }
     world.tables.holdings.push(row);

@@ -1,54 +1,88 @@
-//! "Sold out", and how many pieces must have been issued.
+//! The pieces of each code in each round: how many there may be, how many must be, and in which order.
 
 use std::collections::HashSet;
 
-use super::super::Coupon;
+use super::super::Tables;
 use super::super::report::Kind;
 use super::super::rules::Evidence;
-use super::scene::Scene;
-use crate::history::{Attempt, Told};
+use super::index::{Index, Wins};
+use crate::history::Attempt;
 
-/// `several`: somebody asked for several codes of an exclusive round.
-pub(super) fn check<'a>(scene: &Scene<'a>, several: bool, evidence: &mut Evidence<'a>) {
-    for row in &scene.unasked {
-        evidence.add(Kind::Unasked, Some(scene.code), row.user_id.clone());
-    }
-    check_sold_out(scene, evidence);
-    if let Some(coupon) = scene.coupon.filter(|_| !several) {
-        check_served(scene, coupon, evidence);
+pub(super) fn check<'a>(index: &Index<'a>, tables: &Tables, evidence: &mut Evidence<'a>) {
+    let is_steady = index.timeline.is_steady();
+    let must_be_served = is_steady && !asks_for_several(tables, index.attempts);
+    for ((round, code), wins) in &index.wins {
+        index.check_order(*round, code, wins, evidence);
+        if !is_steady {
+            index.check_rows(*round, code, wins, evidence);
+        } else if must_be_served && index.timeline.knows(*round) {
+            index.check_served(*round, code, wins, evidence);
+        }
     }
 }
 
-/// Once somebody was told "sold out", every holder of a piece must have asked for it before.
-fn check_sold_out<'a>(scene: &Scene<'a>, evidence: &mut Evidence<'a>) {
-    let refusals = scene.attempts.iter().filter(|attempt| attempt.told == Told::SoldOut);
-    let Some(Attempt { user, answered, .. }) = refusals.min_by_key(|attempt| attempt.answered) else { return };
-    let (before, after): (Vec<_>, Vec<_>) = scene.wins.iter().partition(|win| win.asked <= *answered);
-    for win in after {
-        let later = win.asked - answered;
-        let what = format!("{} asked {later} µs after {user} had been told \"sold out\"", win.user);
-        evidence.add(Kind::SoldOutThenIssued, Some(scene.code), what);
-    }
-    // Rows that nobody asked for may have been there from the beginning.
-    let could = before.len() + scene.unasked.len();
-    if let Some(&Coupon { total, .. }) = scene.coupon
-        && could < total as usize
-    {
-        let what = format!("{user} was told so when {could} of {total} pieces could have been issued");
-        evidence.add(Kind::FalseSoldOut, Some(scene.code), what);
-    }
+/// Whether somebody could have had several coupons but for the round's rule: then nobody can say how many must be issued.
+fn asks_for_several(tables: &Tables, attempts: &[Attempt]) -> bool {
+    let asked = attempts.iter().filter(|attempt| attempt.round == tables.event.round);
+    let wishes: HashSet<(&str, &str)> = asked.map(|attempt| (&*attempt.user, &*attempt.code)).collect();
+    let users: HashSet<&str> = wishes.iter().map(|(user, _)| *user).collect();
+    tables.event.exclusive && users.len() < wishes.len()
 }
 
-/// Every user that asked has one, or all pieces are gone.
-fn check_served<'a>(scene: &Scene<'a>, coupon: &Coupon, evidence: &mut Evidence<'a>) {
-    let must = scene.first.len().min(coupon.total as usize);
-    let served = scene.wins.len() + scene.unasked.len();
-    if served < must {
-        let winners: HashSet<&str> = scene.wins.iter().map(|win| win.user).collect();
-        let mut without: Vec<_> = scene.first.keys().filter(|user| !winners.contains(**user)).collect();
+impl<'a> Index<'a> {
+    /// A user that asks after another was told a serial gets a higher one.
+    fn check_order(&self, round: u32, code: &'a str, wins: &Wins, evidence: &mut Evidence<'a>) {
+        let of_round = self.told.iter().filter(|((of, _), _)| *of == round);
+        let told =
+            of_round.flat_map(|((_, user), told)| told.iter().map(move |(answered, entry)| (answered, user, entry)));
+        let mut told: Vec<_> = told.filter(|(_, _, entry)| entry.code == code && entry.serial.is_some()).collect();
+        told.sort_unstable_by_key(|(answered, _, _)| **answered);
+        let mut wins = wins.asked.clone();
+        wins.sort_unstable_by_key(|win| win.asked);
+        let (mut told, mut highest) = (told.into_iter().peekable(), None);
+        for win in wins {
+            while let Some((_, user, entry)) = told.next_if(|(answered, _, _)| **answered < win.asked) {
+                highest = highest.filter(|(serial, _)| *serial > entry.serial).or(Some((entry.serial, *user)));
+            }
+            if let (Some(serial), Some((before, other))) = (win.serial, highest)
+                && Some(serial) < before
+                && other != win.user
+            {
+                let what = format!("{} got {serial} in round {round} after {other} was told {before:?}", win.user);
+                evidence.add(Kind::OutOfOrder, Some(code), what);
+            }
+        }
+    }
+
+    /// No more pieces than the round had at its end, with the serials 1, 2, 3 …
+    fn check_rows(&self, round: u32, code: &'a str, wins: &Wins, evidence: &mut Evidence<'a>) {
+        let rows: Vec<_> = wins.asked.iter().filter_map(|win| win.row).collect();
+        let ends = self.timeline.stocks().find(|(of, name, _)| (*of, *name) == (round, code));
+        let total = ends.map_or(0, |(_, _, stock)| stock.total) as usize;
+        if rows.len() > total {
+            let what = format!("{} rows of {total} pieces in round {round}", rows.len());
+            evidence.add(Kind::Oversold, Some(code), what);
+        }
+        let mut serials: Vec<_> = rows.iter().filter_map(|row| row.serial).collect();
+        serials.sort_unstable();
+        if !serials.iter().copied().eq(1..=u32::try_from(rows.len()).unwrap_or(u32::MAX)) {
+            evidence.add(Kind::SerialGap, Some(code), format!("serials of round {round}: {serials:?}"));
+        }
+    }
+
+    /// Every user that asked has a piece, or all pieces are gone.
+    fn check_served(&self, round: u32, code: &'a str, wins: &Wins, evidence: &mut Evidence<'a>) {
+        let stocks = self.timeline.stocks().find(|(of, name, _)| (*of, *name) == (round, code));
+        let Some((_, _, stock)) = stocks else { return };
+        let of_code =
+            self.asks.iter().filter(|((_, name), asks)| *name == code && asks.iter().any(|ask| ask.round == round));
+        let users: HashSet<&str> = of_code.map(|((user, _), _)| *user).collect();
+        let winners: HashSet<&str> = wins.asked.iter().map(|win| win.user).collect();
+        let (must, served) = (users.len().min(stock.total as usize), winners.len() + wins.unasked);
+        let mut without: Vec<_> = users.difference(&winners).collect();
         without.sort_unstable();
-        for user in without.into_iter().take(must - served) {
-            evidence.add(Kind::Unserved, Some(scene.code), (*user).to_owned());
+        for user in without.into_iter().take(must.saturating_sub(served)) {
+            evidence.add(Kind::Unserved, Some(code), (*user).to_owned());
         }
     }
 }

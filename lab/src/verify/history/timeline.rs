@@ -1,39 +1,78 @@
-//! What an administrator did while clients asked, as a row of situations. A change takes effect at some moment between its call and
-//! its answer; until then a replica may answer by what was before it, or by what is after it.
+//! What was so while clients asked, as a row of situations. A change takes effect at some moment between its call and its answer;
+//! until then a replica may answer by what was before it, or by what is after it.
+//!
+//! A history without changes is *steady*: there is one situation for each round that it names, and each attempt says in which it was
+//! asked. Of a round that is over nobody knows then which rule and how much stock it had.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use crate::history::{Attempt, Change, Situation, Stock};
+use super::super::Tables;
+use crate::history::{Attempt, Change, History, Situation, Stock};
 
 /// The situations of a history, by place; the first is the one in which it began.
-pub(super) struct Timeline<'a>(pub(super) &'a [Change]);
+pub(super) struct Timeline<'a> {
+    changes: &'a [Change],
+    /// In a steady history, the only round of which everything is known.
+    steady: Option<u32>,
+}
+
+/// The situations of a steady history, in the order of their rounds.
+pub(super) fn steady(tables: &Tables, attempts: &[Attempt]) -> Vec<Change> {
+    let rounds: BTreeSet<u32> = attempts.iter().map(|attempt| attempt.round).collect();
+    let stock = tables.coupons.iter().map(|it| (it.code.clone(), Stock { total: it.total, open: it.open }));
+    let after = Situation { round: 0, exclusive: tables.event.exclusive, open: true, coupons: stock.collect() };
+    let change = |round| Change { asked: 0, answered: 0, after: Situation { round, ..after.clone() } };
+    rounds.into_iter().map(change).collect()
+}
 
 impl<'a> Timeline<'a> {
+    /// `steady` is what [`steady`] makes of this history.
+    pub(super) fn new(tables: &Tables, history: &'a History, steady: &'a [Change]) -> Self {
+        if history.changes.is_empty() {
+            return Self { changes: steady, steady: Some(tables.event.round) };
+        }
+        Self { changes: &history.changes, steady: None }
+    }
+
+    pub(super) fn is_steady(&self) -> bool {
+        self.steady.is_some()
+    }
+
+    /// Whether rule and stock of this round are known.
+    pub(super) fn knows(&self, round: u32) -> bool {
+        self.steady.is_none_or(|current| current == round)
+    }
+
     /// The places of the situations by which an attempt may have been answered.
     pub(super) fn possible(&self, attempt: &Attempt) -> RangeInclusive<usize> {
-        let first = self.0.partition_point(|change| change.answered < attempt.asked).saturating_sub(1);
+        if self.is_steady() {
+            let place = self.changes.partition_point(|change| change.after.round < attempt.round);
+            return place..=place;
+        }
+        let first = self.changes.partition_point(|change| change.answered < attempt.asked).saturating_sub(1);
         first..=self.last_at(attempt.answered)
     }
 
     /// The place of the last situation that may have begun by then.
     pub(super) fn last_at(&self, time: u64) -> usize {
-        self.0.partition_point(|change| change.asked <= time).saturating_sub(1)
+        self.changes.partition_point(|change| change.asked <= time).saturating_sub(1)
     }
 
     pub(super) fn at(&self, place: usize) -> &'a Situation {
-        &self.0[place].after
+        &self.changes[place].after
     }
 
     /// Whether a situation was surely still so at that time: the change that ends it had not even been asked for.
     pub(super) fn lasts(&self, place: usize, time: u64) -> bool {
-        self.0.get(place + 1).is_none_or(|next| time < next.asked)
+        self.is_steady() || self.changes.get(place + 1).is_none_or(|next| time < next.asked)
     }
 
     /// The first place after this one at which there may be stock of `code` again in the same round.
     pub(super) fn topped_up_after(&self, place: usize, code: &str) -> Option<usize> {
         let round = self.at(place).round;
         let total = |place: usize| self.at(place).coupons.get(code).map_or(0, |stock| stock.total);
-        (place + 1..self.0.len())
+        (place + 1..self.changes.len())
             .take_while(|later| self.at(*later).round == round)
             .find(|later| total(*later) > total(later - 1))
     }
@@ -46,22 +85,29 @@ impl<'a> Timeline<'a> {
     /// Whether an attempt may have got something in this round. What has no final answer may yet be carried out.
     pub(super) fn may_win_in(&self, attempt: &Attempt, round: u32) -> bool {
         let first = *self.possible(attempt).start();
-        let is_later = !attempt.told.is_final() && self.0[first..].iter().any(|change| change.after.round == round);
-        is_later || self.may_be_of(attempt, round)
+        let may_be_later = !self.is_steady() && !attempt.told.is_final();
+        may_be_later && self.changes[first..].iter().any(|change| change.after.round == round)
+            || self.may_be_of(attempt, round)
     }
 
-    /// The rule of a round; `None` for one that the history does not know.
+    /// Whether the history names this round.
+    pub(super) fn has(&self, round: u32) -> bool {
+        self.changes.iter().any(|change| change.after.round == round)
+    }
+
+    /// The rule of a round; `None` where it is not known.
     pub(super) fn exclusive(&self, round: u32) -> Option<bool> {
-        self.0.iter().find(|change| change.after.round == round).map(|change| change.after.exclusive)
+        let of_round = self.changes.iter().find(|change| change.after.round == round && self.knows(round));
+        of_round.map(|change| change.after.exclusive)
     }
 
     /// The stock of a coupon at the end of each round.
     pub(super) fn stocks(&self) -> impl Iterator<Item = (u32, &'a str, Stock)> {
         let ends = |(place, change): (usize, &'a Change)| {
-            let next = self.0.get(place + 1).map(|next| next.after.round);
+            let next = self.changes.get(place + 1).map(|next| next.after.round);
             (next != Some(change.after.round)).then_some(&change.after)
         };
         let of = |end: &'a Situation| end.coupons.iter().map(|(code, stock)| (end.round, code.as_str(), *stock));
-        self.0.iter().enumerate().filter_map(ends).flat_map(of)
+        self.changes.iter().enumerate().filter_map(ends).flat_map(of)
     }
 }

@@ -6,7 +6,7 @@ use super::super::report::{Finding, Kind};
 use super::super::{Coupon, Event, Holding, Tables};
 use super::{current, examples};
 
-pub(super) fn check_scope(event: &Event, coupon: &Coupon, rows: &[&Holding], findings: &mut Vec<Finding>) {
+pub(super) fn check_scope(event: Event, coupon: &Coupon, rows: &[&Holding], findings: &mut Vec<Finding>) {
     let scope = if event.exclusive { 0 } else { coupon.id };
     if (coupon.round, coupon.scope) != (event.round, scope) {
         let Coupon { code, round, scope: copy, .. } = coupon;
