@@ -170,7 +170,8 @@ impl ChaosArgs {
         };
         let text = report::text(&results, &targets, self.is_whole());
         // Kept first, for the reader may have gone away; and printed also when the folder cannot be written to.
-        let written = keep(&folder, &kept, &text);
+        let json = serde_json::to_string_pretty(&kept)? + "\n";
+        let written = keep(&folder, "chaos.json", &json).and_then(|()| keep(&folder, "chaos.txt", &text));
         let place = if written.is_ok() { "kept in" } else { "NOT KEPT in" };
         let _ = writeln!(stdout(), "{text}\nseed {seed}, {place} {}", folder.display());
         match done.and(written) {
@@ -288,11 +289,8 @@ impl ChaosArgs {
 }
 
 /// The folder may be gone by now: `make clean ALL=1` deletes all of `.cluster`.
-fn keep(folder: &Path, kept: &impl Serialize, text: &str) -> anyhow::Result<()> {
-    let json = serde_json::to_string_pretty(kept)? + "\n";
-    let write = |name, text: &str| fs::write(folder.join(name), text);
-    let written =
-        fs::create_dir_all(folder).and_then(|()| write("chaos.json", &json)).and_then(|()| write("chaos.txt", text));
+fn keep(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let written = fs::create_dir_all(folder).and_then(|()| fs::write(folder.join(name), text));
     written.with_context(|| format!("cannot write to {}", folder.display()))
 }
 
@@ -337,14 +335,14 @@ mod tests {
         let parent = std::env::temp_dir().join(format!("coupon-lab-chaos-{}", std::process::id()));
         let folder = parent.join("runs/chaos");
 
-        keep(&folder, &7, "the figures").unwrap();
-        let kept = ["chaos.json", "chaos.txt"].map(|name| fs::read_to_string(folder.join(name)).unwrap());
+        keep(&folder, "chaos.txt", "the figures").unwrap();
+        let kept = fs::read_to_string(folder.join("chaos.txt")).unwrap();
         fs::remove_dir_all(&parent).unwrap();
         fs::write(&parent, "no folder").unwrap();
-        let refused = keep(&folder, &7, "the figures");
+        let refused = keep(&folder, "chaos.txt", "the figures");
         fs::remove_file(&parent).unwrap();
 
-        assert_eq!(kept, ["7\n", "the figures"]);
+        assert_eq!(kept, "the figures");
         assert!(refused.unwrap_err().to_string().starts_with("cannot write to "));
     }
 }

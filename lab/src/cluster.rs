@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, MySqlConnection};
 
@@ -24,10 +24,8 @@ pub struct Cluster {
     /// The one address that clients use.
     pub nginx: Option<Server>,
     /// The service's processes, in the order of their numbers.
-    #[serde(default, deserialize_with = "null_is_empty")]
     pub replicas: Vec<Replica>,
     /// The independent lock servers.
-    #[serde(default, deserialize_with = "null_is_empty")]
     pub redis: Vec<Server>,
     /// The database.
     pub mysql: Option<MySql>,
@@ -108,21 +106,13 @@ impl Cluster {
     }
 }
 
-fn null_is_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn absent_parts_are_null() {
-        let text = r#"{"nginx":null,"replicas":null,"redis":[{"url":"redis://127.0.0.1:7001","pid":7}],"mysql":null,
+        let text = r#"{"nginx":null,"replicas":[],"redis":[{"url":"redis://127.0.0.1:7001","pid":7}],"mysql":null,
             "prometheus":null,"strategy":"batched","admin_token_file":null}"#;
 
         let cluster: Cluster = serde_json::from_str(text).unwrap();

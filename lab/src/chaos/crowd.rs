@@ -44,7 +44,6 @@ impl Crowds {
         Ok(Rc::new(Self { client, url, round, began, end: began + limit, attempts: RefCell::default() }))
     }
 
-    /// When the wave began.
     pub fn began(&self) -> Instant {
         self.began
     }

@@ -135,7 +135,7 @@ impl Fault {
             // A new replica is listed when it is ready, for which it needs the others.
             Self::ReplicasScaled => (&[Part::Replicas, Part::Redis, Part::Database, Part::Nginx], 500..=1_000),
             Self::ClientsHangUp => (&[Part::Clients], 500..=1_000),
-            // Its calls need a replica and the database; and each user asks in a way of his own then.
+            // Its calls need a replica and the database; and each user asks in its own way then.
             Self::Administration => (&[Part::Replicas, Part::Database, Part::Clients], 3_000..=6_000),
         }
     }

@@ -25,15 +25,12 @@ const RATE_SINGLE: f64 = 100.0;
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hung {
-    /// How long the node hung, in seconds.
     pub seconds: f64,
-    /// Requests that were sent.
     pub asked: u64,
     /// Those that were not answered with 201 within half a second of when they were due, or not at all.
     pub late: u64,
     /// 99 of 100 were answered within so many milliseconds.
     pub p99_ms: f64,
-    /// The slowest took so many.
     pub max_ms: f64,
 }
 

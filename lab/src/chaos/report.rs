@@ -42,7 +42,6 @@ const MAXIMA: [Column<f64>; 2] =
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
-    /// What.
     pub name: &'static str,
     /// At most, for coupons at least, for late answers less than so much.
     pub bound: f64,

@@ -1,6 +1,5 @@
 //! One wave after the other on one cluster: a new round, the strikes and the crowd at the same time, the verdict.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -60,7 +59,6 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// What runs where.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
@@ -153,9 +151,8 @@ impl<'a> Run<'a> {
 
     /// The evidence of a broken promise. That it cannot be kept must not hide what was found.
     fn keep(&self, name: &str, text: &str) {
-        let path = self.folder.join(name);
-        if let Err(error) = fs::create_dir_all(self.folder).and_then(|()| fs::write(&path, text)) {
-            eprintln!("cannot write {}: {error}", path.display());
+        if let Err(error) = super::keep(self.folder, name, text) {
+            eprintln!("{error:#}");
         }
     }
 

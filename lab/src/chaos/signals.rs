@@ -29,7 +29,6 @@ impl Drop for Frozen {
     }
 }
 
-/// Sends a signal to one process.
 pub fn send(pid: Pid, signal: Signal) -> anyhow::Result<()> {
     kill(pid, signal).with_context(|| format!("cannot send {signal} to process {pid}"))
 }

@@ -40,7 +40,6 @@ const CONNECTIONS_LEAST: u32 = 10;
 
 /// What a strike came to.
 pub struct Struck {
-    /// When all was mended.
     pub mended: Instant,
     /// Whether anything broke: a process may not get as far as the step at which it was to break, and there may be no lock to
     /// delete.
@@ -56,7 +55,6 @@ pub struct Striker<'a> {
 }
 
 impl<'a> Striker<'a> {
-    /// For the cluster as it is now.
     pub fn new(private: &'a Private, wires: &'a Wires) -> anyhow::Result<Self> {
         let (cluster, supervisor) = (private.cluster()?, private.file().with_file_name("supervisor.sock"));
         Ok(Self { private, wires, parts: Supervised::new(cluster.clone(), supervisor), cluster })

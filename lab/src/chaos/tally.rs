@@ -19,9 +19,7 @@ pub const TWO: &str = "two at once";
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tally {
-    /// Its place in the run.
     pub wave: u32,
-    /// What broke.
     pub faults: Vec<Fault>,
     /// Faults that broke nothing: a process did not get as far as the step at which they were to strike, or there was nothing for
     /// them to take hold of.
@@ -29,17 +27,13 @@ pub struct Tally {
     /// Coupons that were offered; where no promise was broken, all of them sold out. None in a wave in which an administrator gave
     /// out more.
     pub coupons: usize,
-    /// Users who asked.
     pub users: usize,
-    /// Pieces that were issued.
     pub issued: usize,
-    /// Attempts by what their clients were told.
     pub answers: Heard,
     /// Seconds from a wish's first attempt to its final answer, at most.
     pub longest_wait: f64,
     /// Seconds from the end of the fault to the final answer of the last user that waited then.
     pub after_fault: f64,
-    /// Every broken promise.
     pub findings: Vec<Finding>,
 }
 
@@ -67,7 +61,6 @@ impl Tally {
         if let [fault] = self.faults[..] { fault.name() } else { TWO }
     }
 
-    /// Broken promises.
     pub fn violations(&self) -> usize {
         self.findings.iter().map(|finding| finding.count).sum()
     }

@@ -36,7 +36,6 @@ const RULE_LASTS: u32 = 7;
 /// A wave: every coupon sold from its full stock while something breaks.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wave {
-    /// Its place in the run, from 0.
     pub number: u32,
     /// What breaks; a second fault begins with the first.
     pub faults: Vec<Disturbance>,
@@ -49,7 +48,6 @@ pub struct Wave {
 /// A fault with what was drawn for it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Disturbance {
-    /// What breaks.
     pub fault: Fault,
     /// When it begins, from the start of the wave.
     pub at: Duration,
@@ -62,9 +60,7 @@ pub struct Disturbance {
 /// The users that want one coupon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Crowd {
-    /// Which one.
     pub code: &'static str,
-    /// In no particular order.
     pub users: Vec<User>,
 }
 
@@ -75,7 +71,6 @@ pub struct User {
     pub name: String,
     /// When the first attempt begins, from the start of the wave.
     pub starts: Duration,
-    /// How.
     pub habit: Habit,
     /// For the pauses between attempts.
     pub seed: u64,
@@ -128,17 +123,14 @@ impl Display for Wave {
 }
 
 impl Wave {
-    /// The seconds that it will take.
     pub fn estimate(&self) -> f64 {
         WAVE_SECONDS + self.faults.iter().map(|it| it.lasts.as_secs_f64()).fold(0.0, f64::max)
     }
 
-    /// The disturbance with this fault.
     pub fn find(&self, fault: Fault) -> Option<Disturbance> {
         self.faults.iter().copied().find(|it| it.fault == fault)
     }
 
-    /// Whether this fault is among its own.
     pub fn has(&self, fault: Fault) -> bool {
         self.find(fault).is_some()
     }

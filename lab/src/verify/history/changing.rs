@@ -14,8 +14,8 @@ const SEEDS: u64 = 4_000;
 
 /// What is planted, and the finding that it shows in any world.
 #[derive(Clone, Copy, Debug)]
-enum Plant {
-    /// A holder is told "sold out" in the very situation in which he was told of his coupon.
+enum Lie {
+    /// A holder is told "sold out" in the very situation in which it was told of its coupon.
     HolderSentAway,
     /// A refusal of before a change is told when the change has been answered.
     SoldOutOfBefore,
@@ -26,20 +26,23 @@ enum Plant {
     OldRoundOversold,
     OldRoundRowLost,
     BothRequestsIssued,
+    /// A request that got a piece is told that another one got it.
+    OwnRequestDenied,
     RowMoved,
 }
 
-const ALL: [(Plant, Kind); 10] = [
-    (Plant::HolderSentAway, Kind::SoldOutHolder),
-    (Plant::SoldOutOfBefore, Kind::FalseSoldOut),
-    (Plant::EntryOfBefore, Kind::EntryOfAnotherTime),
-    (Plant::NotOpenWhileOpen, Kind::NotOpenWhileOpen),
-    (Plant::NotOpenToHolder, Kind::NotOpenHolder),
-    (Plant::UnknownWhileThere, Kind::UnknownWhileThere),
-    (Plant::OldRoundOversold, Kind::Oversold),
-    (Plant::OldRoundRowLost, Kind::SerialGap),
-    (Plant::BothRequestsIssued, Kind::IssuedTwice),
-    (Plant::RowMoved, Kind::Unasked),
+const ALL: [(Lie, Kind); 11] = [
+    (Lie::HolderSentAway, Kind::SoldOutHolder),
+    (Lie::SoldOutOfBefore, Kind::FalseSoldOut),
+    (Lie::EntryOfBefore, Kind::EntryOfAnotherTime),
+    (Lie::NotOpenWhileOpen, Kind::NotOpenWhileOpen),
+    (Lie::NotOpenToHolder, Kind::NotOpenHolder),
+    (Lie::UnknownWhileThere, Kind::UnknownWhileThere),
+    (Lie::OldRoundOversold, Kind::Oversold),
+    (Lie::OldRoundRowLost, Kind::SerialGap),
+    (Lie::BothRequestsIssued, Kind::IssuedTwice),
+    (Lie::OwnRequestDenied, Kind::AlreadyUnfounded),
+    (Lie::RowMoved, Kind::Unasked),
 ];
 
 impl World {
@@ -68,11 +71,11 @@ impl World {
     }
 
     /// `None`: nothing in this world can be corrupted so.
-    fn plant(&mut self, plant: Plant) -> Option<()> {
-        match plant {
-            Plant::SoldOutOfBefore => self.refuse_after_a_change(),
-            Plant::OldRoundOversold => self.oversell(),
-            Plant::OldRoundRowLost => {
+    fn lie(&mut self, lie: Lie) -> Option<()> {
+        match lie {
+            Lie::SoldOutOfBefore => self.refuse_after_a_change(),
+            Lie::OldRoundOversold => self.oversell(),
+            Lie::OldRoundRowLost => {
                 let current = self.tables.event.round;
                 let rows = &self.tables.holdings;
                 let follows = |row: &Holding| {
@@ -83,39 +86,43 @@ impl World {
                 self.tables.holdings.remove(lost);
                 Some(())
             }
-            Plant::RowMoved => {
+            Lie::RowMoved => {
                 "stranger".clone_into(&mut self.tables.holdings.first_mut()?.user_id);
                 Some(())
             }
-            _ => self.lie(plant),
+            _ => self.mislead(lie),
         }
     }
 
-    fn lie(&mut self, plant: Plant) -> Option<()> {
+    fn mislead(&mut self, lie: Lie) -> Option<()> {
         let told = |attempt: &Attempt| {
             let place = self.only(attempt)?;
-            match plant {
-                Plant::HolderSentAway => self.is_told_again(attempt).then_some(Told::SoldOut),
-                Plant::EntryOfBefore if matches!(attempt.told, Told::Issued(_)) => {
+            match lie {
+                Lie::HolderSentAway => self.is_told_again(attempt).then_some(Told::SoldOut),
+                Lie::EntryOfBefore if matches!(attempt.told, Told::Issued(_)) => {
                     let round = self.timeline().at(place).round;
                     let coupon = self.tables.coupons.iter().find(|coupon| coupon.code == attempt.code)?;
                     let mut rows = self.tables.holdings.iter().filter(|row| row.user_id == attempt.user);
                     let other = rows.find(|row| row.coupon_id == coupon.id && row.round != round)?;
                     Some(Told::Issued(entry_of(&attempt.code, other)))
                 }
-                Plant::NotOpenWhileOpen => {
+                Lie::NotOpenWhileOpen => {
                     let fits = attempt.told == Told::SoldOut && !self.is_closed(place, &attempt.code);
                     fits.then_some(Told::Refused { status: NOT_OPEN })
                 }
-                Plant::NotOpenToHolder => {
+                Lie::NotOpenToHolder => {
                     let fits = self.is_told_again(attempt) && self.is_closed(place, &attempt.code);
                     fits.then_some(Told::Refused { status: NOT_OPEN })
                 }
-                Plant::UnknownWhileThere => attempt.told.is_final().then_some(Told::Refused { status: UNKNOWN }),
-                Plant::BothRequestsIssued => match &attempt.told {
+                Lie::UnknownWhileThere => attempt.told.is_final().then_some(Told::Refused { status: UNKNOWN }),
+                Lie::BothRequestsIssued => match &attempt.told {
                     Told::AlreadyIssued(entry) if self.is_confirmed(entry, attempt) => {
                         Some(Told::Issued(entry.clone()))
                     }
+                    _ => None,
+                },
+                Lie::OwnRequestDenied => match &attempt.told {
+                    Told::Issued(entry) if self.is_told_twice(attempt) => Some(Told::AlreadyIssued(entry.clone())),
                     _ => None,
                 },
                 _ => None,
@@ -125,6 +132,13 @@ impl World {
             self.history.attempts.iter().enumerate().find_map(|(place, attempt)| Some((place, told(attempt)?)))?;
         self.history.attempts[place].told = told;
         Some(())
+    }
+
+    /// Whether another attempt of the same request was told the same.
+    fn is_told_twice(&self, attempt: &Attempt) -> bool {
+        let request = |it: &Attempt| (it.user.clone(), it.code.clone(), it.key.clone(), it.told.clone());
+        let same = self.history.attempts.iter().filter(|it| request(it) == request(attempt));
+        same.count() > 1
     }
 
     /// Whether the request that got the entry was told so.
@@ -185,17 +199,17 @@ impl World {
 
 #[test]
 fn every_lie_about_a_change_is_found_in_any_history() {
-    for (plant, kind) in ALL {
+    for (lie, kind) in ALL {
         let mut planted = 0;
         for seed in 0..SEEDS / 4 {
             let mut world = World::changing(&mut fastrand::Rng::with_seed(seed));
-            if world.plant(plant).is_some() {
+            if world.lie(lie).is_some() {
                 planted += 1;
                 let report = world.judge();
                 let found = report.findings.iter().any(|finding| finding.kind == kind);
-                assert!(found, "seed {seed}, {plant:?}: {report}");
+                assert!(found, "seed {seed}, {lie:?}: {report}");
             }
         }
-        assert!(planted >= 20, "{plant:?} was planted {planted} times only");
+        assert!(planted >= 20, "{lie:?} was planted {planted} times only");
     }
 }

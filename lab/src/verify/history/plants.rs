@@ -230,8 +230,8 @@ fn delay_winner(world: &mut World, choose: Choose) -> Option<()> {
     };
     let row = one(world.tables.holdings.iter().filter(sold_out).collect(), choose)?.clone();
     let code = world.code_of(&row);
-    let is_his = |attempt: &&mut Attempt| attempt.user == row.user_id && attempt.code == code;
-    for attempt in world.history.attempts.iter_mut().filter(is_his) {
+    let is_theirs = |attempt: &&mut Attempt| attempt.user == row.user_id && attempt.code == code;
+    for attempt in world.history.attempts.iter_mut().filter(is_theirs) {
         (attempt.asked, attempt.answered) = (attempt.asked + LATER, attempt.answered + LATER);
     }
     Some(())
