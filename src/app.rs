@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use axum::Router;
 use axum::serve::ListenerExt;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -15,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::watchers::Watchers;
 use crate::config::Serve;
-use crate::http;
-use crate::issuance::{Issuer, IssuerConfig, Strategy};
+use crate::http::{self, Api};
+use crate::issuance::{Issuer, IssuerConfig};
 use crate::lock::{Locks, Nodes};
 use crate::memory::Memory;
 use crate::metrics::Metrics;
@@ -27,27 +28,9 @@ type Server = JoinHandle<std::io::Result<()>>;
 
 /// One replica.
 pub struct App {
-    /// Its name.
-    pub replica: String,
-    /// How it makes issues exclusive.
-    pub strategy: Strategy,
-    /// Issues coupons.
-    pub issuer: Issuer,
-    /// The database, for what is not an issue.
-    pub store: Store,
-    /// What the replica remembers.
-    pub memory: Arc<Memory>,
-    /// What it tells about itself.
-    pub metrics: Metrics,
-    /// The nodes of the lock.
-    pub nodes: Arc<Nodes>,
-    /// Digests of the tokens for administrative calls: comparing digests tells nothing about a token's length.
-    pub admin_tokens: Vec<[u8; 32]>,
-    /// Longest time a request may take, body included.
-    pub request_deadline: Duration,
+    api: Arc<Api>,
     lame_duck: Duration,
     drain: Duration,
-    draining: AtomicBool,
     watchers: Watchers,
     stopped: CancellationToken,
 }
@@ -70,7 +53,8 @@ impl App {
             on_lock_loss: settings.on_lock_loss,
             deadline: settings.request_deadline(),
         };
-        let app = Arc::new(Self {
+        let watchers = Watchers::default();
+        let api = Api {
             replica: settings.replica.clone(),
             strategy: settings.strategy,
             issuer: Issuer::new(&config, store.clone(), locks, Arc::clone(&memory), &metrics),
@@ -80,25 +64,35 @@ impl App {
             nodes,
             admin_tokens: settings.admin_tokens()?.iter().map(|token| Sha256::digest(token).into()).collect(),
             request_deadline: settings.request_deadline(),
-            lame_duck: settings.lame_duck(),
-            drain: settings.drain(),
-            draining: AtomicBool::new(false),
-            watchers: Watchers::default(),
-            stopped: CancellationToken::new(),
-        });
+            leaving: AtomicBool::new(false),
+            lost_watcher: watchers.lost(),
+        };
+        let (lame_duck, drain) = (settings.lame_duck(), settings.drain());
+        let app = Self { api: Arc::new(api), lame_duck, drain, watchers, stopped: CancellationToken::new() };
         app.watch();
-        let warmed = Arc::clone(&app);
-        tokio::spawn(async move { warmed.issuer.warm().await });
-        Ok(app)
+        let api = Arc::clone(&app.api);
+        tokio::spawn(async move { api.issuer.warm().await });
+        Ok(Arc::new(app))
     }
 
     fn watch(&self) {
-        let (memory, metrics, stopped) = (Arc::clone(&self.memory), self.metrics.issue.clone(), self.stopped.clone());
-        let lanes = self.store.memory.clone();
-        let database = async move { memory.watch([lanes.free().await, lanes.free().await], metrics, stopped).await };
+        let Api { memory, metrics, store, nodes, .. } = &*self.api;
+        let (memory, issue, lanes) = (Arc::clone(memory), metrics.issue.clone(), store.memory.clone());
+        let stopped = self.stopped.clone();
+        let database = async move { memory.watch([lanes.free().await, lanes.free().await], issue, stopped).await };
         self.watch_over("the watcher of the database", database);
-        let nodes = Arc::clone(&self.nodes).watch(self.metrics.lock.clone(), self.stopped.clone());
+        let nodes = Arc::clone(nodes).watch(metrics.lock.clone(), self.stopped.clone());
         self.watch_over("the watcher of the lock nodes", nodes);
+    }
+
+    /// The routes of the public listener.
+    pub fn router(&self) -> Router {
+        http::router(Arc::clone(&self.api))
+    }
+
+    /// The routes of the ops listener.
+    pub fn operations(&self) -> Router {
+        http::operations(Arc::clone(&self.api))
     }
 
     /// Runs a task without which the replica is not alive, until it is stopped.
@@ -113,50 +107,51 @@ impl App {
         ops: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
-        let (draining, drained) = (CancellationToken::new(), CancellationToken::new());
-        // Until the end: whoever watches the drain looks here, and an administrative call under way is answered.
-        let operations = axum::serve(ops, http::operations(Arc::clone(&self)));
+        let (closing, drained) = (CancellationToken::new(), CancellationToken::new());
+        // Until the end: the drain is watched here, and an administrative call under way is answered.
+        let operations = axum::serve(ops, self.operations());
         let mut operations =
             tokio::spawn(operations.with_graceful_shutdown(drained.clone().cancelled_owned()).into_future());
-        let mut server = self.open(public, stop, draining.clone());
+        let mut server = self.open(public, stop, closing.clone());
         tokio::select! {
             // When told to stop, the listener ends, too, and its end alone must not be taken for the drain.
             biased;
-            () = draining.cancelled() => self.finish(&mut server, &mut operations, &drained).await,
+            () = closing.cancelled() => self.finish(&mut server, &mut operations, &drained).await,
             ended = &mut server => ended?.context("the public listener failed")?,
         }
         self.stopped.cancel();
         operations.abort();
-        self.lost_watcher().map_or(Ok(()), |watcher| Err(anyhow!("{watcher} has ended")))
+        let lost = *self.api.lost_watcher.borrow();
+        lost.map_or(Ok(()), |watcher| Err(anyhow!("{watcher} has ended")))
     }
 
     /// Tells by `/readyz` that this replica is leaving, and lets everybody in for as long as its balancer needs to see that,
     /// or until `hurry`.
     pub async fn lame_duck(&self, hurry: impl Future<Output = ()>) {
-        self.draining.store(true, Ordering::Relaxed);
+        self.api.leaving.store(true, Ordering::Relaxed);
         tracing::info!(lame_duck = ?self.lame_duck, "leaving");
         let _ = tokio::time::timeout(self.lame_duck, hurry).await;
     }
 
-    /// Accepts clients until `stop`, and says so by `draining`.
+    /// Accepts clients until `stop`, and says so by `closing`.
     fn open(
-        self: &Arc<Self>,
+        &self,
         public: TcpListener,
         stop: impl Future<Output = ()> + Send + 'static,
-        draining: CancellationToken,
+        closing: CancellationToken,
     ) -> Server {
         let public = public.tap_io(|connection| {
             let _ = connection.set_nodelay(true);
         });
-        let app = Arc::clone(self);
+        let api = Arc::clone(&self.api);
         let stop = async move {
             stop.await;
-            app.draining.store(true, Ordering::Relaxed);
-            draining.cancel();
+            api.leaving.store(true, Ordering::Relaxed);
+            closing.cancel();
         };
         // A bare router would be copied, all of its routes, for every connection.
-        let router = http::router(Arc::clone(self)).into_make_service();
-        let public = http::Explained::new(public, self.metrics.http.clone());
+        let router = self.router().into_make_service();
+        let public = http::Explained::new(public, self.api.metrics.http.clone());
         tokio::spawn(axum::serve(public, router).with_graceful_shutdown(stop).into_future())
     }
 
@@ -164,7 +159,7 @@ impl App {
     async fn finish(&self, server: &mut Server, operations: &mut Server, drained: &CancellationToken) {
         let finish = async {
             let _ = server.await;
-            self.issuer.drain().await;
+            self.api.issuer.drain().await;
             drained.cancel();
             let _ = operations.await;
         };
@@ -173,23 +168,9 @@ impl App {
         }
     }
 
-    /// Whether the replica is about to stop.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Whether the replica can do its work: the database answers, its watchers live and it is not about to stop.
-    pub fn is_ready(&self) -> bool {
-        !self.is_draining() && self.lost_watcher().is_none() && self.memory.fresh().is_some()
-    }
-
-    /// The watcher that has ended before the replica did: with it the replica grows blind, and only another process sees again.
-    pub fn lost_watcher(&self) -> Option<&'static str> {
-        self.watchers.lost()
-    }
-
     /// Waits until a watcher has ended.
     pub async fn has_lost_a_watcher(&self) {
-        self.watchers.has_lost_one().await;
+        // An error would mean that the sender is gone, which is in `self`.
+        let _ = self.watchers.lost().wait_for(Option::is_some).await;
     }
 }

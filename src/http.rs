@@ -1,4 +1,4 @@
-//! The API: the route tables and their layers. The only module that knows status codes.
+//! The API: what it needs of a replica, the route tables and their layers. The only module that knows status codes.
 
 mod admin;
 mod coupons;
@@ -13,10 +13,13 @@ mod users;
 mod version;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -25,10 +28,40 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use self::problem::Problem;
 pub use self::unread::Explained;
-use crate::app::App;
+use crate::issuance::{Issuer, Strategy};
+use crate::lock::Nodes;
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::store::Store;
 
 /// Largest body: an order has less than 200 bytes, an administrative change not many more.
 const BODY_MAX: usize = 16 * 1024;
+
+/// What the API needs of the replica that it speaks for.
+pub struct Api {
+    /// The replica's name.
+    pub replica: String,
+    /// How it makes issues exclusive.
+    pub strategy: Strategy,
+    /// Issues coupons.
+    pub issuer: Issuer,
+    /// The database, for what is not an issue.
+    pub store: Store,
+    /// What the replica remembers.
+    pub memory: Arc<Memory>,
+    /// What it tells about itself.
+    pub metrics: Metrics,
+    /// The nodes of the lock.
+    pub nodes: Arc<Nodes>,
+    /// Digests of the tokens for administrative calls: comparing digests tells nothing about a token's length.
+    pub admin_tokens: Vec<[u8; 32]>,
+    /// Longest time a request may take, body included.
+    pub request_deadline: Duration,
+    /// Whether the replica is about to stop.
+    pub leaving: AtomicBool,
+    /// The watcher that has ended before the replica did: with it the replica grows blind, and only another process sees again.
+    pub lost_watcher: watch::Receiver<Option<&'static str>>,
+}
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -36,11 +69,11 @@ const BODY_MAX: usize = 16 * 1024;
     description = "First come, first served coupons. Refusals are application/problem+json with a stable type. 410 is final \
                    for the round unless stock is topped up; 503 means \"not now\": ask again with the same Idempotency-Key."
 ))]
-struct Api;
+struct Description;
 
 /// The public API with its description.
-fn public() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(Api::openapi())
+fn public() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(issue::create))
         .routes(routes!(coupons::list))
         .routes(routes!(coupons::show))
@@ -49,15 +82,15 @@ fn public() -> OpenApiRouter<Arc<App>> {
 }
 
 /// The public listener.
-pub fn router(app: Arc<App>) -> Router {
+pub fn router(api: Arc<Api>) -> Router {
     let (router, description) = public().split_for_parts();
-    observe::expect_series(&app.metrics.http);
+    observe::expect_series(&api.metrics.http);
     router
         .merge(page().url("/openapi.json", description))
         .fallback(async || Problem::NOT_FOUND)
         .method_not_allowed_fallback(async || Problem::METHOD_NOT_ALLOWED)
-        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
-        .with_state(app)
+        .layer(from_fn_with_state(Arc::clone(&api), observe::observe))
+        .with_state(api)
 }
 
 /// The page to try the API. It asks no validator elsewhere what it thinks of the description.
@@ -66,8 +99,8 @@ fn page() -> SwaggerUi {
 }
 
 /// The ops listener: health, metrics and administration of this replica.
-pub fn operations(app: Arc<App>) -> Router {
-    let admin = admin::router().layer(from_fn_with_state(Arc::clone(&app), admin::authorize));
+pub fn operations(api: Arc<Api>) -> Router {
+    let admin = admin::router().layer(from_fn_with_state(Arc::clone(&api), admin::authorize));
     Router::new()
         .route("/livez", get(operations::livez))
         .route("/readyz", get(operations::readyz))
@@ -76,7 +109,7 @@ pub fn operations(app: Arc<App>) -> Router {
         .fallback(async || Problem::NOT_FOUND)
         .method_not_allowed_fallback(async || Problem::METHOD_NOT_ALLOWED)
         .layer(CatchPanicLayer::custom(problem::after_panic))
-        .with_state(app)
+        .with_state(api)
 }
 
 /// Runs database work in a task of its own: a client that hangs up drops this handler, never a statement under way.

@@ -24,13 +24,9 @@ impl Watchers {
         });
     }
 
-    pub(super) fn lost(&self) -> Option<&'static str> {
-        *self.lost.borrow()
-    }
-
-    pub(super) async fn has_lost_one(&self) {
-        // An error would mean that the sender is gone, which is `self`.
-        let _ = self.lost.subscribe().wait_for(Option::is_some).await;
+    /// Tells which watcher is lost.
+    pub(super) fn lost(&self) -> watch::Receiver<Option<&'static str>> {
+        self.lost.subscribe()
     }
 }
 
@@ -71,7 +67,7 @@ mod tests {
             watchers.spawn("w", work, stopped);
             end.await.unwrap_err();
             tokio::task::yield_now().await;
-            assert_eq!(watchers.lost(), lost, "stopped {is_stopped}, panics {panics}");
+            assert_eq!(*watchers.lost().borrow(), lost, "stopped {is_stopped}, panics {panics}");
         }
     }
 }

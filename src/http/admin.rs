@@ -1,7 +1,7 @@
 //! `/admin/…`: coupons, event, reset, audit. On the ops listener only, behind a bearer token.
 //!
-//! A call that changed something answers after every replica must have seen it. Its work runs in a task: a caller who hangs
-//! up does not leave half a change.
+//! A call that changed something answers after every replica must have seen it. Its work runs in a task: a caller that hangs up does
+//! not leave half a change.
 
 use std::sync::Arc;
 
@@ -16,10 +16,9 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 use super::coupons::CouponBody;
-use super::detached;
 use super::extract::{CodeInPath, Json, nullable, window};
 use super::problem::Problem;
-use crate::app::App;
+use super::{Api, detached};
 use crate::coupons::Timestamp;
 use crate::memory::CHANGE_SEEN_BY_ALL;
 use crate::store::admin::{Audited, Changed, CouponChange, Event, Reset, Retired};
@@ -27,10 +26,10 @@ use crate::store::admin::{Audited, Changed, CouponChange, Event, Reset, Retired}
 /// Most pieces of one coupon.
 const TOTAL_MAX: u32 = 1_000_000;
 
-/// The one code whose page would have another meaning.
+/// The one code that cannot have a page: its address means something else.
 const UNREACHABLE: &str = "issue";
 
-pub(super) fn router() -> Router<Arc<App>> {
+pub(super) fn router() -> Router<Arc<Api>> {
     Router::new()
         .route("/admin/coupons/{code}", put(put_coupon).delete(retire_coupon))
         .route("/admin/event", get(get_event).put(put_event))
@@ -38,11 +37,11 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/admin/audit", get(audit))
 }
 
-/// Lets a request through whose token is one of ours.
-pub(super) async fn authorize(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Lets a request through if its token is one of ours.
+pub(super) async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let header = request.headers().get(header::AUTHORIZATION);
     let token = header.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
-    let known = token.is_some_and(|token| is_known(&app.admin_tokens, token));
+    let known = token.is_some_and(|token| is_known(&api.admin_tokens, token));
     if known { next.run(request).await } else { Problem::UNAUTHORIZED.into_response() }
 }
 
@@ -64,7 +63,7 @@ struct PutCoupon {
 }
 
 async fn put_coupon(
-    State(app): State<Arc<App>>,
+    State(api): State<Arc<Api>>,
     CodeInPath(code): CodeInPath,
     Json(request): Json<PutCoupon>,
 ) -> Result<(StatusCode, Body<CouponBody>), Problem> {
@@ -83,8 +82,8 @@ async fn put_coupon(
         return Err(Problem::invalid(format!("total must be 0 to {TOTAL_MAX}")));
     }
     let status = {
-        let (app, code) = (Arc::clone(&app), code.clone());
-        let put = async move { Ok::<_, Problem>(seen(app.store.put_coupon(&code, &change).await?).await) };
+        let (api, code) = (Arc::clone(&api), code.clone());
+        let put = async move { Ok::<_, Problem>(seen(api.store.put_coupon(&code, &change).await?).await) };
         match detached(put).await? {
             Changed::Created => StatusCode::CREATED,
             Changed::Changed => StatusCode::OK,
@@ -92,13 +91,13 @@ async fn put_coupon(
             Changed::NoRoom => return Err(Problem::NO_ROOM),
         }
     };
-    let snapshot = app.memory.fresh().ok_or(Problem::UNAVAILABLE)?;
+    let snapshot = api.memory.fresh().ok_or(Problem::UNAVAILABLE)?;
     let (coupon, _) = snapshot.coupon(&code).ok_or(Problem::UNAVAILABLE)?;
     Ok((status, Body(CouponBody::new(coupon, snapshot.now()))))
 }
 
-async fn retire_coupon(State(app): State<Arc<App>>, CodeInPath(code): CodeInPath) -> Result<StatusCode, Problem> {
-    let retire = async move { Ok::<_, Problem>(seen(app.store.retire_coupon(&code).await?).await) };
+async fn retire_coupon(State(api): State<Arc<Api>>, CodeInPath(code): CodeInPath) -> Result<StatusCode, Problem> {
+    let retire = async move { Ok::<_, Problem>(seen(api.store.retire_coupon(&code).await?).await) };
     match detached(retire).await? {
         Retired::Retired => Ok(StatusCode::NO_CONTENT),
         Retired::Held(holders) => Err(Problem::held(holders)),
@@ -130,8 +129,8 @@ impl From<Event> for EventBody {
     }
 }
 
-async fn get_event(State(app): State<Arc<App>>) -> Result<Body<EventBody>, Problem> {
-    let event = detached(async move { app.store.event().await }).await?;
+async fn get_event(State(api): State<Arc<Api>>) -> Result<Body<EventBody>, Problem> {
+    let event = detached(async move { api.store.event().await }).await?;
     Ok(Body(event.into()))
 }
 
@@ -145,11 +144,11 @@ struct PutEvent {
     closes_at: Option<String>,
 }
 
-async fn put_event(State(app): State<Arc<App>>, Json(request): Json<PutEvent>) -> Result<Body<EventBody>, Problem> {
+async fn put_event(State(api): State<Arc<Api>>, Json(request): Json<PutEvent>) -> Result<Body<EventBody>, Problem> {
     let window = window(request.opens_at.as_deref(), request.closes_at.as_deref())?;
     let put = async move {
-        seen(app.store.put_event(request.exclusive, window).await?).await;
-        app.store.event().await
+        seen(api.store.put_event(request.exclusive, window).await?).await;
+        api.store.event().await
     };
     Ok(Body(detached(put).await?.into()))
 }
@@ -161,8 +160,8 @@ struct Round {
     round: u32,
 }
 
-async fn reset(State(app): State<Arc<App>>, Json(Round { round }): Json<Round>) -> Result<Body<Round>, Problem> {
-    let reset = async move { Ok::<_, Problem>(seen(app.store.reset(round).await?).await) };
+async fn reset(State(api): State<Arc<Api>>, Json(Round { round }): Json<Round>) -> Result<Body<Round>, Problem> {
+    let reset = async move { Ok::<_, Problem>(seen(api.store.reset(round).await?).await) };
     match detached(reset).await? {
         Reset::Began(round) => Ok(Body(Round { round })),
         Reset::Refused { current } => Err(Problem::another_round(current)),
@@ -189,25 +188,25 @@ struct AuditedBody {
     highest_serial: Option<u64>,
     /// When the last winner reached nginx.
     latest_winner_arrival: Option<Timestamp>,
-    /// When the first of those whom this replica told "sold out" reached nginx.
+    /// When the first order that this replica told "sold out" reached nginx.
     earliest_loser_arrival: Option<Timestamp>,
 }
 
-async fn audit(State(app): State<Arc<App>>) -> Result<Body<Audit>, Problem> {
+async fn audit(State(api): State<Arc<Api>>) -> Result<Body<Audit>, Problem> {
     let read = {
-        let app = Arc::clone(&app);
-        async move { Ok::<_, Problem>((app.store.event().await?, app.store.audit().await?)) }
+        let api = Arc::clone(&api);
+        async move { Ok::<_, Problem>((api.store.event().await?, api.store.audit().await?)) }
     };
     let (event, audited) = detached(read).await?;
-    let coupons = audited.iter().map(|it| audited_body(&app, it)).collect();
+    let coupons = audited.iter().map(|it| audited_body(&api, it)).collect();
     Ok(Body(Audit { round: event.round, exclusive: event.exclusive, coupons }))
 }
 
-fn audited_body(app: &App, it: &Audited) -> AuditedBody {
+fn audited_body(api: &Api, it: &Audited) -> AuditedBody {
     let stamp = |millis: u64| Timestamp(i64::try_from(millis * 1_000).unwrap_or(i64::MAX));
     AuditedBody {
         latest_winner_arrival: it.latest_winner_ms.map(stamp),
-        earliest_loser_arrival: app.memory.earliest_loser(&it.code, it.round).map(stamp),
+        earliest_loser_arrival: api.memory.earliest_loser(&it.code, it.round).map(stamp),
         code: it.code.to_string(),
         total: it.total,
         remaining: it.remaining,

@@ -7,9 +7,9 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::Api;
 use super::extract::CodeInPath;
 use super::problem::{Problem, ProblemBody};
-use crate::app::App;
 use crate::coupons::{Coupon, Timestamp};
 
 /// A coupon.
@@ -64,8 +64,8 @@ impl CouponBody {
     (status = 200, description = "all coupons, by code", body = Vec<CouponBody>),
     (status = 503, description = "not now", body = ProblemBody, content_type = "application/problem+json"),
 ))]
-pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Body<Vec<CouponBody>>, Problem> {
-    let snapshot = app.memory.fresh().ok_or(Problem::UNAVAILABLE)?;
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Body<Vec<CouponBody>>, Problem> {
+    let snapshot = api.memory.fresh().ok_or(Problem::UNAVAILABLE)?;
     let now = snapshot.now();
     let mut coupons: Vec<_> = snapshot.coupons().map(|coupon| CouponBody::new(coupon, now)).collect();
     coupons.sort_unstable_by(|a, b| a.code.cmp(&b.code));
@@ -80,10 +80,10 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Body<Vec<CouponB
     (status = 503, description = "not now", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(super) async fn show(
-    State(app): State<Arc<App>>,
+    State(api): State<Arc<Api>>,
     CodeInPath(code): CodeInPath,
 ) -> Result<Body<CouponBody>, Problem> {
-    let snapshot = app.memory.fresh().ok_or(Problem::UNAVAILABLE)?;
+    let snapshot = api.memory.fresh().ok_or(Problem::UNAVAILABLE)?;
     let (coupon, _) = snapshot.coupon(&code).ok_or(Problem::UNKNOWN_COUPON)?;
     Ok(Body(CouponBody::new(coupon, snapshot.now())))
 }

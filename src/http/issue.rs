@@ -10,10 +10,10 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
+use super::Api;
 use super::extract::{ID_RULE, Json, text};
 use super::observe::{REQUEST_ID, new_id};
 use super::problem::{Problem, ProblemBody};
-use crate::app::App;
 use crate::coupons::{Code, Entry, Order, Outcome, RequestId, UserId};
 
 /// Longest `Idempotency-Key`, in characters.
@@ -22,7 +22,7 @@ const KEY_LENGTH_MAX: usize = 255;
 /// One more than the largest arrival stamp, in milliseconds since 1970: the year 2286.
 const ARRIVAL_END: u64 = 10_000_000_000_000;
 
-/// Who wants what.
+/// A user and the coupon that he wants.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct IssueRequest {
@@ -41,7 +41,7 @@ pub(super) struct IssueRequest {
 pub(super) struct WalletEntry {
     /// The coupon.
     code: String,
-    /// Who holds it.
+    /// The holder.
     user_id: String,
     /// 1, 2, 3 ... per coupon and round without gaps; null only under the `unlocked` strategy.
     serial: Option<u32>,
@@ -75,12 +75,12 @@ pub(super) struct WalletEntry {
     )
 )]
 pub(super) async fn create(
-    State(app): State<Arc<App>>,
+    State(api): State<Arc<Api>>,
     request: Request,
 ) -> Result<(StatusCode, Body<Entry>), Problem> {
     let entered = Instant::now();
     let order = order(request).await?;
-    match app.issuer.issue(order, entered).await? {
+    match api.issuer.issue(order, entered).await? {
         Outcome::Issued(entry) => Ok((StatusCode::CREATED, Body(entry))),
         Outcome::Replayed(entry) => Ok((StatusCode::OK, Body(entry))),
         Outcome::AlreadyIssued(entry) => Err(Problem::already_issued(entry)),

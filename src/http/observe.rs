@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
@@ -11,9 +12,9 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::{Instrument, Span};
 
+use super::Api;
 use super::problem::{self, Problem};
 use super::trace;
-use crate::app::App;
 use crate::coupons::RequestId;
 use crate::metrics::HttpMetrics;
 use crate::telemetry::ACCESS;
@@ -53,9 +54,9 @@ pub(super) fn expect_series(metrics: &HttpMetrics) {
 }
 
 /// The middleware.
-pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let _in_flight = app.metrics.http.begin();
+    let _in_flight = api.metrics.http.begin();
     let path = request.extensions().get::<MatchedPath>().map_or(OTHER, |path| path.as_str());
     let (method, route) = labels(request.method(), path);
     let id = identify(&mut request);
@@ -64,7 +65,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     let span = trace_id.map_or_else(Span::none, |trace_id| tracing::error_span!("request", %trace_id));
 
     let answer = AssertUnwindSafe(next.run(request).instrument(span)).catch_unwind();
-    let mut response = match tokio::time::timeout(app.request_deadline + BACKSTOP, answer).await {
+    let mut response = match tokio::time::timeout(api.request_deadline + BACKSTOP, answer).await {
         Ok(Ok(response)) => response,
         Ok(Err(panic)) => problem::after_panic(panic),
         Err(_) => Problem::BUSY.into_response(),
@@ -74,15 +75,15 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     let id_text = id.to_string();
     headers.insert(REQUEST_ID, HeaderValue::from_str(&id_text).expect("hex digits are visible ASCII"));
     if route == ISSUE
-        && let Ok(replica) = HeaderValue::from_str(&app.replica)
+        && let Ok(replica) = HeaderValue::from_str(&api.replica)
     {
         headers.insert(REPLICA, replica);
     }
-    if app.is_draining() {
+    if api.leaving.load(Ordering::Relaxed) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     let (status, duration) = (response.status().as_u16(), started.elapsed());
-    app.metrics.http.answered(method, route, status, duration);
+    api.metrics.http.answered(method, route, status, duration);
     let (trace_id, duration_ms) = (trace_id.map(tracing::field::display), duration.as_secs_f64() * 1e3);
     tracing::info!(target: ACCESS, method, route, status, id = id_text, trace_id, duration_ms, "answered");
     response

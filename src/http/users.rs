@@ -5,11 +5,10 @@ use std::sync::Arc;
 use axum::Json as Body;
 use axum::extract::State;
 
-use super::detached;
 use super::extract::UserInPath;
 use super::issue::WalletEntry;
 use super::problem::{Problem, ProblemBody};
-use crate::app::App;
+use super::{Api, detached};
 use crate::coupons::Entry;
 
 /// What the user holds in the current round.
@@ -20,9 +19,9 @@ use crate::coupons::Entry;
     (status = 503, description = "not now", body = ProblemBody, content_type = "application/problem+json"),
 ))]
 pub(super) async fn coupons(
-    State(app): State<Arc<App>>,
+    State(api): State<Arc<Api>>,
     UserInPath(user): UserInPath,
 ) -> Result<Body<Vec<Entry>>, Problem> {
-    let read = async move { app.store.wallet_of(&user).await };
+    let read = async move { api.store.wallet_of(&user).await };
     Ok(Body(detached(read).await?))
 }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::app::App;
+use super::Api;
 
 /// What is running.
 #[expect(clippy::struct_field_names, reason = "the names are those of the answer")]
@@ -22,6 +22,6 @@ pub(super) struct Version {
 
 /// Name, version and strategy of the replica that answers.
 #[utoipa::path(get, path = "/version", responses((status = 200, description = "what is running", body = Version)))]
-pub(super) async fn show(State(app): State<Arc<App>>) -> Body<Version> {
-    Body(Version { name: "coupon-rush", version: env!("CARGO_PKG_VERSION"), strategy: app.strategy.name() })
+pub(super) async fn show(State(api): State<Arc<Api>>) -> Body<Version> {
+    Body(Version { name: "coupon-rush", version: env!("CARGO_PKG_VERSION"), strategy: api.strategy.name() })
 }

@@ -7,7 +7,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use coupon_rush::app::App;
-use coupon_rush::http::router;
 use coupon_rush::issuance::QUEUE_MAX;
 use futures_util::future::join_all;
 use http_body_util::BodyExt;
@@ -25,8 +24,16 @@ use crate::support::{
 /// A replica without ports: ten thousand requests at once need no ten thousand sockets.
 async fn portless(cluster: &Cluster) -> Arc<App> {
     let app = App::start(&settings(&cluster.arguments())).await.unwrap();
-    eventually("the replica is ready", async || app.is_ready()).await;
+    eventually("the replica is ready", async || page(&app, "/readyz").await.0 == 200).await;
     app
+}
+
+/// A page of its ops listener: status and text.
+async fn page(app: &App, path: &str) -> (u16, String) {
+    let response = app.operations().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
 }
 
 /// Asks a replica without ports; returns the status and the problem's type.
@@ -39,30 +46,30 @@ async fn ask(router: Router, user: String) -> (u16, String) {
     (status, body["type"].as_str().unwrap_or_default().to_owned())
 }
 
-fn metric(app: &App, series: &str) -> f64 {
-    value(&app.metrics.encode(), series)
+async fn metric(app: &App, series: &str) -> f64 {
+    value(&page(app, "/metrics").await.1, series)
 }
 
-/// Fills the queue of `A`, and asks some more, who are sent away at once.
-async fn overfill(app: &Arc<App>) -> JoinSet<(u16, String)> {
+/// Fills the queue of `A`, and asks for some more users, which are sent away at once.
+async fn overfill(app: &App) -> JoinSet<(u16, String)> {
     const TOO_MANY: usize = 25;
-    let router = router(Arc::clone(app));
+    let router = app.router();
     let mut waiting = JoinSet::new();
     for user in 0..QUEUE_MAX {
         waiting.spawn(ask(router.clone(), format!("u-{user}")));
     }
     until("the queue is full", SOON, async || {
-        let [depth, shed] = ["coupon_queue_depth", "coupon_shed_total"].map(|series| metric(app, series));
+        let (depth, shed) = (metric(app, "coupon_queue_depth").await, metric(app, "coupon_shed_total").await);
         let lacking = format!("{depth} in the queue, {shed} sent away");
         if depth as usize == QUEUE_MAX { Ok(()) } else { Err(lacking) }
     })
     .await;
-    assert_eq!(metric(app, "coupon_shed_total"), 0.0);
+    assert_eq!(metric(app, "coupon_shed_total").await, 0.0);
     for user in 0..TOO_MANY {
         let told = ask(router.clone(), format!("late-{user}")).await;
         assert_eq!(told, (503, "/problems/busy".to_owned()));
     }
-    assert_eq!(metric(app, "coupon_shed_total") as usize, TOO_MANY);
+    assert_eq!(metric(app, "coupon_shed_total").await as usize, TOO_MANY);
     assert_eq!(waiting.try_join_next().map(Result::unwrap), None, "nobody in the queue was answered");
     waiting
 }
@@ -78,7 +85,7 @@ async fn a_full_queue_answers_busy_at_once_and_loses_nobody_who_is_in_it() {
     lock.release().await;
     let answers = waiting.join_all().await;
     assert!(answers.iter().all(|(status, _)| *status == 201), "{:?}", answers.iter().find(|(it, _)| *it != 201));
-    assert_eq!(metric(&app, "coupon_queue_depth"), 0.0);
+    assert_eq!(metric(&app, "coupon_queue_depth").await, 0.0);
     assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, i64::try_from(QUEUE_MAX).unwrap());
     cluster.finish().await;
 }
@@ -93,9 +100,9 @@ async fn a_full_queue_of_a_strategy_without_batches_answers_busy_at_once_too() {
     // Ten thousand clients hang up: their places are free again.
     waiting.abort_all();
     while waiting.join_next().await.is_some() {}
-    eventually("the queue is empty", async || metric(&app, "coupon_queue_depth") == 0.0).await;
+    eventually("the queue is empty", async || metric(&app, "coupon_queue_depth").await == 0.0).await;
     row.release().await;
-    let router = router(app);
+    let router = app.router();
     eventually("the next one is served", async || ask(router.clone(), "next".to_owned()).await.0 < 300).await;
     cluster.finish().await;
 }
@@ -117,7 +124,7 @@ async fn an_order_whose_deadline_passed_in_the_queue_takes_no_coupon() {
             assert_ne!(answer.header("retry-after"), "", "{strategy}");
         }
         row.release().await;
-        // Whoever comes later is served after them, so nothing is to be expected of the queue any more.
+        // A later order is served after them, so nothing is to be expected of the queue any more.
         let last = cluster.decided(0, "A", "last").await;
         // 200 when an answer before it came too late.
         assert!(matches!(last.status, 200 | 201), "{strategy}: {}", last.text);
