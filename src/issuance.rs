@@ -5,12 +5,13 @@
 
 mod batched;
 mod conditional;
+mod locking;
 mod optimistic;
-mod outside;
 mod pessimistic;
 mod redlock;
 mod reserve;
 mod single;
+mod step;
 mod unlocked;
 
 use std::sync::Arc;
@@ -117,7 +118,7 @@ struct Ticket {
     due: tokio::time::Instant,
 }
 
-/// The other end of a caller's wait. It is closed when he has left or his deadline has passed.
+/// The other end of a caller's wait. It is closed when the caller has left or the deadline has passed.
 type Caller = oneshot::Sender<Result<Outcome, IssueError>>;
 
 /// What all strategies work with. The database and the lock are others only in the simulation of `batched`.
@@ -165,17 +166,17 @@ impl Issuer {
     /// forgotten if it was still waiting, and settled if it was not.
     pub async fn issue(&self, order: Order, entered: Instant) -> Result<Outcome, IssueError> {
         let (code, arrived_ms) = (order.code.clone(), order.arrived_ms);
-        let due = (entered + self.deadline).into();
+        let (due, round) = ((entered + self.deadline).into(), self.parts.memory.round());
         let result = match self.parts.memory.knows(&order) {
             Known::Answer(outcome) => Ok(outcome),
             Known::Unavailable => Err(IssueError::Unavailable(None)),
             Known::Undecided => {
-                let decided = tokio::time::timeout_at(due, self.decide(order, entered, due));
+                let decided = tokio::time::timeout_at(due, self.decide(order, round, entered, due));
                 decided.await.unwrap_or(Err(IssueError::Busy))
             }
         };
-        if matches!(result, Ok(Outcome::SoldOut)) {
-            self.parts.memory.refused(&code, arrived_ms);
+        if let (Ok(Outcome::SoldOut), Some(round)) = (&result, round) {
+            self.parts.memory.refused(&code, round, arrived_ms);
         }
         let label = match &result {
             Ok(outcome) => outcome_label(outcome),
@@ -186,15 +187,23 @@ impl Issuer {
         result
     }
 
-    /// Makes a connection before the first order needs it; without a database that is left to the first order.
+    /// Makes the connection that the first batch will take; without a database that is left to the first order.
     pub async fn warm(&self) {
-        if self.parts.strategy == Strategy::Batched {
-            self.batched.warm().await;
+        if self.parts.strategy == Strategy::Batched
+            && let Err(error) = self.parts.store.batches.free().await.connect().await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "cannot connect to the database yet");
         }
     }
 
-    async fn decide(&self, order: Order, entered: Instant, due: tokio::time::Instant) -> Result<Outcome, IssueError> {
-        let Some(round) = self.parts.memory.round() else { return Err(IssueError::Unavailable(None)) };
+    async fn decide(
+        &self,
+        order: Order,
+        round: Option<u32>,
+        entered: Instant,
+        due: tokio::time::Instant,
+    ) -> Result<Outcome, IssueError> {
+        let Some(round) = round else { return Err(IssueError::Unavailable(None)) };
         let ticket = Ticket { order, round, entered, due };
         match self.parts.strategy {
             Strategy::Batched => self.batched.issue(ticket).await,

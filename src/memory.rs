@@ -1,5 +1,5 @@
-//! What a replica remembers between two looks at the database: the coupons, their windows, and who holds what once nothing
-//! is left. It answers without I/O what it can answer exactly, and nothing else.
+//! What a replica remembers between two looks at the database: the coupons, their windows, and the holders once nothing is left. It
+//! answers without I/O what it can answer exactly, and nothing else.
 //!
 //! It may be trusted because every administrative change bumps a generation, the memory is read anew every 250 ms, nothing
 //! older than a second is used, and a change is answered only when every replica must have seen it.
@@ -8,18 +8,17 @@ mod holders;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use self::holders::{ByUser, Holders};
-use crate::coupons::{Code, Coupon, Entry, Order, Outcome, Timestamp, Window};
+use crate::coupons::{Code, Coupon, Order, Outcome, Timestamp, Window};
 use crate::metrics::IssueMetrics;
-use crate::store::{Catalogue, Lane, StoreError};
+use crate::store::{Catalogue, Source, StoreError};
 
 /// Time between two looks at the database.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -41,9 +40,15 @@ pub struct Snapshot {
     holders: HashMap<u16, Arc<ByUser>>,
     /// By place, how many orders have met a coupon of which nothing can be had.
     in_vain: Vec<AtomicU32>,
+    /// By place, the earliest arrival that was told "sold out" in this round, in milliseconds since 1970, or [`NO_ARRIVAL`]. All looks of
+    /// a round share it.
+    earliest_refused: Vec<Arc<AtomicU64>>,
 }
 
-/// What everybody without an entry gets.
+/// Later than every arrival.
+const NO_ARRIVAL: u64 = u64::MAX;
+
+/// What every user without an entry gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// The round that it is about; in another one it says nothing.
@@ -57,29 +62,10 @@ pub struct Refusal {
 pub enum Known {
     /// This is the exact answer.
     Answer(Outcome),
-    /// There is stock, or not everybody who holds something is known, or memory is too old: the database decides.
+    /// There is stock, or not all holders are known, or memory is too old: the database decides.
     Undecided,
     /// Memory is too old, and the code was not in it.
     Unavailable,
-}
-
-/// Where a memory reads. [`Lane`] says what each call promises.
-pub trait Source: Send {
-    /// Reads everything but the holders.
-    fn catalogue(&mut self) -> impl Future<Output = Result<Catalogue, StoreError>> + Send;
-
-    /// Reads all entries of one scope in one round.
-    fn entries(&mut self, round: u32, scope: u16) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;
-}
-
-impl Source for Lane {
-    fn catalogue(&mut self) -> impl Future<Output = Result<Catalogue, StoreError>> + Send {
-        Self::catalogue(self)
-    }
-
-    fn entries(&mut self, round: u32, scope: u16) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send {
-        Self::entries(self, round, scope)
-    }
 }
 
 /// The memory of one replica.
@@ -89,11 +75,27 @@ pub struct Memory {
     poke: Notify,
     holders: Holders,
     lacks_event: AtomicBool,
-    /// Per code: the round, and the earliest arrival that was told "sold out" in it.
-    earliest_losers: Mutex<HashMap<Code, (u32, u64)>>,
 }
 
 impl Snapshot {
+    /// A look after the `last` one.
+    fn new(catalogue: Catalogue, holders: HashMap<u16, Arc<ByUser>>, last: Option<&Self>) -> Self {
+        let codes = || catalogue.coupons.iter().map(|(coupon, _)| &coupon.code);
+        let earliest_refused = codes()
+            .map(|code| last.and_then(|last| last.earliest_refused(code, catalogue.round)).cloned())
+            .map(|earliest| earliest.unwrap_or_else(|| Arc::new(AtomicU64::new(NO_ARRIVAL))))
+            .collect();
+        let places = codes().cloned().zip(0..).collect();
+        let in_vain = codes().map(|_| AtomicU32::new(0)).collect();
+        Self { catalogue, places, holders, in_vain, earliest_refused }
+    }
+
+    /// Where the earliest arrival is noted that was told "sold out" in `round`, if this is a look at that round.
+    fn earliest_refused(&self, code: &Code, round: u32) -> Option<&Arc<AtomicU64>> {
+        let place = *self.places.get(code)?;
+        (self.round() == round).then(|| &self.earliest_refused[place])
+    }
+
     fn is_fresh(&self) -> bool {
         self.catalogue.asked.elapsed() < AGE_MAX
     }
@@ -124,7 +126,7 @@ impl Snapshot {
         self.places.get(code).map(|&place| &self.catalogue.coupons[place])
     }
 
-    /// What everybody without an entry gets; `None` when there may be stock to be had.
+    /// What every user without an entry gets; `None` when there may be stock to be had.
     fn refusal(&self, coupon: &Coupon) -> Option<Outcome> {
         if self.is_closed(coupon.effective) {
             return Some(Outcome::NotOpen(coupon.effective.opens_in(self.now())));
@@ -159,7 +161,7 @@ impl Memory {
         self.snapshot.load().as_ref().map_or(Known::Unavailable, |snapshot| snapshot.knows(order))
     }
 
-    /// What every order for `code` gets whose user holds nothing; `None` when the database decides.
+    /// What every order for `code` gets if its user holds nothing; `None` when the database decides.
     pub fn refusal(&self, code: &Code) -> Option<Refusal> {
         let snapshot = self.fresh()?;
         let (coupon, _) = snapshot.coupon(code)?;
@@ -196,25 +198,25 @@ impl Memory {
         self.poke.notify_one();
     }
 
-    /// Notes the arrival of an order that was told "sold out".
-    pub fn refused(&self, code: &Code, arrived_ms: Option<u64>) {
-        let (Some(arrived), Some(round)) = (arrived_ms, self.round()) else { return };
-        let mut losers = self.earliest_losers.lock();
-        match losers.get_mut(code) {
-            Some((of, earliest)) if *of == round => *earliest = arrived.min(*earliest),
-            _ => {
-                losers.insert(code.clone(), (round, arrived));
-            }
+    /// Notes the arrival of an order that was told "sold out" in `round`.
+    pub fn refused(&self, code: &Code, round: u32, arrived_ms: Option<u64>) {
+        let (snapshot, arrived) = (self.snapshot.load(), arrived_ms.unwrap_or(NO_ARRIVAL));
+        let earliest = snapshot.as_ref().and_then(|snapshot| snapshot.earliest_refused(code, round));
+        // Arrivals grow, so that a write is rare.
+        if let Some(earliest) = earliest.filter(|earliest| arrived < earliest.load(Ordering::Relaxed)) {
+            earliest.fetch_min(arrived, Ordering::Relaxed);
         }
     }
 
     /// The earliest arrival that this replica told "sold out" in `round`, in milliseconds since 1970.
     pub fn earliest_loser(&self, code: &Code, round: u32) -> Option<u64> {
-        self.earliest_losers.lock().get(code).filter(|(of, _)| *of == round).map(|(_, earliest)| *earliest)
+        let snapshot = self.snapshot.load();
+        let earliest = snapshot.as_ref()?.earliest_refused(code, round)?.load(Ordering::Relaxed);
+        (earliest < NO_ARRIVAL).then_some(earliest)
     }
 
-    /// Looks at the database every 250 ms, and when poked, until `stopped`. The second lane reads who holds what, which may take
-    /// long: meanwhile the rest must not grow old.
+    /// Looks at the database every 250 ms, and when poked, until `stopped`. The second lane reads the holders, which may take long:
+    /// meanwhile the rest must not grow old.
     pub async fn watch(&self, lanes: [impl Source; 2], metrics: IssueMetrics, stopped: CancellationToken) {
         let [mut lane, mut holders] = lanes;
         // In this order, so that a simulation is the same every time.
@@ -253,24 +255,23 @@ impl Memory {
     async fn look(&self, lane: &mut impl Source, metrics: &IssueMetrics) -> Result<(), StoreError> {
         let catalogue = lane.catalogue().await?;
         metrics.remaining(catalogue.coupons.iter().map(|(coupon, _)| coupon));
-        let places: HashMap<_, _> =
-            catalogue.coupons.iter().enumerate().map(|(place, (coupon, _))| (coupon.code.clone(), place)).collect();
-        self.earliest_losers.lock().retain(|code, _| places.contains_key(code));
-        if let Some(last) = &*self.snapshot.load() {
+        let last = self.snapshot.load_full();
+        if let Some(last) = &last {
             self.holders.asked(last.in_vain());
         }
         let holders = self.holders.known(&catalogue).await;
-        let in_vain = catalogue.coupons.iter().map(|_| AtomicU32::new(0)).collect();
-        self.snapshot.store(Some(Arc::new(Snapshot { catalogue, places, holders, in_vain })));
+        self.snapshot.store(Some(Arc::new(Snapshot::new(catalogue, holders, last.as_deref()))));
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
     use tokio::time::Instant;
 
     use super::*;
+    use crate::coupons::Entry;
     use crate::metrics::Metrics;
 
     pub(super) fn coupon(code: &str, remaining: u32, closes_at: Option<i64>) -> Coupon {
@@ -292,7 +293,7 @@ mod tests {
         Catalogue { asked, answered: asked, now, generation: 1, round: 1, exclusive: false, coupons }
     }
 
-    /// A database whose catalogue is always the same; who holds something takes an hour to read, or a moment.
+    /// A database whose catalogue is always the same; its holders take an hour to read, or a moment.
     struct Slow {
         coupons: Vec<(Coupon, u16)>,
         reads: Arc<Mutex<Vec<u16>>>,
@@ -331,7 +332,7 @@ mod tests {
         let mut catalogue = catalogue(vec![]);
         tokio::time::advance(Duration::from_micros(10)).await;
         catalogue.answered = Instant::now();
-        let snapshot = Snapshot { catalogue, places: HashMap::new(), holders: HashMap::new(), in_vain: vec![] };
+        let snapshot = Snapshot::new(catalogue, HashMap::new(), None);
         // The database said 100 at some moment of the last ten microseconds.
         let closed = |opens: Option<i64>, closes: Option<i64>| {
             snapshot.is_closed(Window { opens_at: opens.map(Timestamp), closes_at: closes.map(Timestamp) })
@@ -346,5 +347,31 @@ mod tests {
         let (memory, reads) = watched(coupons, Duration::from_hours(1), Duration::from_secs(5)).await;
         assert_eq!(reads, [1]);
         assert!(memory.fresh().is_some(), "the memory is {:?} old", memory.age());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earliest_refused_arrival_lives_as_long_as_its_round() {
+        let (memory, a) = (Memory::default(), Code::parse("A").unwrap());
+        let look = |round| {
+            let catalogue =
+                Catalogue { round, ..catalogue(vec![(coupon("B", 0, None), 1), (coupon("A", 0, None), 2)]) };
+            let last = memory.snapshot.load_full();
+            memory.snapshot.store(Some(Arc::new(Snapshot::new(catalogue, HashMap::new(), last.as_deref()))));
+        };
+        look(1);
+        for arrived in [Some(7), None, Some(5), Some(6)] {
+            memory.refused(&a, 1, arrived);
+            look(1);
+        }
+        // One of another round, which memory does not know yet or no longer.
+        memory.refused(&a, 2, Some(1));
+        assert_eq!([1, 2].map(|round| memory.earliest_loser(&a, round)), [Some(5), None]);
+
+        look(2);
+        memory.refused(&a, 1, Some(1));
+        assert_eq!([1, 2].map(|round| memory.earliest_loser(&a, round)), [None, None]);
+        memory.refused(&a, 2, Some(9));
+        assert_eq!(memory.earliest_loser(&a, 2), Some(9));
+        assert_eq!(memory.earliest_loser(&Code::parse("B").unwrap(), 2), None);
     }
 }

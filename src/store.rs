@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod batch;
+mod catalogue;
 mod coupons;
 mod lanes;
 mod migrate;
@@ -18,17 +19,20 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
-use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlSslMode};
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode};
+use sqlx::{ConnectOptions, Row};
 
 use self::lanes::{Purpose, Server};
-pub use batch::{Held, fitting};
-pub use coupons::{Catalogue, LockedCoupon, Standing};
+pub use batch::{Calls, Database, Held, fitting};
+pub use catalogue::{Catalogue, Source};
+pub use coupons::{LockedCoupon, Standing};
 pub use lanes::{Lane, Lanes};
 pub use migrate::{migrate, seed};
 pub use purge::purge;
 pub use transaction::Tx;
 pub use wallet::Inserted;
+
+use crate::coupons::Timestamp;
 
 /// Connections for batches; more codes than that take turns.
 pub(crate) const BATCHES: usize = 8;
@@ -119,6 +123,11 @@ fn unquoted(number: u16) -> sqlx::Error {
     sqlx::Error::Protocol(format!("the server's error {number}"))
 }
 
+/// Reads a time that may be missing.
+fn time(row: &MySqlRow, column: usize) -> Result<Option<Timestamp>, sqlx::Error> {
+    Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp))
+}
+
 /// The database of the service: cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -127,10 +136,10 @@ pub struct Store {
     pub batches: Lanes,
     /// For the strategies that issue one by one.
     pub transactions: Lanes,
-    /// For what a replica remembers: one that looks, one that reads who holds what.
+    /// For what a replica remembers: one that looks, one that reads the holders.
     pub memory: Lanes,
     wallets: Lanes,
-    /// For changes, one after the other: no crowd can keep them out, and no audit.
+    /// For changes, one after the other: no rush can keep them out, and no audit.
     administration: Lanes,
     audits: Lanes,
 }

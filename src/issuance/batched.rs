@@ -1,12 +1,13 @@
 //! One Redlock and one call for all that wait. The default.
 //!
-//! Orders gather in a queue per code. The first one starts a task that takes the lock; when the lock is granted the batch
-//! closes, so whoever arrived meanwhile is in it. One `CALL issue_batch` settles it; the lease goes back and the answers
-//! go out. While nobody else wants a lock the next batch follows under the same lease. A task ends when its queue is empty.
+//! Orders gather in a queue per code. The first one starts a task that attends to the queue and takes the lock; when the lock is granted
+//! the batch closes, so that orders which came meanwhile are in it. One `CALL issue_batch` settles it; the lease goes back and the
+//! answers go out. While nobody else wants a lock the next batch follows under the same lease. The task ends when its queue is empty.
 //!
-//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): 18,100 issues a second, 0.46 of trivial
-//! answers, p99 18 ms; with 1,000 connections 23,300, 0.67 and 68 ms; one user alone waits 1.2 ms. An order costs MySQL 11 µs and the replicas
-//! 23 µs; a batch costs them 500 and 210 µs more, and Redis 100 µs: so many codes with few orders each are dearer than one with many.
+//! Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, one more to one Redis node for the wake-up (to each where others may
+//! sleep, when replicas reach different ones). Where orders wait and the last release woke nobody, 1 to the first node asks whether the
+//! lease may stay; if so, none of the others to Redis are needed. 2 more for every attempt at a lock that another replica holds. So
+//! many codes with few orders each are dearer than one with many.
 
 mod queue;
 #[cfg(test)]
@@ -20,13 +21,13 @@ use futures_util::FutureExt;
 use tokio::sync::oneshot;
 
 use self::queue::{Answer, Attendance, Queues, Waiting};
-use super::outside::{Calls, Database, Locking};
+use super::locking::Locking;
 use super::{IssueError, OnLockLoss, Parts, RUNS_MAX, Ticket, pause};
 use crate::coupons::{Code, Order};
 use crate::lock::{LockError, Locks, Patience};
 use crate::memory::Refusal;
 use crate::metrics::Bypass;
-use crate::store::{Store, StoreError};
+use crate::store::{Calls, Database, Store, StoreError};
 
 /// How long the answers of a large batch wait for the release at most, and those of any batch for the question whether the lease
 /// may stay.
@@ -43,13 +44,6 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Batched<D: Database = Store, L = Arc<Locks>> {
     parts: Arc<Parts<D, L>>,
     queues: Queues,
-}
-
-/// The right to settle a batch now.
-enum Right<T> {
-    Leased(T),
-    /// The lock cannot be had; the row lock alone makes it exclusive.
-    Bypassed,
 }
 
 /// A batch that is settled and not answered yet.
@@ -74,17 +68,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
         Arc::new(Self { parts, queues })
     }
 
-    /// Connects the lane that the next batch will take.
-    pub(super) async fn warm(&self) {
-        if let Err(error) = self.parts.store.lane().await.connect().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot connect to the database yet");
-        }
-    }
-
-    /// Queues the order and waits for its answer. Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, one more
-    /// to one Redis node for the wake-up (to each where others may sleep, when replicas reach different ones). Where orders
-    /// wait and the last release woke nobody, 1 to the first node asks whether the lease may stay; if so, none of the others
-    /// to Redis are needed. 2 more for every attempt at a lock that another replica holds.
+    /// Queues the order and waits for its answer.
     pub(super) async fn issue(self: &Arc<Self>, ticket: Ticket) -> Answer {
         let (caller, answer) = oneshot::channel();
         let code = ticket.order.code.clone();
@@ -95,56 +79,55 @@ impl<D: Database, L: Locking> Batched<D, L> {
         answer.await.unwrap_or(Err(IssueError::Unavailable(None)))
     }
 
-    /// Settles batch after batch until nobody waits for `code`.
+    /// Serves the queue of `code` until nobody waits in it.
     async fn attend(&self, code: &Code) {
         let _attendance = Attendance { queues: &self.queues, code };
         while self.queues.is_wanted(code) {
             let mut lane = self.parts.store.lane().await;
-            self.take_turn(code, &mut lane).await;
-        }
-    }
-
-    /// The right, the close, the call, the answers.
-    async fn take_turn(&self, code: &Code, lane: &mut D::Lane) {
-        if self.parts.memory.refusal(code).is_some() {
-            return self.refuse(code, lane).await;
-        }
-        match self.right(code).await {
-            Ok(right) => self.settle_under(right, code, lane).await,
-            Err(LockError::Abandoned) => {}
-            Err(LockError::QuorumGone | LockError::NotGranted) => {
-                answer_all(self.close(code), &IssueError::Unavailable(None));
+            if self.parts.memory.refusal(code).is_some() {
+                self.refuse(code, &mut lane).await;
+                continue;
+            }
+            match self.lock_or_bypass(code).await {
+                Ok(lease) => self.work_off(lease, code, &mut lane).await,
+                Err(LockError::Abandoned) => {}
+                Err(LockError::QuorumGone | LockError::NotGranted) => {
+                    answer_all(self.close(code), &IssueError::Unavailable(None));
+                }
             }
         }
     }
 
-    async fn right(&self, code: &Code) -> Result<Right<L::Lease>, LockError> {
+    /// Takes the lock. Without a lease, where the lock cannot be had and need not, the row lock alone makes a batch exclusive.
+    async fn lock_or_bypass(&self, code: &Code) -> Result<Option<L::Lease>, LockError> {
         let acquired = self.parts.locks.acquire(code.as_str(), Patience::Wake, || self.queues.has_waiting(code)).await;
         let reason = match acquired {
-            Ok(lease) => return Ok(Right::Leased(lease)),
             Err(LockError::QuorumGone) => Bypass::NoQuorum,
             Err(LockError::NotGranted) => Bypass::NoGrant,
-            Err(LockError::Abandoned) => return Err(LockError::Abandoned),
+            decided => return decided.map(Some),
         };
         if self.parts.on_lock_loss == OnLockLoss::Refuse {
-            return acquired.map(Right::Leased);
+            return acquired.map(Some);
         }
         self.parts.lock.bypassed(reason);
-        Ok(Right::Bypassed)
+        Ok(None)
     }
 
-    /// One batch, and another one as long as nobody else wants a lock.
-    async fn settle_under(&self, right: Right<L::Lease>, code: &Code, lane: &mut D::Lane) {
+    /// Settles one batch, and under a lease another one as long as nobody else wants a lock.
+    async fn work_off(&self, lease: Option<L::Lease>, code: &Code, lane: &mut D::Lane) {
         loop {
-            let settled = self.settle_batch(code, lane).await;
+            let settled = self.settle(code, lane).await;
             let failed = settled.has_failed();
-            if !failed && self.stays(&right, code).await {
+            if let Some(lease) = &lease
+                && !failed
+                && self.stays(lease, code).await
+            {
                 settled.answer();
                 continue;
             }
-            match right {
-                Right::Leased(lease) => self.release_and_answer(lease, settled).await,
-                Right::Bypassed => settled.answer(),
+            match lease {
+                Some(lease) => self.release_and_answer(lease, settled).await,
+                None => settled.answer(),
             }
             if failed {
                 tokio::time::sleep(FAILURE_PAUSE).await;
@@ -155,30 +138,40 @@ impl<D: Database, L: Locking> Batched<D, L> {
 
     /// Whether the next batch follows under the same lease: somebody waits for a code of which something can be had, no other code
     /// waits for this lane, and nobody else wants a lock. A hung lock node does not keep the answers.
-    async fn stays(&self, right: &Right<L::Lease>, code: &Code) -> bool {
-        let Right::Leased(lease) = right else { return false };
+    async fn stays(&self, lease: &L::Lease, code: &Code) -> bool {
         let goes_on = self.queues.has_waiting(code)
             && self.parts.memory.refusal(code).is_none()
             && !self.parts.store.lanes_are_lent();
         goes_on && tokio::time::timeout(LOCK_LEAD, self.parts.locks.may_stay(lease)).await.unwrap_or(false)
     }
 
-    /// Closes a batch and calls for it.
-    async fn settle_batch(&self, code: &Code, lane: &mut D::Lane) -> Settled {
+    /// Closes a batch and settles it. One whose data the database refuses is split until the bad order stands alone.
+    async fn settle(&self, code: &Code, lane: &mut D::Lane) -> Settled {
         let mut batch = self.close(code);
         if let Some(round) = self.parts.memory.round() {
             send_away_others(&mut batch, round);
         }
+        let Some(Waiting { ticket: Ticket { round, .. }, .. }) = batch.first() else { return Settled(Vec::new()) };
         for order in &batch {
             self.parts.granted(&order.ticket);
         }
         let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
-        let round = batch.first().map_or(0, |order| order.ticket.round);
         let started = tokio::time::Instant::now();
-        let answers = self.settle(lane, code, round, &orders).await;
-        if !orders.is_empty() {
-            self.parts.reserve.took(started.elapsed());
+        let (mut parts, mut answers) = (vec![&orders[..]], Vec::with_capacity(orders.len()));
+        while let Some(part) = parts.pop() {
+            match self.call(lane, code, *round, part).await {
+                Ok(settled) => answers.extend(settled),
+                Err(StoreError::Rejected(_)) if part.len() > 1 => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, orders = part.len(), "a batch failed");
+                    answers.extend(refused(part, &error.into()));
+                }
+            }
         }
+        self.parts.reserve.took(started.elapsed());
         Settled(batch.into_iter().zip(answers).collect())
     }
 
@@ -198,34 +191,12 @@ impl<D: Database, L: Locking> Batched<D, L> {
         }
     }
 
-    /// The next batch: orders whose callers will still be there when it is settled.
+    /// The next batch: the orders of callers that will still be there when it is settled.
     fn close(&self, code: &Code) -> Vec<Waiting> {
         self.queues.close(code, self.parts.reserve.end())
     }
 
-    /// Settles the orders, running the call again where that is sound, and splitting a batch whose data is refused until
-    /// the bad order stands alone.
-    async fn settle(&self, lane: &mut D::Lane, code: &Code, round: u32, orders: &[Order]) -> Vec<Answer> {
-        let mut answers = Vec::with_capacity(orders.len());
-        let mut parts = if orders.is_empty() { vec![] } else { vec![orders] };
-        while let Some(part) = parts.pop() {
-            match self.call(lane, code, round, part).await {
-                Ok(settled) => answers.extend(settled),
-                Err(StoreError::Rejected(_)) if part.len() > 1 => {
-                    let (first, second) = part.split_at(part.len() / 2);
-                    parts.extend([second, first]);
-                }
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, orders = part.len(), "a batch failed");
-                    let failure = IssueError::from(error);
-                    answers.extend(part.iter().map(|_| Err(failure.clone())));
-                }
-            }
-        }
-        answers
-    }
-
-    /// Runs the call until it answers. The same orders again are safe: whoever got a coupon in a run of which the outcome is
+    /// Calls until the database answers. The same orders again are safe: a user that got a coupon in a run of which the outcome is
     /// unknown is found to hold it.
     async fn call(
         &self,
@@ -250,7 +221,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
         };
         if settlement.known && settlement.round != round {
             self.parts.memory.poke();
-            return Ok(busy(orders));
+            return Ok(refused(orders, &IssueError::Busy).collect());
         }
         if settlement.remaining == 0 {
             self.parts.memory.poke();
@@ -258,8 +229,8 @@ impl<D: Database, L: Locking> Batched<D, L> {
         Ok(settlement.outcomes(orders).into_iter().map(|outcome| outcome.ok_or(IssueError::Busy)).collect())
     }
 
-    /// Answers everybody who waits for a code of which nothing can be had: one read tells who holds something already. The refusal
-    /// is memory's, who holds something is the database's: joined, they are an answer only about one round.
+    /// Answers all orders that wait for a code of which nothing can be had: one read tells which of their users hold something already.
+    /// The refusal is memory's and the holdings are the database's: joined, they are an answer only about one round.
     async fn refuse(&self, code: &Code, lane: &mut D::Lane) {
         let mut batch = self.close(code);
         // Once more, so that it is no older than any of these orders.
@@ -302,6 +273,6 @@ fn answer_all(orders: impl IntoIterator<Item = Waiting>, error: &IssueError) {
     }
 }
 
-fn busy(orders: &[Order]) -> Vec<Answer> {
-    orders.iter().map(|_| Err(IssueError::Busy)).collect()
+fn refused(orders: &[Order], error: &IssueError) -> impl Iterator<Item = Answer> {
+    orders.iter().map(|_| Err(error.clone()))
 }

@@ -1,9 +1,6 @@
 //! The condition in the write: `UPDATE … WHERE remaining >= 1`. The control: what one WHERE gives without any lock.
-//!
-//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): 848 issues a second, 0.02 of trivial
-//! answers; p99 286 ms; 850 µs of MySQL's processor time and 323 µs of the replicas' an issue. Best with a pool of 4.
 
-use super::single::{Failure, Step, Won};
+use super::step::{Failure, Step, Won};
 use super::{Parts, Ticket};
 use crate::store::Lane;
 

@@ -1,13 +1,10 @@
 //! Version check: read without a lock, write only if nobody wrote since, else start over.
-//!
-//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): 691 issues a second, 0.02 of trivial
-//! answers; p99 798 ms; 7.4 statements, 1,077 µs of MySQL's processor time and 445 µs of the replicas' an issue. Best with a pool of 2.
 
-use super::single::{Failure, Step, Won, issuable};
+use super::step::{Failure, Step, Won, issuable};
 use super::{Parts, Ticket};
 use crate::store::Lane;
 
-/// Transactions per order before "busy": with `n` writers at once each round of attempts lets one through.
+/// Transactions per order before "busy": of `n` writers that try at once one comes through.
 pub(super) const RUNS_MAX: u32 = 50;
 
 /// Round trips: 5 per attempt (begin, select, update, insert, commit). Every attempt is a new transaction, because inside

@@ -1,9 +1,6 @@
 //! Row lock: the first reader holds the row, the others queue inside InnoDB.
-//!
-//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): 822 issues a second, 0.02 of trivial
-//! answers; p99 286 ms; 880 µs of MySQL's processor time and 344 µs of the replicas' an issue. Best with a pool of 2.
 
-use super::single::{Failure, Step, Won, issuable};
+use super::step::{Failure, Step, Won, issuable};
 use super::{Parts, Ticket};
 use crate::store::Lane;
 

@@ -2,19 +2,15 @@
 //!
 //! The write keeps its condition: a lease makes contention cheap, not writes safe. As the textbook has it, nothing is issued without a lease:
 //! where the lock cannot be had, whatever the reason, this strategy answers 503, at once without a quorum and else at the deadline.
-//!
-//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): 663 issues a second, 0.02 of trivial
-//! answers; p99 1,336 ms; 20 Redis commands, 662 µs of MySQL's processor time, 536 µs of the replicas' and 294 µs of Redis' an issue. Best
-//! with a pool of 2.
 
-use super::single::{Failure, Step};
+use super::step::{Failure, Step};
 use super::{Caller, Parts, Ticket, conditional};
 use crate::lock::{LockError, Patience};
 use crate::metrics::Wait;
 use crate::store::Lane;
 
 /// Round trips: 4 to MySQL (begin, update, insert, commit) and 2 to Redis (lock, unlock); 2 more for every attempt at a
-/// lock that somebody else holds. It waits as long as its caller, whose patience is the deadline.
+/// lock that another request holds. It waits as long as its caller, which is until the deadline.
 pub(super) async fn issue(parts: &Parts, lane: &mut Lane, ticket: &Ticket, caller: &Caller) -> Result<Step, Failure> {
     let acquired = parts.locks.acquire(ticket.order.code.as_str(), Patience::Retry, || !caller.is_closed()).await;
     let lease = acquired.inspect_err(|error| {

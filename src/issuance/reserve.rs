@@ -1,7 +1,7 @@
 //! How much of its time an order keeps for the work itself.
 //!
-//! Under overload the queue is as long as the deadline: whoever is next has waited for almost all of it. Without a reserve
-//! work then begins for callers who leave before it ends, and the coupons go to those who were told "not now".
+//! Under overload the queue is as long as the deadline: the next order has waited for almost all of it. Without a reserve work then
+//! begins for callers that leave before it ends, and coupons go to users that were told "not now".
 
 use std::time::Duration;
 
@@ -33,8 +33,8 @@ impl Reserve {
         *longest = (time.min(self.most).max(faded(*longest, now)), now);
     }
 
-    /// An order whose caller leaves before this would be settled for nobody. Twice the usual time, because work takes longer
-    /// now and then.
+    /// If its caller leaves before this, an order would be settled for nobody. Twice the usual time, because work takes longer now and
+    /// then.
     pub(super) fn end(&self) -> Instant {
         let now = Instant::now();
         now + (2 * faded(*self.longest.lock(), now)).min(self.most)

@@ -1,5 +1,4 @@
-//! What the strategies share that issue one by one: a turn at a connection, the runs, the last two statements, and the reason
-//! for a refusal.
+//! The strategies that issue one by one: a turn at a connection, the runs of a strategy, and the reason for a refusal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,14 +6,14 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::step::{Failure, Step};
 use super::{
     Caller, IssueError, Parts, QUEUE_MAX, RUNS_MAX, Strategy, Ticket, conditional, optimistic, pause, pessimistic,
     redlock, unlocked,
 };
-use crate::coupons::{Entry, Outcome, Timestamp};
-use crate::lock::LockError;
+use crate::coupons::Outcome;
 use crate::metrics::Wait;
-use crate::store::{Inserted, Lane, LockedCoupon, Standing, StoreError, Tx};
+use crate::store::{Lane, Standing};
 
 /// Issues one by one, as many at once as there are lanes for transactions.
 pub(super) struct Single {
@@ -43,14 +42,14 @@ impl Single {
             let started = Instant::now();
             let settled = parts.run(&mut lane, &ticket, &caller).await;
             parts.reserve.took(started.elapsed());
-            // A caller who has left meanwhile finds the same answer when he asks again.
+            // A caller that has left meanwhile finds the same answer when it asks again.
             let _ = caller.send(settled);
         });
         answer.await.unwrap_or(Err(IssueError::Unavailable(None)))
     }
 }
 
-/// A place among those who wait or are at work, given up when dropped.
+/// A place among the orders that wait or are at work, given up when dropped.
 struct Place<'a> {
     single: &'a Single,
     entered: Instant,
@@ -74,41 +73,11 @@ impl Drop for Place<'_> {
         let parts = &self.single.parts;
         self.single.waiting.fetch_sub(1, Ordering::Relaxed);
         parts.issue.queued(-1);
-        // Who has a lane waits on for the exclusive right, where the strategy has one.
+        // An order with a lane waits on for the exclusive right, where the strategy has one.
         if !self.has_lane && !matches!(parts.strategy, Strategy::Unlocked | Strategy::Optimistic) {
             parts.lock.waited(Wait::Expired, self.entered);
         }
     }
-}
-
-/// What one run of a single-issue strategy came to.
-pub(super) enum Step {
-    /// It was issued.
-    Issued(Entry),
-    /// Nothing was written; [`Parts::explain`] finds out why.
-    Refused,
-    /// Somebody else was faster; run it again.
-    Conflict,
-}
-
-/// What an order has won before its row is written.
-pub(super) struct Won {
-    pub(super) serial: Option<u32>,
-    pub(super) issued_at: Timestamp,
-}
-
-/// Why a run failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Failure {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Lock(#[from] LockError),
-}
-
-/// Whether a coupon row that was read allows an issue in the ticket's round.
-pub(super) fn issuable(coupon: Option<LockedCoupon>, ticket: &Ticket) -> Option<LockedCoupon> {
-    coupon.filter(|coupon| coupon.round == ticket.round && coupon.open && coupon.remaining > 0)
 }
 
 impl Parts {
@@ -147,25 +116,6 @@ impl Parts {
             Strategy::Redlock => redlock::issue(self, lane, ticket, caller).await,
             Strategy::Batched => unreachable!("the batch has its own way"),
         }
-    }
-
-    /// The last two statements of every single-issue strategy: insert the child after its parent, commit.
-    pub(super) async fn finish(&self, mut tx: Tx<'_>, ticket: &Ticket, won: Won) -> Result<Step, Failure> {
-        if tx.insert(&ticket.order, won.serial, won.issued_at).await? == Inserted::Duplicate {
-            tx.roll_back().await?;
-            return Ok(Step::Refused);
-        }
-        let started = tx.started();
-        tx.commit().await?;
-        self.issue.transaction(started);
-        Ok(Step::Issued(Entry {
-            code: ticket.order.code.clone(),
-            user_id: ticket.order.user.clone(),
-            serial: won.serial,
-            round: ticket.round,
-            request_id: ticket.order.request,
-            issued_at: won.issued_at,
-        }))
     }
 
     /// Finds out why an order was refused; `None` when there is no reason any more. Stock and holdings are of one moment: between

@@ -1,9 +1,6 @@
 //! No lock: read, decide, write. Two requests read the same count, and one decrement is lost. Here to show just that.
-//!
-//! Measured by `make bench` with three replicas and 200 connections (docs/EXPERIMENTS.md): about 940 issues a second, most of
-//! which are lost updates: no figure.
 
-use super::single::{Failure, Step, Won, issuable};
+use super::step::{Failure, Step, Won, issuable};
 use super::{Parts, Ticket};
 use crate::store::Lane;
 

@@ -1,5 +1,5 @@
-//! Who holds something in the scopes of which nothing can be had any more. They are read once in a generation and at one count of
-//! issued pieces, beside the looks at the rest, because that may take long.
+//! The holders in the scopes of which nothing can be had any more. They are read once in a generation and at one count of issued
+//! pieces, beside the looks at the rest, because that may take long.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -10,9 +10,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Source;
 use crate::coupons::{Entry, UserId};
-use crate::store::Catalogue;
+use crate::store::{Catalogue, Source};
 
 /// Most holders remembered, about 200 bytes each. They are those of the scopes that are most asked for; for the others an indexed read
 /// answers.
@@ -25,7 +24,7 @@ const LOOKS: u64 = 8;
 /// that waited for longer would be old itself.
 const LEAD: Duration = Duration::from_millis(100);
 
-/// The users who hold something in one scope. Complete, because nothing of the scope can be had in this generation, and none was
+/// The holders of one scope. Complete, because nothing of the scope can be had in this generation, and none was
 /// had since: its counts are the same.
 pub(super) type ByUser = HashMap<UserId, Entry>;
 

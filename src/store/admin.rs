@@ -6,8 +6,8 @@ use sqlx::Row;
 use sqlx::mysql::{MySql, MySqlArguments, MySqlRow};
 use sqlx::query::Query;
 
-use super::{Store, StoreError, Tx};
-use crate::coupons::{Code, Timestamp, Window};
+use super::{Store, StoreError, Tx, time};
+use crate::coupons::{Code, Window};
 
 const LOCK_EVENT: &str = "SELECT round FROM event FOR UPDATE";
 const BUMP_GENERATION: &str = "UPDATE event SET generation = generation + 1";
@@ -16,7 +16,7 @@ const ISSUED: &str = "SELECT total - remaining FROM coupon WHERE code = ? FOR UP
 const CREATE: &str = "INSERT INTO coupon (code, discount_percent, total, remaining, round, scope, opens_at, closes_at) \
 SELECT ?, ?, ?, ?, round, 0, TIMESTAMPADD(MICROSECOND, ?, '1970-01-01'), TIMESTAMPADD(MICROSECOND, ?, '1970-01-01') FROM event";
 
-/// A retired coupon comes back as a new one, in its old row. The version goes on: who read the row before must not write it now.
+/// A retired coupon comes back as a new one, in its old row. The version goes on: an order that read the row before must not write it now.
 const REVIVE: &str = "UPDATE coupon SET code = ?, retired_code = NULL, discount_percent = ?, total = ?, remaining = ?, \
        next_serial = 1, version = version + 1, round = (SELECT round FROM event), \
        opens_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01'), closes_at = TIMESTAMPADD(MICROSECOND, ?, '1970-01-01') \
@@ -66,7 +66,7 @@ const AUDIT: &str = "SELECT c.code, c.round, c.total, c.remaining, COUNT(w.user_
 /// Runs of a change before it is given up; each waits a second for its rows.
 const RUNS_MAX: u32 = 4;
 
-/// Runs a change again whose rows a running rush has locked for longer than one wait: such a run has written nothing.
+/// Runs a change again if a rush has locked its rows for longer than one wait: such a run has written nothing.
 macro_rules! patiently {
     ($change:expr) => {{
         let mut run = 1;
@@ -196,7 +196,7 @@ impl Store {
         Ok(changed)
     }
 
-    /// Takes a coupon out of the event that nobody holds in the current round. Repeated, it finds none.
+    /// Takes a coupon that nobody holds in the current round out of the event. Repeated, it finds none.
     pub async fn retire_coupon(&self, code: &Code) -> Result<Retired, StoreError> {
         patiently!(self.try_retire_coupon(code))
     }
@@ -262,15 +262,12 @@ impl Store {
         let mut lane = self.administration.soon().await?;
         let row =
             lane.ask(async |sql| sqlx::query(EVENT).fetch_optional(sql).await).await?.ok_or(StoreError::NoEvent)?;
-        let time = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
-            Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp))
-        };
         Ok(Event {
             name: row.try_get(0)?,
             round: row.try_get(1)?,
             exclusive: row.try_get(2)?,
             exclusive_next: row.try_get(3)?,
-            window: Window { opens_at: time(4)?, closes_at: time(5)? },
+            window: Window { opens_at: time(&row, 4)?, closes_at: time(&row, 5)? },
         })
     }
 

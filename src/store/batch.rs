@@ -10,7 +10,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Either, Executor, Row};
 
 use super::wallet::{entry, entry_columns, held};
-use super::{Lane, StoreError};
+use super::{Lane, Store, StoreError};
 use crate::coupons::{Code, Entry, Order, Settlement, Timestamp, UserId};
 
 /// The round of a code, and the entries which the batch's users hold in it and the code's scope, without any lock. Where nobody
@@ -55,16 +55,52 @@ pub struct Held {
     pub entries: HashMap<UserId, Entry>,
 }
 
-impl Lane {
+/// The database as a batch sees it: the store, or in the simulation a model that fails on demand.
+pub trait Database: Send + Sync + 'static {
+    /// The right to one connection.
+    type Lane: Calls;
+
+    /// A lane for batches, as soon as one is free.
+    fn lane(&self) -> impl Future<Output = Self::Lane> + Send;
+
+    /// Whether all of these are lent.
+    fn lanes_are_lent(&self) -> bool;
+}
+
+/// What a batch asks of a lane.
+pub trait Calls: Send + 'static {
     /// Issues a coupon of `code` to each order, as far as rule and stock allow. One round trip, one transaction.
     ///
     /// `orders` are in the order in which serials are given. Safe to repeat with the same orders after any error.
-    pub async fn issue_batch(&mut self, round: u32, code: &Code, orders: &[Order]) -> Result<Settlement, StoreError> {
+    fn issue_batch(
+        &mut self,
+        round: u32,
+        code: &Code,
+        orders: &[Order],
+    ) -> impl Future<Output = Result<Settlement, StoreError>> + Send;
+
+    /// What the users of `orders` hold in the scope of `code`. One round trip, no lock.
+    fn held(&mut self, code: &Code, orders: &[Order]) -> impl Future<Output = Result<Held, StoreError>> + Send;
+}
+
+impl Database for Store {
+    type Lane = Lane;
+
+    async fn lane(&self) -> Lane {
+        self.batches.free().await
+    }
+
+    fn lanes_are_lent(&self) -> bool {
+        self.batches.are_lent()
+    }
+}
+
+impl Calls for Lane {
+    async fn issue_batch(&mut self, round: u32, code: &Code, orders: &[Order]) -> Result<Settlement, StoreError> {
         self.ask(async |sql| settle(sql, round, code, orders).await).await
     }
 
-    /// What the users of `orders` hold in the scope of `code`. One round trip, no lock.
-    pub async fn held(&mut self, code: &Code, orders: &[Order]) -> Result<Held, StoreError> {
+    async fn held(&mut self, code: &Code, orders: &[Order]) -> Result<Held, StoreError> {
         let query = sqlx::query(HELD).bind(encode(orders, since(orders))).bind(code.as_str());
         let rows = self.ask(async |sql| query.fetch_all(sql).await).await?;
         let round = rows.first().map_or(Ok(0), |row| row.try_get(0))?;

@@ -1,28 +1,14 @@
-//! SQL on `coupon` and `event`: stock, windows, rounds.
+//! SQL on `coupon` as the strategies without batches see it: one row, one piece.
 #![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
 use std::time::Duration;
 
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
-use tokio::time::Instant;
 
-use super::session::takes_writes;
 use super::wallet::{entry_columns, held};
-use super::{Lane, StoreError, Tx};
-use crate::coupons::{Code, Coupon, Entry, Order, Timestamp, Window};
-
-/// Event and coupons in one statement, so that they belong to one moment and one generation.
-const CATALOGUE: &str = concat!(
-    "SELECT CAST(e.generation AS UNSIGNED), e.round, e.exclusive, \
-       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)), \
-       c.code, c.scope, c.discount_percent, c.total, c.remaining, c.next_serial, \
-       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.closes_at), \
-       TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', e.closes_at), ",
-    takes_writes!(),
-    " \
-  FROM event AS e LEFT JOIN coupon AS c ON c.code IS NOT NULL ORDER BY c.id"
-);
+use super::{Lane, StoreError, Tx, time};
+use crate::coupons::{Code, Entry, Order, Timestamp, Window};
 
 /// Whether the window of a coupon row, and the event's, is open now. `SYSDATE` is the time of its evaluation, after the row
 /// was locked; the other clocks stand still from the statement's start, and the wait for the row may cross the closing. It
@@ -95,25 +81,6 @@ const TAKE: &str =
 /// Writes the count that was computed from an earlier read: the lost update, on purpose.
 const OVERWRITE: &str = "UPDATE coupon SET remaining = ? WHERE code = ? AND round = ?";
 
-/// The whole state of the event at one moment.
-#[derive(Debug)]
-pub struct Catalogue {
-    /// Just before the statement was sent: the state is at least as new as this.
-    pub asked: Instant,
-    /// Just after its answer was in: the database's clock was read between the two.
-    pub answered: Instant,
-    /// The database's clock when it answered.
-    pub now: Timestamp,
-    /// Grows with every administrative change.
-    pub generation: u64,
-    /// The current round.
-    pub round: u32,
-    /// One coupon per user over the whole event, in this round.
-    pub exclusive: bool,
-    /// The coupons, each with the scope of its holders.
-    pub coupons: Vec<(Coupon, u16)>,
-}
-
 /// A coupon row as one transaction sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct LockedCoupon {
@@ -148,50 +115,6 @@ impl Lane {
         let standing = |row: &MySqlRow| Ok(Standing { coupon: locked(row)?, held: held(row, ROW_COLUMNS)? });
         row.as_ref().map(standing).transpose()
     }
-
-    /// Reads everything that a replica remembers, from a server that takes writes. One round trip.
-    pub async fn catalogue(&mut self) -> Result<Catalogue, StoreError> {
-        let mut connection = self.take().await?;
-        let asked = Instant::now();
-        let rows = connection.ask(async |sql| sqlx::query(CATALOGUE).fetch_all(sql).await).await?;
-        let answered = Instant::now();
-        self.keep(connection);
-        let first = rows.first().ok_or(StoreError::NoEvent)?;
-        if first.try_get::<u64, _>(14)? == 0 {
-            return Err(self.leave_the_server());
-        }
-        Ok(Catalogue {
-            asked,
-            answered,
-            now: Timestamp(first.try_get(3)?),
-            generation: first.try_get(0)?,
-            round: first.try_get(1)?,
-            exclusive: first.try_get(2)?,
-            coupons: rows.iter().filter_map(|row| coupon(row).transpose()).collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-/// The coupon of a catalogue row; `None` when the event has no coupons at all.
-fn coupon(row: &MySqlRow) -> Result<Option<(Coupon, u16)>, sqlx::Error> {
-    let time = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
-        Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp))
-    };
-    let Some(code) = row.try_get::<Option<String>, _>(4)?.as_deref().and_then(Code::stored) else {
-        return Ok(None);
-    };
-    let window = Window { opens_at: time(10)?, closes_at: time(11)? };
-    let event = Window { opens_at: time(12)?, closes_at: time(13)? };
-    let coupon = Coupon {
-        code,
-        discount_percent: row.try_get(6)?,
-        total: row.try_get(7)?,
-        remaining: row.try_get(8)?,
-        next_serial: row.try_get(9)?,
-        window,
-        effective: window.intersection(event),
-    };
-    Ok(Some((coupon, row.try_get(5)?)))
 }
 
 impl Tx<'_> {
@@ -240,11 +163,8 @@ fn serial(result: &sqlx::mysql::MySqlQueryResult) -> Option<u32> {
 }
 
 fn locked(row: &MySqlRow) -> Result<LockedCoupon, sqlx::Error> {
-    let time = |column: usize| -> Result<Option<Timestamp>, sqlx::Error> {
-        Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp))
-    };
     let now = Timestamp(row.try_get(4)?);
-    let window = Window { opens_at: time(5)?, closes_at: time(6)? };
+    let window = Window { opens_at: time(row, 5)?, closes_at: time(row, 6)? };
     Ok(LockedCoupon {
         round: row.try_get(0)?,
         remaining: row.try_get(1)?,

@@ -26,7 +26,7 @@ const PING_TIMEOUT: Duration = Duration::from_millis(250);
 pub(super) struct Purpose {
     /// Most of them at once.
     pub(super) most: usize,
-    /// Longest wait for a free one, of those who do not wait as long as their caller does.
+    /// Longest wait for a free one, where the wait does not end with the caller's.
     pub(super) patience: Duration,
     /// Longest one statement may take; the server gives up a little earlier by itself.
     pub(super) statement: Duration,

@@ -38,9 +38,9 @@ pub(super) use takes_writes;
 /// being altered; with `MySQL` a read. (Where `MariaDB`'s `max_statement_time` runs out while another statement is being killed, none
 /// begins or ends for two seconds; a read that was given up is killed like any other statement.)
 ///
-/// `wait_timeout` is how long the server waits for the next statement before it closes the connection and rolls back: a replica whose
-/// host or network is lost in the middle of a transaction keeps the coupon's row locked for so long, and the server's own
-/// patience is eight hours.
+/// `wait_timeout` is how long the server waits for the next statement before it closes the connection and rolls back: a replica that
+/// loses its host or network in the middle of a transaction keeps the coupon's row locked for so long, and the server's own patience is
+/// eight hours.
 pub(super) fn begin(Purpose { statement, silence, .. }: Purpose) -> String {
     format!(
         "{} SET innodb_lock_wait_timeout = 1, lock_wait_timeout = 1, wait_timeout = {}, \

@@ -1,10 +1,10 @@
-//! SQL on `wallet`: who holds what.
+//! SQL on `wallet`: what users hold.
 #![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
 use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
-use super::{Lane, Store, StoreError, Tx};
+use super::{Store, StoreError, Tx};
 use crate::coupons::{Code, Entry, Order, RequestId, Timestamp, UserId};
 
 /// The columns that [`entry`] reads, from `wallet AS w` and the coupon row called `$coupon`.
@@ -28,21 +28,6 @@ const OF_USER: &str = concat!(
   JOIN wallet AS w ON w.round = c.round AND w.scope = c.scope AND w.user_id = ? AND w.coupon_id = c.id \
  ORDER BY c.code"
 );
-
-/// All entries of a scope in a round.
-const OF_SCOPE: &str = concat!(
-    "SELECT ",
-    entry_columns!("c"),
-    " \
-  FROM wallet AS w JOIN coupon AS c ON c.id = w.coupon_id WHERE w.round = ? AND w.scope = ?"
-);
-
-/// Waits for every transaction that is still at work on a coupon of the scope. A scope is a coupon's id or, where there is but one,
-/// 0: found by its key, a coupon waits for no other one's row.
-const FENCE: &str = "SELECT id FROM coupon WHERE id = ? LOCK IN SHARE MODE";
-
-/// The same for all coupons.
-const FENCE_ALL: &str = "SELECT id FROM coupon LOCK IN SHARE MODE";
 
 /// The row takes round and scope from the coupon row that the transaction has locked. The request id travels as text: bytes
 /// that are no UTF-8 in a running statement break `information_schema.processlist` for everybody.
@@ -90,17 +75,6 @@ impl Store {
     pub async fn wallet_of(&self, user: &UserId) -> Result<Vec<Entry>, StoreError> {
         let mut lane = self.wallets.soon().await?;
         let rows = lane.ask(async |sql| sqlx::query(OF_USER).bind(user.as_str()).fetch_all(sql).await).await?;
-        rows.iter().map(|row| Ok(entry(row)?)).collect()
-    }
-}
-
-impl Lane {
-    /// All entries of one scope in one round. Whoever was issuing when a window closed has committed before they are read.
-    pub async fn entries(&mut self, round: u32, scope: u16) -> Result<Vec<Entry>, StoreError> {
-        let fence = if scope == 0 { sqlx::query(FENCE_ALL) } else { sqlx::query(FENCE).bind(scope) };
-        self.ask(async |sql| fence.fetch_all(sql).await).await?;
-        let query = sqlx::query(OF_SCOPE).bind(round).bind(scope);
-        let rows = self.ask(async |sql| query.fetch_all(sql).await).await?;
         rows.iter().map(|row| Ok(entry(row)?)).collect()
     }
 }

@@ -13,14 +13,14 @@ use crate::store::fitting;
 /// What an order is told.
 pub(super) type Answer = Result<Outcome, IssueError>;
 
-/// An order and the caller who waits for its answer.
+/// An order and the caller that waits for its answer.
 pub(super) struct Waiting {
     pub(super) ticket: Ticket,
     pub(super) caller: Caller,
 }
 
 impl Waiting {
-    /// Answers the caller; one who has left meanwhile finds the same answer when he asks again.
+    /// Answers the caller; one that has left meanwhile finds the same answer when it asks again.
     pub(super) fn answer(self, answer: Answer) {
         let _ = self.caller.send(answer);
     }
@@ -60,7 +60,7 @@ impl Queues {
         Ok(false)
     }
 
-    /// Whether somebody still waits for `code`. If not, the queue goes, and the task that asked must go, too.
+    /// Whether an order for `code` still waits. If not, the queue goes, and the task that asked must go, too.
     pub(super) fn is_wanted(&self, code: &Code) -> bool {
         let mut queues = self.by_code.lock();
         let Some(queue) = queues.get_mut(code) else { return false };
@@ -84,7 +84,7 @@ impl Queues {
         self.by_code.lock().get(code).is_some_and(|queue| queue.iter().any(|order| !order.is_gone()))
     }
 
-    /// Takes the next batch out of the queue: the earliest arrivals. Whoever will have left by `end` is sent away.
+    /// Takes the next batch out of the queue: the earliest arrivals. A caller that will have left by `end` is sent away.
     pub(super) fn close(&self, code: &Code, end: Instant) -> Vec<Waiting> {
         let mut queues = self.by_code.lock();
         let Some(queue) = queues.get_mut(code) else { return Vec::new() };
@@ -102,7 +102,7 @@ impl Queues {
         batch
     }
 
-    /// Drops a queue with all who wait in it.
+    /// Drops a queue with all that wait in it.
     fn drop_all(&self, code: &Code) {
         if let Some(queue) = self.by_code.lock().remove(code) {
             self.left(queue.len());

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::plan::LockFault;
 use super::{hop, millis};
-use crate::issuance::outside::Locking;
+use crate::issuance::locking::Locking;
 use crate::lock::{LockError, Patience};
 
 /// How long a key lives when nobody deletes it.

@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
 }
 
-/// A client who wants a coupon and asks until the answer is final.
+/// A client that wants a coupon and asks until the answer is final.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ask {
     pub(super) user: u8,
@@ -87,7 +87,7 @@ pub(super) enum LockFault {
     QuorumGone,
     /// Patience has run out.
     NotGranted,
-    /// The nodes have forgotten who holds it: it is granted a second time.
+    /// The nodes have forgotten its holder: it is granted a second time.
     Amnesia,
     /// The answer takes long.
     Slow {
@@ -118,7 +118,7 @@ pub(super) struct Change {
 pub(super) enum ChangeKind {
     /// So many pieces more of the first code.
     TopUp(u32),
-    /// The same by a statement of somebody who does not know that the generation has to be bumped.
+    /// The same by hand, by a statement that does not bump the generation.
     ByHand(u32),
     /// So many fewer, as far as they are left.
     Reduce(u32),
@@ -143,11 +143,11 @@ pub(super) fn plans() -> impl Strategy<Value = Plan> {
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
-    let who = (0..8_u8, 0..2_usize, 0..2_u8, 0..3_usize);
+    let order = (0..8_u8, 0..2_usize, 0..2_u8, 0..3_usize);
     let when = prop_oneof![4 => 0..8_u64, 1 => 8..4_000_u64];
     let patience = weighted(0.2, prop_oneof![0..20_u64, 20..3_000_u64]);
     let again = prop_oneof![2 => Just(0), 1 => 1..12_usize];
-    (who, when, patience, any::<bool>(), again).prop_map(
+    (order, when, patience, any::<bool>(), again).prop_map(
         |((user, code, key, replica), at_ms, patience_ms, stamped, again)| Ask {
             user,
             code,

@@ -127,7 +127,7 @@ fn seen_during<'a>(books: &'a Books, attempt: &Attempt) -> Vec<Seen<'a>> {
     during.map(|moment| Seen { moment, from_ms: moment.at_ms.max(since) }).collect()
 }
 
-/// Whoever was told "issued" before another asked for the first time has the lower serial.
+/// A user that was told "issued" before another asked for the first time has the lower serial.
 fn order_in_time(books: &Books, attempts: &[Attempt]) -> Vec<String> {
     let mut found = Vec::new();
     let mut asked: BTreeMap<[u8; 16], u64> = BTreeMap::new();
@@ -145,7 +145,7 @@ fn order_in_time(books: &Books, attempts: &[Attempt]) -> Vec<String> {
     found
 }
 
-/// "Issued" is said once of a row; whoever asks again with its key is told "replayed".
+/// "Issued" is said once of a row; asked again with its key, the answer is "replayed".
 fn announced_twice(attempts: &[Attempt]) -> Vec<String> {
     let mut announced = BTreeSet::new();
     let issued = attempts.iter().filter_map(|attempt| match &attempt.told {

@@ -1,5 +1,5 @@
 //! The database server as a model: sessions that lock rows, write, commit and answer in virtual time, and what goes wrong
-//! with them. A session is a task of its own: a caller who gives up on it does not end it.
+//! with them. A session is a task of its own: a caller that gives up on it does not end it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -14,9 +14,7 @@ use super::books::{Books, Call, Draft};
 use super::plan::{CallFault, ChangeKind, Plan, Poison};
 use super::{Guard, hop, millis};
 use crate::coupons::{Code, Coupon, Entry, Order, Settlement, Timestamp, UserId, Window};
-use crate::issuance::outside::{Calls, Database};
-use crate::memory::Source;
-use crate::store::{BATCHES, Catalogue, Held, STATEMENT_TIMEOUT, StoreError};
+use crate::store::{BATCHES, Calls, Catalogue, Database, Held, STATEMENT_TIMEOUT, Source, StoreError};
 
 /// `innodb_lock_wait_timeout`.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
@@ -127,7 +125,7 @@ impl Server {
         Ok(draft.settlement)
     }
 
-    /// Writes what is to be written, after those who write a row of the same user.
+    /// Writes what is to be written, after other sessions that write a row of the same user.
     async fn write(&self, call: &Call) -> Result<Draft, StoreError> {
         loop {
             let ended = self.ended.notified();
@@ -230,11 +228,6 @@ impl Database for Access {
 }
 
 impl Calls for Connection {
-    async fn connect(&mut self) -> Result<(), StoreError> {
-        hop().await;
-        Ok(())
-    }
-
     async fn issue_batch(&mut self, round: u32, code: &Code, orders: &[Order]) -> Result<Settlement, StoreError> {
         let server = &self.0;
         let fault = server.next_fault();
@@ -295,7 +288,7 @@ impl Source for Connection {
     }
 
     async fn entries(&mut self, round: u32, scope: u16) -> Result<Vec<Entry>, StoreError> {
-        // Whoever is still issuing in the scope ends first.
+        // Sessions that are still issuing in the scope end first.
         for code in self.0.codes() {
             self.0.lock_row(&code).await?;
         }

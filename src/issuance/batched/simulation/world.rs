@@ -33,7 +33,7 @@ const PAUSE_MAX_MS: u64 = 300;
 /// How long replicas and server may be at work after the last client has gone.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// The users who ask last, to see whether every queue is still attended to.
+/// The users that ask last, to see whether every queue is still attended to.
 const PROBES: u8 = 100;
 
 /// What nobody looks at here, made once because it is large.
