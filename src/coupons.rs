@@ -71,7 +71,7 @@ id! {
     Code
 }
 id! {
-    /// Who asks. Not authenticated here: a gateway in front does that.
+    /// The name of a user. Not authenticated here: a gateway in front does that.
     UserId
 }
 
@@ -107,7 +107,7 @@ impl Serialize for RequestId {
 pub struct Order {
     /// The coupon asked for.
     pub code: Code,
-    /// Who asks.
+    /// The user that asks.
     pub user: UserId,
     /// What makes asking again the same request.
     pub request: RequestId,
@@ -121,7 +121,7 @@ pub struct Order {
 pub struct Entry {
     /// The coupon.
     pub code: Code,
-    /// Who holds it.
+    /// The holder.
     pub user_id: UserId,
     /// 1, 2, 3 ... per coupon and round without gaps; `None` only under the `unlocked` strategy.
     pub serial: Option<u32>,

@@ -17,15 +17,15 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// glibc's allocator took a fifth of a busy replica's time. Without huge pages (`no_thp`), which made a replica with 3,000 waiting
-/// orders 111 MB large instead of 66.
+/// glibc's allocator takes a fifth of a busy replica's time. Without huge pages (`no_thp`), which nearly double the memory of a replica
+/// with some thousand waiting orders.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 4_096;
 
-/// Longest wait for each step of a health check; whoever is slower than this is not well.
+/// Longest wait for each step of a health check; a replica that is slower than this is not well.
 const HEALTHCHECK_PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
@@ -121,7 +121,7 @@ impl Signals {
     }
 }
 
-/// Listens with a queue long enough for a whole crowd that connects at once; the kernel bounds it by `somaxconn`.
+/// Listens with a queue long enough for thousands of clients that connect at once; the kernel bounds it by `somaxconn`.
 fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };

@@ -1,6 +1,6 @@
 //! The log: one line per event on standard error, as text or as JSON.
 //!
-//! A thread of its own writes it, so that nobody who reads slowly, or no longer, can hold up the service: lines that find the
+//! A thread of its own writes it, so that a reader that is slow, or gone, cannot hold up the service: lines that find the
 //! queue full are dropped and counted. Like tracing's own subscriber the log is the process's, not a replica's.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -17,7 +17,7 @@ use clap::ValueEnum;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
-/// The target of the one line per request, which nobody gets who has not asked for it: `LOG=info,access=info`.
+/// The target of the one line per request, which is written only where it is asked for: `LOG=info,access=info`.
 pub const ACCESS: &str = "access";
 
 /// What holds unless the filter says otherwise.

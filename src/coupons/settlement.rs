@@ -20,7 +20,7 @@ pub struct Settlement {
     pub first_serial: u32,
     /// How many were issued.
     pub issued: u32,
-    /// Whether some user held a coupon already or asked twice: then only `held` tells who got one.
+    /// Whether some user held a coupon already or asked twice: then only `held` tells which of them got one.
     pub repaired: bool,
     /// Stock after the batch.
     pub remaining: u32,
