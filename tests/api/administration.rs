@@ -1,4 +1,4 @@
-//! The administrative calls: who may make them, what they refuse, and the books that they show.
+//! The administrative calls: the tokens that they need, what they refuse, and the books that they show.
 
 use serde_json::{Value, json};
 

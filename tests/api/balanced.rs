@@ -45,11 +45,11 @@ async fn load(balancer: &Balancer, stop: impl AsyncFnOnce(&AtomicUsize)) -> usiz
         let (served, over) = (&served, &over);
         async move {
             let client = Client::new();
-            for round in 0.. {
+            for order in 0.. {
                 if over.load(Ordering::Relaxed) > 0 {
                     return;
                 }
-                let answer = ask(&client, &balancer.url, &format!("u-{number}-{round}"), Some("k")).await;
+                let answer = ask(&client, &balancer.url, &format!("u-{number}-{order}"), Some("k")).await;
                 assert!(matches!(answer.status, 200 | 201), "{}: {}", answer.status, answer.text);
                 served.fetch_add(1, Ordering::Relaxed);
             }

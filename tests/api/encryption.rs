@@ -5,7 +5,7 @@ use coupon_rush::store::{Store, StoreError};
 
 use crate::support::{Cluster, Replica, Setup};
 
-/// A certificate of somebody who signed nothing here.
+/// The certificate of an authority that signed nothing here.
 const ANOTHER_CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/another-ca.pem");
 
 /// The file of the authority that signed the server's certificate; `MySQL` makes both when it makes its data folder.
@@ -54,7 +54,7 @@ async fn a_replica_speaks_tls_with_a_server_that_its_own_authority_has_signed_an
     cluster.finish().await;
 }
 
-/// The service's connections to this cluster's database whose kind is so.
+/// The service's connections of this kind to this cluster's database.
 async fn connections(cluster: &Cluster, kind: &str) -> i64 {
     let user = cluster.database_url().strip_prefix("mysql://").unwrap().split(':').next().unwrap().to_owned();
     let of = format!("processlist_db = '{}' AND processlist_user = '{user}'", cluster.name);

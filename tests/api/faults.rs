@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 
 use crate::support::{Answer, Cluster, Fault, FaultProxy, SOON, Setup, eventually, pace, until};
 
-/// Users who ask at the same time while something breaks.
+/// Users that ask at the same time while something breaks.
 const USERS: usize = 2;
 
 /// A replica behind a proxy. One connection for transactions, so that it is known which one breaks.
@@ -42,7 +42,7 @@ async fn ask_through(cluster: &Cluster, name: &str, heal: impl FnOnce()) -> [u16
     told
 }
 
-/// Everybody who asked has one coupon, and the books are right.
+/// Every user that asked has one coupon, and the books are right.
 async fn finish(cluster: Cluster) {
     let users = cluster.number("SELECT COUNT(DISTINCT user_id) FROM wallet").await;
     assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, users);

@@ -1,5 +1,5 @@
 //! The checker has teeth: with one guard taken away, it finds what the guard kept out; with all guards in place, the same
-//! rounds show nothing. A round is a code of its own with tiny stock.
+//! races show nothing. A race is a code of its own with tiny stock.
 
 use std::ops::Range;
 
@@ -11,21 +11,21 @@ use sqlx::{AssertSqlSafe, Executor};
 
 use crate::support::{Cluster, Fault, FaultProxy, Recorder, Setup, eventually};
 
-/// Pieces per round.
+/// Pieces per race.
 const STOCK: u32 = 5;
-/// Users per round.
+/// Users per race.
 const USERS: usize = 20;
-/// Rounds at the same time.
+/// Races at the same time.
 const TOGETHER: usize = 8;
-/// Rounds within which a missing guard must have shown.
-const ROUNDS: usize = 200;
-/// Rounds that must show nothing while every guard is in place.
-const QUIET_ROUNDS: usize = 40;
+/// Races within which a missing guard must have shown.
+const RACES: usize = 200;
+/// Races that must show nothing while every guard is in place.
+const QUIET_RACES: usize = 40;
 
 /// The procedure as it is migrated.
 const PROCEDURE: &str = include_str!("../../migrations/0004_issue_batch.sql");
 
-/// What the clients of a round do when they do not know whether they got a coupon.
+/// What the clients of a race do when they do not know whether they got a coupon.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Doubt {
     /// Ask again with the same key.
@@ -34,13 +34,13 @@ enum Doubt {
     ReadWallet,
 }
 
-fn code(round: usize) -> String {
-    format!("R{round}")
+fn code(race: usize) -> String {
+    format!("R{race}")
 }
 
-/// A database for that many rounds; its replicas come when the guard is gone.
-async fn prepare(rounds: usize) -> Cluster {
-    Setup::new("batched").replicas(0).coupons((0..rounds).map(|round| (code(round), STOCK))).start().await
+/// A database for that many races; its replicas come when the guard is gone.
+async fn prepare(races: usize) -> Cluster {
+    Setup::new("batched").replicas(0).coupons((0..races).map(|race| (code(race), STOCK))).start().await
 }
 
 /// Two replicas that meet nowhere but in the database.
@@ -66,22 +66,22 @@ async fn rewrite(cluster: &Cluster, changes: &[(&str, &str)]) {
 }
 
 /// Everybody asks both replicas at once, by two requests.
-async fn click_twice(recorder: &Recorder<'_>, round: usize) {
+async fn click_twice(recorder: &Recorder<'_>, race: usize) {
     let asks = (0..USERS).flat_map(|user| [(user, 0, "k"), (user, 1, "l")]).map(|(user, replica, key)| async move {
-        recorder.insist(replica, &code(round), &format!("u-{user}"), key).await;
+        recorder.insist(replica, &code(race), &format!("u-{user}"), key).await;
     });
     join_all(asks).await;
 }
 
-/// The rounds at the same time, from the first on, until one shows `kind`, if it ever does.
-async fn race(cluster: &Cluster, rounds: usize, kind: Option<Kind>) -> Report {
+/// The races at the same time, from the first on, until one shows `kind`, if it ever does.
+async fn races(cluster: &Cluster, many: usize, kind: Option<Kind>) -> Report {
     let mut first = 0;
     loop {
-        let volley: Range<usize> = first..(first + TOGETHER).min(rounds);
+        let volley: Range<usize> = first..(first + TOGETHER).min(many);
         let recorder = Recorder::new(cluster);
-        join_all(volley.clone().map(|round| click_twice(&recorder, round))).await;
+        join_all(volley.clone().map(|race| click_twice(&recorder, race))).await;
         let report = recorder.judge().await;
-        if volley.end == rounds || kind.map_or(!report.is_clean(), |kind| shows(&report, kind)) {
+        if volley.end == many || kind.map_or(!report.is_clean(), |kind| shows(&report, kind)) {
             return report;
         }
         first = volley.end;
@@ -92,10 +92,10 @@ fn shows(report: &Report, kind: Kind) -> bool {
     report.findings.iter().any(|finding| finding.kind == kind)
 }
 
-/// All users of a round ask one replica. When all are answered, every connection to the database is killed; then everybody
+/// All users of a race ask one replica. When all are answered, every connection to the database is killed; then everybody
 /// without a decision asks again.
-async fn lose_connections(cluster: &Cluster, round: usize) -> Report {
-    let (recorder, code, replica) = (Recorder::new(cluster), code(round), round % 2);
+async fn lose_connections(cluster: &Cluster, race: usize) -> Report {
+    let (recorder, code, replica) = (Recorder::new(cluster), code(race), race % 2);
     let asks = (0..USERS).map(|user| {
         let (recorder, code) = (&recorder, &code);
         async move { recorder.ask(replica, code, &format!("u-{user}"), "k").await }
@@ -110,8 +110,8 @@ async fn lose_connections(cluster: &Cluster, round: usize) -> Report {
 
 /// One user's connection to the database breaks with the call on its way, which waits for the row. The client hangs up and
 /// resolves its doubt; then the call goes on.
-async fn leave_in_doubt(cluster: &Cluster, proxy: &FaultProxy, round: usize, doubt: Doubt) -> Report {
-    let (recorder, code) = (Recorder::new(cluster), code(round));
+async fn leave_in_doubt(cluster: &Cluster, proxy: &FaultProxy, race: usize, doubt: Doubt) -> Report {
+    let (recorder, code) = (Recorder::new(cluster), code(race));
     let row = cluster.hold(&code).await;
     proxy.break_existing(1, Fault::Orphaned);
     let waits = eventually("the call waits for the row", async || cluster.waiting_for_rows().await > 0);
@@ -133,13 +133,13 @@ async fn leave_in_doubt(cluster: &Cluster, proxy: &FaultProxy, round: usize, dou
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_row_lock_an_oversell_is_found() {
-    let mut cluster = prepare(ROUNDS).await;
+    let mut cluster = prepare(RACES).await;
     // The other guards would turn most of these races into errors.
     cluster.run("ALTER TABLE wallet DROP KEY wallet_serial").await;
     let clamped = "remaining = GREATEST(CAST(remaining AS SIGNED) - CAST(v_issued AS SIGNED), 0)";
     rewrite(&cluster, &[(" FOR UPDATE", ""), ("remaining = remaining - v_issued", clamped)]).await;
     populate(&mut cluster).await;
-    let report = race(&cluster, ROUNDS, Some(Kind::Oversold)).await;
+    let report = races(&cluster, RACES, Some(Kind::Oversold)).await;
     assert!(shows(&report, Kind::Oversold), "{report}");
     assert!(shows(&report, Kind::SerialTwice), "{report}");
     cluster.discard().await;
@@ -147,10 +147,10 @@ async fn without_the_row_lock_an_oversell_is_found() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_key_on_users_a_second_coupon_is_found() {
-    let mut cluster = prepare(ROUNDS).await;
+    let mut cluster = prepare(RACES).await;
     cluster.run("ALTER TABLE wallet DROP PRIMARY KEY, ADD KEY holders (round, scope, user_id)").await;
     populate(&mut cluster).await;
-    let report = race(&cluster, ROUNDS, Some(Kind::UserTwice)).await;
+    let report = races(&cluster, RACES, Some(Kind::UserTwice)).await;
     assert!(shows(&report, Kind::UserTwice), "{report}");
     assert!(shows(&report, Kind::IssuedTwice), "{report}");
     cluster.discard().await;
@@ -158,14 +158,14 @@ async fn without_the_key_on_users_a_second_coupon_is_found() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_before_the_commit_is_found_when_a_connection_dies() {
-    let mut cluster = prepare(ROUNDS).await;
+    let mut cluster = prepare(RACES).await;
     rewrite(&cluster, &[("  COMMIT;\n", "")]).await;
     populate(&mut cluster).await;
-    let mut round = 0;
+    let mut race = 0;
     let report = loop {
-        let report = lose_connections(&cluster, round).await;
-        round += 1;
-        if shows(&report, Kind::AckLost) || round == ROUNDS {
+        let report = lose_connections(&cluster, race).await;
+        race += 1;
+        if shows(&report, Kind::AckLost) || race == RACES {
             break report;
         }
     };
@@ -187,14 +187,14 @@ async fn a_wallet_taken_as_proof_is_found_when_the_call_goes_through_after_all()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_every_guard_in_place_the_same_rounds_show_nothing() {
-    let mut cluster = prepare(2 * QUIET_ROUNDS).await;
+async fn with_every_guard_in_place_the_same_races_show_nothing() {
+    let mut cluster = prepare(2 * QUIET_RACES).await;
     populate(&mut cluster).await;
-    let report = race(&cluster, QUIET_ROUNDS, None).await;
+    let report = races(&cluster, QUIET_RACES, None).await;
     assert!(report.is_clean(), "{report}");
-    for round in QUIET_ROUNDS..2 * QUIET_ROUNDS {
-        let report = lose_connections(&cluster, round).await;
-        assert!(report.is_clean(), "round {round}: {report}");
+    for race in QUIET_RACES..2 * QUIET_RACES {
+        let report = lose_connections(&cluster, race).await;
+        assert!(report.is_clean(), "race {race}: {report}");
     }
     cluster.finish().await;
 }

@@ -297,7 +297,7 @@ async fn eight_replicas_with_a_thousand_users_never_go_on_without_the_lock() {
 /// A time-to-live that is soon over.
 const SHORT: Duration = Duration::from_millis(400);
 
-/// Six turns take longer than anybody's patience, who sees that the lock goes round.
+/// Six turns take longer than the patience of a waiter, which sees that the lock goes round.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_sees_a_slow_lock_go_round_waits_for_his_turn() {
     const TURN: Duration = Duration::from_millis(130);

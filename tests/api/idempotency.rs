@@ -1,4 +1,4 @@
-//! Asking again: the same request gets the same entry, whoever answers and whatever happened meanwhile.
+//! Asking again: the same request gets the same entry, at any replica and whatever happened meanwhile.
 
 use futures_util::future::join_all;
 use serde_json::json;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{Cluster, Nodes, Process, Setup, eventually, free_port, sample, until};
 
-/// A certificate of somebody who signed nothing here.
+/// The certificate of an authority that signed nothing here.
 const ANOTHER_CA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/api/another-ca.pem");
 
 fn openssl(folder: &Path, arguments: &str) {
@@ -119,10 +119,7 @@ async fn a_node_whose_name_means_another_address_is_found_there() {
     arguments.retain(|(flag, _)| flag != "--redis-urls");
     arguments.push(("--redis-urls".to_owned(), format!("redis://lock-node:{port}/")));
     let replica = Process::replica_through(&through, &arguments).await;
-    let issue = async |user: &str| {
-        let (url, body) = (format!("{}/coupons/issue", replica.url), serde_json::json!({"code": "A", "userId": user}));
-        cluster.client.send("POST", &url, &[("idempotency-key", "k")], Some(&body)).await.status
-    };
+    let issue = async |user: &str| replica.issue(&cluster.client, "A", user).await.status;
     until("the lock is granted", crate::support::SOON, async || match issue("u-1").await {
         200 | 201 => Ok(()),
         status => Err(status),

@@ -10,7 +10,7 @@ use crate::support::{Answer, Cluster, SOUND, Setup};
 const RACES: usize = 12;
 /// Pieces per race.
 const STOCK: u32 = 5;
-/// Users per race, each of whom asks both replicas at once.
+/// Users per race; each asks both replicas at once.
 const USERS: usize = 15;
 
 /// All users of all races ask both replicas at the same time. Busy answers are asked again, as clients do.

@@ -9,10 +9,10 @@ use crate::support::{ADMIN_TOKEN, Answer, Client, Cluster, FaultProxy, Process, 
 /// The password of lock nodes that do not exist or want none.
 const REDIS_PASSWORD: &str = "Redis-s3cret-of-this-test";
 
-/// The token of somebody who mistook one service for another.
+/// The token of another service, sent here by mistake.
 const FOREIGN_TOKEN: &str = "t0ken-that-opens-something-else-altogether";
 
-/// Somebody who would not like to be found in a log.
+/// A user that must not be found in a log.
 const USER: &str = "u-very.private:7";
 
 /// A replica of which everything is kept that it says.

@@ -35,7 +35,7 @@ pub use nodes::Nodes;
 pub use obstacles::{Held, redis_connection, sample, value};
 pub use own_server::OwnServer;
 pub use recorder::Recorder;
-pub use server::{Process, Replica, free_port};
+pub use server::{Process, Replica, free_port, run};
 
 /// The token of all test replicas.
 pub const ADMIN_TOKEN: &str = "a-token-for-tests-of-more-than-32-characters";
@@ -334,7 +334,7 @@ pub async fn until<T, E: Display>(
     }
 }
 
-/// The pace of one who does something every `period`, and no faster after a delay.
+/// The pace of doing something every `period`, and no faster after a delay.
 pub fn pace(period: Duration) -> Interval {
     let mut pace = interval_at(tokio::time::Instant::now() + period, period);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -34,7 +34,7 @@ fn later_migrations(cluster: &Cluster) -> PathBuf {
     folder
 }
 
-/// Clients of both replicas who ask without a pause, each time as a new user, while `work` is done; all of them are served.
+/// Clients of both replicas that ask without a pause, each time as a new user, while `work` is done; all of them are served.
 async fn served_during(cluster: &Cluster, work: impl Future<Output = ()>) -> usize {
     let over = AtomicBool::new(false);
     let clients = (0..8).map(|client| {

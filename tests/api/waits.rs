@@ -1,4 +1,4 @@
-//! The wait for the exclusive right, as the metrics tell it: who had it, who left before, and who never wanted it.
+//! The wait for the exclusive right, as the metrics tell it: of orders that had it, that left before, and that never wanted it.
 
 use futures_util::future::join_all;
 
@@ -35,7 +35,7 @@ async fn an_issue_counts_one_wait_for_the_exclusive_right_where_its_strategy_has
 async fn whoever_is_refused_without_the_lock_did_not_wait_for_it() {
     let cluster = Setup::new("batched").replicas(1).coupons([("A", 1), ("B", 5)]).exclusive().start().await;
     assert_eq!(cluster.decided(0, "A", "u-1").await.status, 201);
-    // B has stock, so that who holds something in this event is in no memory, and each order for A comes this far.
+    // B has stock, so that no memory has the holders of this event, and each order for A comes this far.
     eventually("A is known to be sold out", async || {
         let before = waits(&cluster, "granted").await;
         assert_eq!(cluster.decided(0, "A", "loser").await.status, 410);

@@ -12,7 +12,7 @@ const LOG_LOCK: &str = "'the tests write the general log'";
 /// What the prober of a replica sends in each look, which it begins with `PING`; the script has two more.
 const LOOK: [&str; 8] = ["set", "lpush", "ltrim", "pexpire", "blpop", "evalsha", "get", "del"];
 
-/// What counts looks, and what others than the prober send to see who sleeps.
+/// What counts looks, and what others than the prober send to see the sleepers.
 const UNCOUNTED: [&str; 2] = ["ping", "info"];
 
 impl Cluster {

@@ -17,7 +17,7 @@ impl Held {
     }
 }
 
-/// The lock of one code, held by somebody who never gives it back by himself.
+/// The lock of one code, held by the test, which gives it back when it wants to.
 pub struct HeldLock {
     key: String,
     nodes: Vec<MultiplexedConnection>,
@@ -167,7 +167,7 @@ impl Cluster {
         url.rsplit_once('@').unwrap().1.split('/').next().unwrap().parse().unwrap()
     }
 
-    /// Takes the lock of `code` on every node, as a holder who does not come back. It must be free.
+    /// Takes the lock of `code` on every node, as a holder that does not come back. It must be free.
     pub async fn hold_lock(&self, code: &str) -> HeldLock {
         let key = self.lock_key(code);
         let mut nodes = Vec::new();

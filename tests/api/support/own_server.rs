@@ -26,7 +26,7 @@ pub struct OwnServer {
 }
 
 impl OwnServer {
-    /// Waits for those who have it, and starts it if nobody had it yet; `local/test-rust` ends it.
+    /// Waits for the tests that have it, and starts it if none had it yet; `local/test-rust` ends it.
     pub async fn start() -> Self {
         let mut started = STARTED.lock().await;
         if started.is_none() {

@@ -28,7 +28,7 @@ impl<'a> Recorder<'a> {
         told
     }
 
-    /// An attempt whose client hangs up when `patience` ends.
+    /// An attempt of a client that hangs up when `patience` ends.
     pub async fn hang_up(&self, replica: usize, code: &str, user: &str, key: &str, patience: impl Future<Output = ()>) {
         let asked = self.now();
         let told = tokio::select! {

@@ -3,14 +3,15 @@
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use coupon_rush::app::App;
+use serde_json::json;
 use tokio::process::{Child, Command};
 
-use super::{Client, eventually, settings};
+use super::{Answer, Client, SOON, eventually, settings};
 
 /// A replica in this process, on ports of its own.
 pub struct Replica {
@@ -106,6 +107,12 @@ impl Process {
         Self { url: format!("redis://{address}:{port}/"), ops_url: String::new(), child }
     }
 
+    /// `POST /coupons/issue`, always with the same key.
+    pub async fn issue(&self, client: &Client, code: &str, user: &str) -> Answer {
+        let (url, body) = (format!("{}/coupons/issue", self.url), json!({"code": code, "userId": user}));
+        client.send("POST", &url, &[("idempotency-key", "k")], Some(&body)).await
+    }
+
     /// Sends a signal by name, such as `STOP`.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().expect("the process runs").to_string();
@@ -140,6 +147,14 @@ impl Process {
     pub async fn ended(&mut self) -> bool {
         self.child.wait().await.unwrap().success()
     }
+}
+
+/// Runs the binary to its end with nothing but these variables.
+pub async fn run(subcommand: &str, variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coupon-rush"));
+    command.arg(subcommand).env_clear().envs(variables.iter().copied()).kill_on_drop(true);
+    let ended = tokio::time::timeout(SOON, command.output()).await;
+    ended.unwrap_or_else(|_| panic!("`{subcommand}` did not end with {variables:?}")).unwrap()
 }
 
 /// A port that is free now and will not be given to an outgoing connection: it lies below the range of those.
