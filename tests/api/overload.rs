@@ -142,7 +142,9 @@ async fn goodput_survives(brake: Brake) {
     let _alone = alone().await;
     let (cluster, replica) = brake.start().await;
     let peak = offer(&replica, "peak", Pace::Closed, brake.clients).await;
-    assert_eq!(peak.by_status, [(201, peak.answered())]);
+    // A busy machine may send some away; the rate is what the database did.
+    let sent_away = peak.with_status(503);
+    assert!(peak.errors == Errors::default() && sent_away < peak.with_status(201), "{:?}", peak.by_status);
 
     let (peak_rate, before) = (rate(&cluster, "peak%").await, replica.memory().0);
     let offered = OVERLOAD * peak_rate;
