@@ -86,16 +86,14 @@ pub fn router(api: Arc<Api>) -> Router {
     let (router, description) = public().split_for_parts();
     observe::expect_series(&api.metrics.http);
     router
-        .merge(page().url("/openapi.json", description))
+        // The page to try the API asks no validator elsewhere what it thinks of the description.
+        .merge(
+            SwaggerUi::new("/docs").config(Config::default().validator_url("none")).url("/openapi.json", description),
+        )
         .fallback(async || Problem::NOT_FOUND)
         .method_not_allowed_fallback(async || Problem::METHOD_NOT_ALLOWED)
         .layer(from_fn_with_state(Arc::clone(&api), observe::observe))
         .with_state(api)
-}
-
-/// The page to try the API. It asks no validator elsewhere what it thinks of the description.
-fn page() -> SwaggerUi {
-    SwaggerUi::new("/docs").config(Config::default().validator_url("none"))
 }
 
 /// The ops listener: health, metrics and administration of this replica.
