@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from settings import Problem, first_line
+from script import Problem, first_line
 
 # A change is answered after 1.1 s; what takes this long was forgotten.
 TIMEOUT_SECONDS = 15

@@ -3,8 +3,9 @@
 import os
 
 import database
-import parts
-from settings import ROOT, Settings, write
+import nginx
+from script import ROOT, TOOLS, write
+from settings import Settings
 
 FILE = ROOT / "docker-compose.scale.yml"
 NOTE = ROOT / ".env"
@@ -16,18 +17,15 @@ NOBODY = 65_532
 def prepare(settings: Settings, rootless: bool) -> dict:
     """Makes the secrets; returns what the file has to be told about them."""
     owner, group = reader(rootless)
-    password = database.secret(settings, "admin-password")
-    exporter = database.secret(settings, "exporter-password")
-    database.secret(settings, "admin-token")
+    password = settings.secret("admin-password")
+    settings.secret("admin-token")
     # The image's server has made certificates for itself, which nobody has signed; so this keeps listeners out, and no impostors.
     place = "mysql:3306/coupon_rush?ssl-mode=REQUIRED"
     texts = {
-        "database-url": f"mysql://coupon:{database.secret(settings, 'coupon-password')}@{place}",
+        "database-url": f"mysql://coupon:{settings.secret('coupon-password')}@{place}",
         "admin-database-url": f"mysql://root:{password}@{place}",
-        "exporter.cnf": f"[client]\nuser=exporter\npassword={exporter}\nhost=mysql\nport=3306\n",
-        # The exporter reads the server's counters and no row.
-        "exporter.sql": f"CREATE USER 'exporter'@'%' IDENTIFIED BY '{exporter}' WITH MAX_USER_CONNECTIONS 3;\n"
-                        "GRANT PROCESS, REPLICATION CLIENT ON *.* TO 'exporter'@'%';\n",
+        "exporter.cnf": f"[client]\nuser=exporter\npassword={settings.secret('exporter-password')}\nhost=mysql\nport=3306\n",
+        "exporter.sql": "\n".join(database.exporter(settings, "%")) + "\n",
     }
     for name, text in texts.items():
         write(settings.secrets / name, text, 0o600)
@@ -35,9 +33,9 @@ def prepare(settings: Settings, rootless: bool) -> dict:
         for path in settings.secrets.iterdir():
             os.chown(path, owner, group)
     limits = settings.home / "limits"
-    parts.write_limits(settings, limits)
+    nginx.write_limits(settings, limits)
     # Docker would make a missing folder itself, as root's.
-    (ROOT / ".cluster" / "tools" / "uplot").mkdir(parents=True, exist_ok=True)
+    (TOOLS / "uplot").mkdir(parents=True, exist_ok=True)
     return {"COUPON_UID": str(owner), "COUPON_GID": str(group), "COUPON_SECRETS": str(settings.secrets),
             "COUPON_LIMITS": str(limits)}
 

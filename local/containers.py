@@ -6,7 +6,8 @@ import subprocess
 from contextlib import suppress
 
 import record
-from settings import Problem, Settings
+from script import Problem
+from settings import Settings
 
 # The image's ports, as the Dockerfile sets them.
 REPLICA_PORT, OPS_PORT = 8080, 8081
@@ -50,24 +51,18 @@ def state(one: dict) -> tuple:
     return status, "yes" if status == "running" and health == "healthy" else "no"
 
 
-def describe(settings: Settings, every: list) -> dict:
-    """cluster.json; what Docker publishes has its published address, the rest that of its container."""
+def keep_record(settings: Settings, every: list) -> list:
+    """Writes cluster.json and returns its replicas; what Docker publishes has its published address, the rest that of its container."""
     running = [one for one in every if one["State"]["Running"]]
     single = {service(one): one for one in running}
-    made = dict(record.EMPTY)
-    for name, port in (("nginx", settings.nginx_port), ("prometheus", settings.prometheus_port)):
-        if name in single:
-            made[name] = {"url": record.url(port), "pid": pid(single[name])}
-    made["replicas"] = [replica(one) for one in running if service(one) == "app"]
-    made["redis"] = [
-        {"url": f"redis://{address(one)}:6379", "pid": pid(one)} for name, one in sorted(single.items()) if name.startswith("redis-")
-    ]
+    made = {name: {"url": record.url(port), "pid": pid(single[name])}
+            for name, port in (("nginx", settings.nginx_port), ("prometheus", settings.prometheus_port)) if name in single}
     if "mysql" in single:
         made["mysql"] = mysql(settings, single["mysql"])
-    if made["replicas"]:
-        made["strategy"] = settings.strategy
-        made["admin_token_file"] = str(settings.secrets / "admin-token")
-    return made
+    nodes = [{"url": f"redis://{address(single[name])}:6379", "pid": pid(single[name])} for name in record.numbered("redis", single)]
+    replicas = [replica(one) for one in running if service(one) == "app"]
+    record.keep(settings, replicas=replicas, redis=nodes, **made)
+    return replicas
 
 
 def pid(one: dict) -> int:

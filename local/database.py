@@ -6,17 +6,16 @@ no client program, no root account over TCP and no system service takes part.
 
 import os
 import pwd
-import secrets
 import shutil
 import socket
 import subprocess
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from settings import ROOT, Problem, Settings, first_line, program, run_to_end, tools, which, write
-from supervisor import Program
+from programs import Program
+from script import ROOT, TOOLS, Problem, must_run, program, warn, which, write
+from settings import Settings
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def find(wanted: str) -> Engine:
             return engine
         if which("mariadbd") is None:
             raise Problem("there is no MySQL server: run `make install`")
-        print("=" * 78 + "\nWARNING: no MySQL could be had, so this cluster runs on MARIADB\n" + "=" * 78, file=sys.stderr)
+        warn("WARNING: no MySQL could be had, so this cluster runs on MARIADB")
     return Engine("mariadb", [program("mariadbd")])
 
 
@@ -50,7 +49,7 @@ def installed_mysql():
 
 def unpacked_mysql():
     """The server that `local/fetch-mysql` unpacked, started through the C library that came with it."""
-    root = tools() / "mysql"
+    root = TOOLS / "mysql"
     loaders = sorted(root.glob("usr/lib/*/ld-linux*.so.*"))
     if not loaders or not (root / "usr/sbin/mysqld").exists():
         return None
@@ -90,20 +89,24 @@ def accounts(settings: Settings) -> str:
 
     The database is made here, still empty, so that the admin's URL can name it before anything was migrated.
     """
-    password = secret(settings, "admin-password")
+    password = settings.secret("admin-password")
     lines = ["SET sql_log_bin = 0;", "CREATE DATABASE IF NOT EXISTS coupon_rush;"]
     for host in ("127.0.0.1", "localhost"):
-        account = f"'admin'@'{host}'"
-        lines.append(f"CREATE USER IF NOT EXISTS {account} IDENTIFIED BY '{password}';")
-        lines.append(f"ALTER USER {account} IDENTIFIED BY '{password}';")
-        lines.append(f"GRANT ALL PRIVILEGES ON *.* TO {account} WITH GRANT OPTION;")
+        lines += account(f"'admin'@'{host}'", password, "ALL PRIVILEGES", " WITH GRANT OPTION")
     lines.append(f"ALTER USER IF EXISTS 'root'@'localhost' IDENTIFIED BY '{password}';")
-    # The exporter reads the server's counters and no row.
-    password = secret(settings, "exporter-password")
-    lines.append(f"CREATE USER IF NOT EXISTS 'exporter'@'127.0.0.1' IDENTIFIED BY '{password}' WITH MAX_USER_CONNECTIONS 3;")
-    lines.append(f"ALTER USER 'exporter'@'127.0.0.1' IDENTIFIED BY '{password}';")
-    lines.append("GRANT PROCESS, REPLICATION CLIENT ON *.* TO 'exporter'@'127.0.0.1';")
+    lines += exporter(settings, "127.0.0.1")
     return "\n".join(lines) + "\n"
+
+
+def exporter(settings: Settings, host: str) -> list:
+    """The exporter reads the server's counters and no row, over few connections."""
+    name, password = f"'exporter'@'{host}'", settings.secret("exporter-password")
+    return [*account(name, password, "PROCESS, REPLICATION CLIENT"), f"ALTER USER {name} WITH MAX_USER_CONNECTIONS 3;"]
+
+
+def account(name: str, password: str, rights: str, option: str = "") -> list:
+    known = f"{name} IDENTIFIED BY '{password}'"
+    return [f"CREATE USER IF NOT EXISTS {known};", f"ALTER USER {known};", f"GRANT {rights} ON *.* TO {name}{option};"]
 
 
 def initialise(engine: Engine, configuration: Path, data: Path) -> None:
@@ -116,9 +119,7 @@ def initialise(engine: Engine, configuration: Path, data: Path) -> None:
         command = [program("mariadb-install-db"), f"--defaults-file={configuration}", f"--datadir={draft}",
                    f"--user={user}", "--auth-root-authentication-method=socket", f"--auth-root-socket-user={user}",
                    "--skip-test-db", "--skip-name-resolve"]
-    done = run_to_end(command)
-    if done.returncode != 0:
-        raise Problem(f"{engine.name} could not make its data folder:\n{done.stdout[-2000:]}")
+    must_run(f"{engine.name} could not make its data folder", command)
     draft.rename(data)
 
 
@@ -130,21 +131,12 @@ def draft_of(data: Path) -> Path:
     return draft
 
 
-def secret(settings: Settings, name: str) -> str:
-    """A random secret, made once and kept in a file that only its owner can read."""
-    path = settings.secrets / name
-    if not path.exists():
-        settings.secrets.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write(path, secrets.token_hex(24), 0o600)
-    return first_line(path)
-
-
 def urls(settings: Settings) -> dict:
     """The two ways in: the service's least-privileged account, and the one that may do everything."""
     address = f"127.0.0.1:{settings.mysql_port}"
     return {
-        "url": f"mysql://coupon:{secret(settings, 'coupon-password')}@{address}/coupon_rush",
-        "admin_url": f"mysql://admin:{secret(settings, 'admin-password')}@{address}/coupon_rush",
+        "url": f"mysql://coupon:{settings.secret('coupon-password')}@{address}/coupon_rush",
+        "admin_url": f"mysql://admin:{settings.secret('admin-password')}@{address}/coupon_rush",
     }
 
 

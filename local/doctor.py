@@ -5,11 +5,11 @@ import resource
 import socket
 import subprocess
 from contextlib import suppress
-from pathlib import Path
 
-from settings import ROOT, Problem, Settings, venv, which
-from supervisor import Supervisor, strays
 import database
+from programs import Supervisor, psutil, strays
+from script import ROOT, VENV, Problem, which
+from settings import Settings
 
 # 10,000 users through nginx need two connections each, over two workers or more.
 OPEN_FILES_NEEDED = 16_384
@@ -19,9 +19,9 @@ SERVERS = ("redis-server", "nginx", "prometheus")
 
 def complaints(settings: Settings, supervisor: Supervisor) -> list:
     """Every complaint as one line; none means that `up` can work."""
+    found = missing_programs(settings) + compiler() + open_files()
     # What a killed supervisor left behind holds its ports only until `up` ends it.
-    ports = [] if strays(settings) else used_ports(settings, supervisor)
-    return missing_programs(settings) + compiler() + open_files() + ports
+    return found if psutil is None or strays(settings) else found + used_ports(settings, supervisor)
 
 
 def missing_programs(settings: Settings) -> list:
@@ -29,7 +29,9 @@ def missing_programs(settings: Settings) -> list:
         f"{name} is missing: run `make install`, or as root: apt-get install {name}"
         for name in SERVERS if which(name) is None
     ]
-    found += [f"{name} is missing: run `make install`" for name in ("supervisord", "k6") if not (venv() / name).exists()]
+    found += [f"{name} is missing: run `make install`" for name in ("supervisord", "k6") if not (VENV / name).exists()]
+    if psutil is None:
+        found.append("Python's psutil is missing: run `make install`")
     try:
         database.find(settings.engine)
     except Problem as problem:
@@ -81,11 +83,8 @@ def is_free(port: int) -> bool:
 
 def holder(port: int) -> str:
     """Who listens there, as far as this user may know."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    inodes = {f"socket:[{words[9]}]" for words in lines if int(words[1].split(":")[1], 16) == port and words[3] == "0A"}
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            with suppress(OSError):
-                if any(str(link.readlink()) in inodes for link in (process / "fd").iterdir()):
-                    return f" by process {process.name} ({(process / 'comm').read_text().strip()})"
+    for one in psutil.net_connections("tcp"):
+        if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
+            with suppress(psutil.Error):
+                return f" by process {one.pid} ({psutil.Process(one.pid).name()})"
     return ""

@@ -3,32 +3,36 @@
 import json
 
 from database import urls, version
-from parts import number_of
-from settings import Settings, write
-from supervisor import Supervisor
+from programs import Supervisor, number_of
+from script import write
+from settings import Settings
 
-EMPTY = {"nginx": None, "replicas": [], "redis": [], "mysql": None, "prometheus": None, "strategy": None, "admin_token_file": None}
+
+def keep(settings: Settings, nginx=None, replicas=(), redis=(), mysql=None, prometheus=None) -> None:
+    """Writes the record. It holds passwords, so only its owner may read it."""
+    record = {
+        "nginx": nginx, "replicas": list(replicas), "redis": list(redis), "mysql": mysql, "prometheus": prometheus,
+        "strategy": settings.strategy if replicas else None,
+        "admin_token_file": str(settings.secrets / "admin-token") if replicas else None,
+    }
+    write(settings.home / "cluster.json", json.dumps(record, indent=2) + "\n", 0o600)
+
+
+def read(settings: Settings) -> dict:
+    path = settings.home / "cluster.json"
+    nothing = {"nginx": None, "replicas": [], "redis": [], "mysql": None, "prometheus": None, "strategy": None, "admin_token_file": None}
+    return json.loads(path.read_text()) if path.exists() else nothing
 
 
 def write_record(settings: Settings, supervisor: Supervisor) -> None:
-    """Writes what runs at this moment. The file holds passwords, so only its owner may read it."""
+    """Writes what runs at this moment."""
     pids = supervisor.pids()
-    record = dict(EMPTY)
-    if "nginx" in pids:
-        record["nginx"] = {"url": url(settings.nginx_port), "pid": pids["nginx"]}
-    record["replicas"] = [replica(settings, name, pids[name]) for name in replicas(pids)]
-    record["redis"] = [
-        {"url": f"redis://127.0.0.1:{settings.redis_port + node}", "pid": pids[f"redis-{node}"]}
-        for node in range(1, settings.redis_nodes + 1) if f"redis-{node}" in pids
-    ]
+    single = {name: {"url": url(port), "pid": pids[name]}
+              for name, port in (("nginx", settings.nginx_port), ("prometheus", settings.prometheus_port)) if name in pids}
     if "mysql" in pids:
-        record["mysql"] = mysql(settings, pids["mysql"])
-    if "prometheus" in pids:
-        record["prometheus"] = {"url": url(settings.prometheus_port), "pid": pids["prometheus"]}
-    if record["replicas"]:
-        record["strategy"] = settings.strategy
-        record["admin_token_file"] = str(settings.secrets / "admin-token")
-    write(settings.home / "cluster.json", json.dumps(record, indent=2) + "\n", 0o600)
+        single["mysql"] = mysql(settings, pids["mysql"])
+    nodes = [{"url": f"redis://127.0.0.1:{settings.redis_port + number_of(name)}", "pid": pids[name]} for name in numbered("redis", pids)]
+    keep(settings, replicas=[replica(settings, name, pids[name]) for name in replicas(pids)], redis=nodes, **single)
 
 
 def replica(settings: Settings, name: str, pid: int) -> dict:
@@ -43,15 +47,13 @@ def mysql(settings: Settings, pid: int) -> dict:
 
 
 def replicas(names) -> list:
-    """The replicas among these programs, in the order of their numbers."""
-    found = [name for name in names if name.startswith("replica-")]
-    return sorted(found, key=number_of)
+    return numbered("replica", names)
+
+
+def numbered(kind: str, names) -> list:
+    """The programs of one kind among these, in the order of their numbers."""
+    return sorted((name for name in names if name.startswith(f"{kind}-")), key=number_of)
 
 
 def url(port: int) -> str:
     return f"http://127.0.0.1:{port}"
-
-
-def read(settings: Settings) -> dict:
-    path = settings.home / "cluster.json"
-    return json.loads(path.read_text()) if path.exists() else dict(EMPTY)

@@ -6,18 +6,22 @@ Every knob is an environment variable in upper case, so that `make up REPLICAS=5
 
 import json
 import os
-import shutil
-import signal
-import subprocess
+import secrets
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from script import ROOT, Problem, first_line, which, write
+
 STRATEGIES = ("unlocked", "conditional", "optimistic", "pessimistic", "redlock", "batched")
 ENGINES = ("mysql", "mariadb")
 REPLICAS_MAX = 20
+# As far as the database can count.
+ROUND_MAX = 2**32 - 2
 # The name of each exporter's process and of its program.
 EXPORTERS = {f"exporter-{name}": f"prometheus-{name}-exporter" for name in ("node", "redis", "mysqld", "nginx")}
+# Each knob is the name in upper case. The groups count on from theirs, so none is the last port there is.
+PORTS = {"nginx_port": 8000, "replica_port": 8100, "ops_port": 8200, "redis_port": 6390, "mysql_port": 3316, "prometheus_port": 9095,
+         "exporter_port": 9110, "grafana_port": 3000}
 # Handed on to every replica when the caller set them; the service has its own defaults.
 PASSED_THROUGH = (
     "LOCK_TTL_MS", "ON_LOCK_LOSS", "PROBE_TIMEOUT_MS", "POOL_SIZE", "REQUEST_DEADLINE_MS", "LAME_DUCK_MS", "DRAIN_MS", "THREADS", "LOG",
@@ -33,13 +37,9 @@ REQUEST_DEADLINE_MS = 5_000
 STOP_MS, STOP_MS_MAX = {"LAME_DUCK_MS": 0, "DRAIN_MS": 10_000}, 14_000
 
 
-class Problem(Exception):
-    """Something the person at the keyboard can cure; its text is one line that says how."""
-
-
 @dataclass(frozen=True)
 class Settings:
-    """The knobs of one cluster. `home` holds all it ever writes; `tools` and `venv` are shared by all clusters."""
+    """The knobs of one cluster. `home` holds all it ever writes."""
 
     home: Path
     replicas: int
@@ -57,8 +57,8 @@ class Settings:
     passed_through: dict
     # These have defaults, so that a cluster which an older version started can still be looked at and stopped.
     exporters: bool = False
-    exporter_port: int = 9110
-    grafana_port: int = 3000  # Docker's alone.
+    exporter_port: int = PORTS["exporter_port"]
+    grafana_port: int = PORTS["grafana_port"]  # Docker's alone.
     rate_limit: int = 0  # Requests of one client per second; 0 is without a limit.
     redis_urls_1: str = ""  # The first replica's own ways to the lock nodes, which `make chaos` cuts.
 
@@ -72,13 +72,21 @@ class Settings:
         return self.home / "secrets"
 
     @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
     def deadline_ms(self) -> int:
         """Longest time that a replica takes to answer."""
         return int(self.passed_through.get("REQUEST_DEADLINE_MS", REQUEST_DEADLINE_MS))
 
-    @property
-    def logs(self) -> Path:
-        return self.home / "logs"
+    def secret(self, name: str) -> str:
+        """A random secret, made once and kept in a file that only its owner can read."""
+        path = self.secrets / name
+        if not path.exists():
+            self.secrets.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write(path, secrets.token_hex(24), 0o600)
+        return first_line(path)
 
     def save(self) -> None:
         values = {**asdict(self), "home": str(self.home), "binary": str(self.binary)}
@@ -96,8 +104,7 @@ class Settings:
             ports["nginx"] = (self.nginx_port, "NGINX_PORT")
             ports["prometheus"] = (self.prometheus_port, "PROMETHEUS_PORT")
         if self.replicas and self.exporters:
-            for name in EXPORTERS:
-                ports[name] = (self.exporter(name), "EXPORTER_PORT")
+            ports |= {name: (self.exporter(name), "EXPORTER_PORT") for name in EXPORTERS}
         return ports
 
     def exporter(self, name: str) -> int:
@@ -107,14 +114,6 @@ class Settings:
 
 def home() -> Path:
     return (ROOT / os.environ.get("CLUSTER_DIR", ".cluster")).resolve()
-
-
-def tools() -> Path:
-    return ROOT / ".cluster" / "tools"
-
-
-def venv() -> Path:
-    return ROOT / ".cluster" / "venv" / "bin"
 
 
 def from_environment() -> Settings:
@@ -127,20 +126,13 @@ def from_environment() -> Settings:
         strategy=choice("STRATEGY", "batched", STRATEGIES),
         engine=choice("DB", "mysql", ENGINES),
         redis_nodes=int(choice("REDIS_NODES", "3", ("1", "3", "5"))),
-        nginx_port=offset + number("NGINX_PORT", 8000, 1, 65_535),
-        replica_port=offset + number("REPLICA_PORT", 8100, 1, 65_500),
-        ops_port=offset + number("OPS_PORT", 8200, 1, 65_500),
-        redis_port=offset + number("REDIS_PORT", 6390, 1, 65_500),
-        mysql_port=offset + number("MYSQL_PORT", 3316, 1, 65_535),
-        prometheus_port=offset + number("PROMETHEUS_PORT", 9095, 1, 65_535),
         access_log=choice("ACCESS_LOG", "off", ("on", "off")) == "on",
         binary=ROOT / os.environ.get("COUPON_RUSH_BIN", target / "release" / "coupon-rush"),
         passed_through=passed_through(),
         exporters=choice("EXPORTERS", "on" if all(which(name) for name in EXPORTERS.values()) else "off", ("on", "off")) == "on",
-        exporter_port=offset + number("EXPORTER_PORT", 9110, 1, 65_500),
-        grafana_port=offset + number("GRAFANA_PORT", 3000, 1, 65_535),
         rate_limit=0 if os.environ.get("RATE_LIMIT", "off") in ("", "off") else number("RATE_LIMIT", 0, 1, 10_000),
         redis_urls_1=os.environ.get("REDIS_URLS_1", ""),
+        **{name: offset + number(name.upper(), default, 1, 65_500) for name, default in PORTS.items()},
     )
 
 
@@ -179,49 +171,3 @@ def choice(name: str, default: str, allowed: tuple) -> str:
     if text not in allowed:
         raise Problem(f"{name}={text} will not do: give one of {', '.join(allowed)}")
     return text
-
-
-def program(name: str) -> str:
-    """The path of a program: the one that was fetched because the installed one will not do, else the installed one."""
-    found = which(name)
-    if found is None:
-        raise Problem(f"{name} is not installed: run `make install`")
-    return found
-
-
-def run_to_end(command: list, environment=None) -> subprocess.CompletedProcess:
-    """Runs a helper and all that it starts; when we are interrupted, none of them is left behind."""
-    words = [str(word) for word in command]
-    helper = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, start_new_session=True)
-    try:
-        output = helper.communicate()[0]
-        return subprocess.CompletedProcess(words, helper.returncode, output)
-    except BaseException:
-        os.killpg(helper.pid, signal.SIGKILL)
-        helper.wait()
-        raise
-
-
-def which(name: str):
-    """Where a program lies, or None; servers often lie in sbin, which is not on everybody's PATH."""
-    return shutil.which(name, path=f"{tools() / 'bin'}:{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin")
-
-
-def first_line(path: Path) -> str:
-    """The secret in a file that a person may have edited; the admin token's holds the old one below while callers change over."""
-    return path.read_text().strip().partition("\n")[0].strip()
-
-
-def write(path: Path, text: str, mode: int = 0o644) -> bool:
-    """Writes a file so that a reader sees the old text or the new one, never half; tells whether the text is new."""
-    if path.exists() and path.read_text() == text:
-        return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    os.replace(draft, path)
-    return True

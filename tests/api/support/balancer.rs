@@ -15,7 +15,7 @@ const CONFIGURATION: [(&str, &str); 3] = [
     ("pages.conf", include_str!("../../../nginx/pages.conf")),
 ];
 
-/// What `local/parts.py` writes for the service's own deadline.
+/// What `local/nginx.py` writes for the service's own deadline.
 const PATIENCE: &str = "proxy_read_timeout 6000ms;\nproxy_next_upstream_timeout 6500ms;\n";
 
 /// nginx; it is killed, and its workers with it, when the test ends.
@@ -62,7 +62,7 @@ impl Balancer {
     }
 }
 
-/// The files that `local/parts.py` renders for a cluster. In the foreground and without a master, so that it is one process.
+/// The files that `local/nginx.py` renders for a cluster. In the foreground and without a master, so that it is one process.
 fn runtime(port: u16, replicas: &[&str]) -> [(&'static str, String); 4] {
     let servers = replicas.iter().fold(String::new(), |mut text, url| {
         let address = url.strip_prefix("http://").unwrap();

@@ -1,14 +1,13 @@
-"""The supervisor that keeps the servers alive: one include file per program, control through its Unix socket.
+"""The programs of a cluster and the supervisor that keeps them alive: one include file per program, control through its Unix socket.
 
 A program of its own per replica (never `numprocs`) lets one replica come or go without touching the others.
 """
 
+import hashlib
 import http.client
 import os
 import shlex
 import signal
-import socket
-import subprocess
 import time
 import xmlrpc.client
 from contextlib import suppress
@@ -16,7 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
-from settings import Problem, Settings, venv, write
+from script import VENV, Problem, must_run, say, wait, write
+from settings import Settings
+
+try:
+    import psutil
+    from supervisor.xmlrpc import SupervisorTransport
+except ImportError:  # Before `make install`: see `need_packages`.
+    psutil = None
 
 # Present in the environment of every program that we start, so that an orphan can be told from anybody else's process.
 MARKER = "COUPON_RUSH_CLUSTER"
@@ -26,6 +32,11 @@ RETITLED = ("nginx", "redis-server", "ld-linux")
 SOCKET_PATH_MAX = 100
 START_SECONDS = 60
 STOP_SECONDS = 30
+
+
+def need_packages() -> None:
+    if psutil is None:
+        raise Problem("the packages of local/requirements.txt are missing: run `make install`")
 
 
 @dataclass(frozen=True)
@@ -44,12 +55,12 @@ class Program:
         """The include file; a program is restarted exactly when this text changes."""
         command = " ".join(shlex.quote(str(word)) for word in self.command)
         pairs = ",".join(f'{key}="{value}"' for key, value in sorted(self.environment.items()))
-        lines = [
-            f"; {self.note}" if self.note else "",
+        return lines(
+            self.note and f"; {self.note}",
             f"[program:{self.name}]",
             f"command={escape(command)}",
             f"directory={escape(str(self.directory))}",
-            f"environment={escape(pairs)}" if pairs else "",
+            pairs and f"environment={escape(pairs)}",
             f"stdout_logfile={escape(str(settings.logs / self.name))}.log",
             "stdout_logfile_maxbytes=10MB",
             "stdout_logfile_backups=1",
@@ -60,8 +71,11 @@ class Program:
             f"stopsignal={self.stop_signal}",
             f"stopwaitsecs={STOP_SECONDS}",
             "killasgroup=true",
-        ]
-        return "\n".join(line for line in lines if line) + "\n"
+        )
+
+
+def lines(*some: str) -> str:
+    return "".join(f"{line}\n" for line in some if line)
 
 
 def escape(text: str) -> str:
@@ -69,22 +83,13 @@ def escape(text: str) -> str:
     return text.replace("%", "%%")
 
 
-class UnixTransport(xmlrpc.client.Transport):
-    """XML-RPC over a Unix socket, which only the cluster's owner can open."""
+def digest(paths) -> str:
+    """Stands for the content of files in a note, so that a program is restarted when it changes."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()
 
-    def __init__(self, path: Path):
-        super().__init__()
-        self.path = path
 
-    def make_connection(self, host):
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = socket.socket(socket.AF_UNIX)
-        try:
-            connection.sock.connect(str(self.path))
-        except OSError:
-            connection.sock.close()
-            raise
-        return connection
+def number_of(name: str) -> int:
+    return int(name.rpartition("-")[2])
 
 
 class Supervisor:
@@ -99,14 +104,19 @@ class Supervisor:
 
     def call(self, method: str, *arguments):
         # A new connection each time: the server closes idle ones, and calls are few.
-        with xmlrpc.client.ServerProxy("http://localhost", transport=UnixTransport(self.socket)) as proxy:
+        transport = SupervisorTransport(serverurl=f"unix://{self.socket}")
+        with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
             return getattr(proxy.supervisor, method)(*arguments)
 
     def alive(self) -> bool:
+        return self.answer("getState", {}).get("statename") == "RUNNING"
+
+    def answer(self, method: str, otherwise):
+        """What it says, or something else while it does not serve."""
         try:
-            return self.call("getState")["statename"] == "RUNNING"
+            return self.call(method)
         except (OSError, http.client.HTTPException, xmlrpc.client.Error):
-            return False
+            return otherwise
 
     def start(self) -> None:
         """Starts supervisord with no programs; it outlives this command."""
@@ -122,16 +132,14 @@ class Supervisor:
         write(self.settings.home / "supervisord.conf", self.configuration())
         self.started_here = True
         environment = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-        environment[MARKER] = str(self.settings.home)
-        command = [venv() / "supervisord", "-c", self.settings.home / "supervisord.conf"]
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if done.returncode != 0 or not wait(self.alive, 10):
-            raise Problem(f"supervisord did not start: {done.stdout.strip() or self.settings.logs / 'supervisord.log'}")
+        command = [VENV / "supervisord", "-c", self.settings.home / "supervisord.conf"]
+        must_run("supervisord did not start", command, {**environment, MARKER: str(self.settings.home)})
+        if not wait(self.alive, 10):
+            raise Problem(f"supervisord did not start: see {self.settings.logs / 'supervisord.log'}")
 
     def configuration(self) -> str:
         home = escape(str(self.settings.home))
-        lines = [
+        return lines(
             "[supervisord]",
             f"logfile={home}/logs/supervisord.log",
             "logfile_maxbytes=1MB",
@@ -146,11 +154,16 @@ class Supervisor:
             "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface",
             "[include]",
             "files = conf.d/*.conf",
-        ]
-        return "\n".join(line for line in lines if line) + "\n"
+        )
 
-    def ensure(self, program: Program) -> None:
-        """Makes the program run as described and waits until it serves."""
+    def ensure(self, *programs: Program) -> None:
+        """Makes the programs run as described, and waits until they serve; they start side by side."""
+        for program in programs:
+            self.launch(program)
+        for program in programs:
+            self.wait_ready(program)
+
+    def launch(self, program: Program) -> None:
         fresh = write(self.include(program.name), program.text(self.settings))
         state = self.states().get(program.name)
         # One that crashes again and again has no process at times; it, too, has to be told what it is now.
@@ -163,7 +176,6 @@ class Supervisor:
             self.call("addProcessGroup", program.name)
             with suppress(xmlrpc.client.Fault):  # It is on its way already.
                 self.call("startProcess", program.name, False)
-        self.wait_ready(program)
 
     def differs(self, program: Program) -> bool:
         """Whether the program runs, but not as it is described now."""
@@ -183,79 +195,72 @@ class Supervisor:
 
     def last_words(self, name: str) -> str:
         path = self.settings.logs / f"{name}.log"
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        return "\n".join(f"  {line}" for line in lines[-10:]) or "  (it said nothing)"
+        said = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return "\n".join(f"  {line}" for line in said[-10:]) or "  (it said nothing)"
 
     def remove(self, *names: str, keep_include: bool = False) -> None:
         """Stops programs side by side and forgets them; each has STOP_SECONDS before it is killed."""
-        known = [name for name in names if name in self.states()]
+        known = self.states().keys() & set(names)
         for name in known:
             with suppress(xmlrpc.client.Fault):  # It had already ended.
                 self.call("stopProcess", name, False)
-        if not wait(lambda: not set(known) & set(self.pids()), STOP_SECONDS + 5):
-            raise Problem(f"{', '.join(known)} did not stop: see {self.settings.logs}")
+        if not wait(lambda: not known & self.pids().keys(), STOP_SECONDS + 5):
+            raise Problem(f"{', '.join(sorted(known))} did not stop: see {self.settings.logs}")
         for name in known:
             self.call("removeProcessGroup", name)
             if not keep_include:
                 self.include(name).unlink(missing_ok=True)
 
     def shutdown(self) -> None:
-        pid = self.call("getPID")
+        process = psutil.Process(self.call("getPID"))
         self.call("shutdown")
-        wait(lambda: not Path(f"/proc/{pid}").exists(), STOP_SECONDS)
+        psutil.wait_procs([process], timeout=STOP_SECONDS)
 
     def include(self, name: str) -> Path:
         return self.includes / f"{name}.conf"
 
     def states(self) -> dict:
-        if not self.alive():
-            return {}
-        return {entry["name"]: entry["statename"] for entry in self.call("getAllProcessInfo")}
+        return {entry["name"]: entry["statename"] for entry in self.answer("getAllProcessInfo", [])}
 
     def pids(self) -> dict:
         """The programs that have a process at this moment."""
-        if not self.alive():
-            return {}
-        return {entry["name"]: entry["pid"] for entry in self.call("getAllProcessInfo") if entry["pid"]}
+        return {entry["name"]: entry["pid"] for entry in self.answer("getAllProcessInfo", []) if entry["pid"]}
 
 
-def wait(condition: Callable, seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return condition()
+def children(pid: int) -> set:
+    """The processes whose parent this is."""
+    with suppress(psutil.Error):
+        return {child.pid for child in psutil.Process(pid).children()}
+    return set()
 
 
 def strays(settings: Settings) -> list:
     """Processes that this cluster started and whose supervisor is gone."""
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and is_ours(entry, settings)]
+    return [process for process in psutil.process_iter() if is_ours(process, settings)]
 
 
-def is_ours(process: Path, settings: Settings) -> bool:
-    try:
-        if process.stat().st_uid != os.getuid():
+def is_ours(process, settings: Settings) -> bool:
+    with suppress(psutil.Error, OSError):  # It ended while we looked, or is not ours to look at.
+        if process.uids().effective != os.getuid():
             return False
-        if f"{MARKER}={settings.home}".encode() in (process / "environ").read_bytes().split(b"\0"):
+        if process.environ().get(MARKER) == str(settings.home):
             return True
-        folder = Path(os.readlink(process / "cwd"))
+        folder = Path(process.cwd())
         at_home = folder == settings.run or settings.home / "data" in folder.parents
-        return at_home and (process / "comm").read_text().startswith(RETITLED)
-    except OSError:  # It ended while we looked, or is not ours to look at.
-        return False
+        return at_home and process.name().startswith(RETITLED)
+    return False
 
 
 def end_strays(settings: Settings) -> None:
     """Ends what a killed supervisor left behind: politely, then for good."""
     left = strays(settings)
     if left:
-        print(f"ending {len(left)} processes that a killed supervisor left behind", flush=True)
+        say(f"ending {len(left)} processes that a killed supervisor left behind")
     for sign, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5)):
-        for pid in left:
-            with suppress(ProcessLookupError):
-                os.kill(pid, sign)
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(sign)
         if wait(lambda: not strays(settings), seconds):
             return
         left = strays(settings)
-    raise Problem(f"processes {left} of an earlier cluster do not end: look at them with ps")
+    raise Problem(f"processes {[process.pid for process in left]} of an earlier cluster do not end: look at them with ps")

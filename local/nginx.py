@@ -1,0 +1,192 @@
+"""nginx before the replicas: its configuration, and changes of the list of replicas that cost no request."""
+
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import parts
+from programs import Program, Supervisor, children, digest, number_of
+from script import ROOT, TOOLS, get, must_run, program, wait, write
+from settings import Settings
+
+# Enough for 10,000 users: each takes a client's and a replica's connection, spread over the workers.
+WORKER_CONNECTIONS = 16_384
+# The part of the configuration that is the same everywhere.
+FILES = sorted((ROOT / "nginx").glob("*.conf"))
+# nginx learned to keep idle clients through a reload in this version.
+KEEPALIVE_MIN_TIMEOUT_SINCE = (1, 27, 4)
+# A little over nginx's own worker_shutdown_timeout.
+OLD_WORKERS_SECONDS = 30
+# How much longer than a replica's own deadline nginx waits for it, and its proxy_connect_timeout.
+SPARE_MS, CONNECT_MS = 1_000, 500
+
+
+def nginx(settings: Settings) -> Program:
+    ready = lambda: get(settings.nginx_port, "/nginx_status") == 200
+    # QUIT lets workers finish what they have; TERM would cut it off.
+    return Program("nginx", command(settings), settings.run, ready, stop_signal="QUIT")
+
+
+def command(settings: Settings) -> list:
+    folder = settings.home / "nginx"
+    return [program("nginx"), "-p", folder, "-c", folder / "nginx.conf"]
+
+
+def start(settings: Settings, supervisor: Supervisor) -> None:
+    test(settings)
+    supervisor.ensure(nginx(settings))
+    write(loaded(settings), fingerprint(settings, supervisor.pids()["nginx"]))
+
+
+def test(settings: Settings) -> None:
+    must_run("nginx refuses its configuration", [*command(settings), "-t", "-q"])
+
+
+def list_replicas(settings: Settings, supervisor: Supervisor, names: list) -> None:
+    """Makes nginx send requests to exactly these replicas, and returns when no old worker can send any elsewhere."""
+    targets = [{"targets": [f"127.0.0.1:{settings.ops_port + number_of(name)}"], "labels": {"replica": name}} for name in names]
+    parts.write_targets(settings, "coupon", targets)
+    render(settings, names)
+    master = supervisor.pids().get("nginx")
+    if master is None or (loaded(settings).exists() and loaded(settings).read_text() == fingerprint(settings, master)):
+        return
+    test(settings)
+    old = children(master)
+    os.kill(master, signal.SIGHUP)
+    wait(lambda: children(master) - old and not children(master) & old, OLD_WORKERS_SECONDS)
+    write(loaded(settings), fingerprint(settings, master))
+
+
+def loaded(settings: Settings) -> Path:
+    """Remembers what nginx was last told to load, so that an interrupted change is not taken for a finished one."""
+    return settings.run / "nginx.loaded"
+
+
+def fingerprint(settings: Settings, master: int) -> str:
+    folder = settings.home / "nginx"
+    return f"{master} {digest((*folder.glob('*.conf'), *folder.glob('*/*.conf')))}"
+
+
+def render(settings: Settings, names: list) -> None:
+    """Writes the configuration for exactly these replicas.
+
+    Only live replicas may be listed: to `least_conn` a dead one always looks like the least busy.
+    """
+    folder = settings.home / "nginx"
+    servers = [f"server 127.0.0.1:{settings.replica_port + number_of(name)} max_fails=3 fail_timeout=1s;\n" for name in names]
+    for path in FILES:
+        write(folder / path.name, path.read_text())
+    write_limits(settings, folder / "limits")
+    for name, text in {
+        "process": process(settings),
+        "http": http(settings),
+        "listen": f"listen 127.0.0.1:{settings.nginx_port} backlog=4096 reuseport;\n",
+        "servers": "".join(servers),
+        "lab": LAB_LOCATION.format(root=quoted(lab_files(folder / "site"))),
+    }.items():
+        write(folder / "runtime" / f"{name}.conf", text)
+
+
+def write_limits(settings: Settings, folder: Path) -> None:
+    """How long a replica may be silent, and how often one client may ask, in nginx's words; without a limit of that, no file says so.
+
+    A client is whoever holds the other end of the connection: headers do not count, because everybody can write them.
+    """
+    rate, files = settings.rate_limit, {"patience.conf": patience(settings.deadline_ms)}
+    if rate:
+        # 10 MB hold 80,000 clients, and the one who was away longest makes room.
+        zone = f"limit_req_zone $binary_remote_addr zone=client:10m rate={rate}r/s;\n"
+        # Below the level of the log: a flood of requests is not to be one of lines.
+        files["zone.conf"] = zone + "limit_req_status 429;\nlimit_req_log_level notice;\n"
+        # What was not used for two seconds may be asked for at once: a page that opens, a double click.
+        files["request.conf"] = f"limit_req zone=client burst={2 * rate} nodelay;\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("*.conf"):
+        if path.name not in files:
+            path.unlink()
+    for name, text in files.items():
+        write(folder / name, text)
+
+
+def patience(deadline_ms: int) -> str:
+    """A replica that is slow but alive answers within its deadline, so only one that is not is given up for another one."""
+    one = deadline_ms + SPARE_MS
+    return f"proxy_read_timeout {one}ms;\nproxy_next_upstream_timeout {one + CONNECT_MS}ms;\n"
+
+
+def longest_ms(deadline_ms: int) -> int:
+    """How long nginx takes to answer whatever replicas do: two of them are asked, and each has to take the connection first."""
+    return 2 * (deadline_ms + SPARE_MS + CONNECT_MS)
+
+
+# The page can take coupons and shows everything that is measured: only whoever sits at this machine may open it.
+LAB_LOCATION = """\
+location = /lab {{ return 301 $scheme://$http_host/lab/; }}
+location /lab/ {{
+    allow 127.0.0.1;
+    allow ::1;
+    deny all;
+    root {root};
+    include lab.conf;
+}}
+"""
+
+
+def lab_files(root: Path) -> Path:
+    """The page, the dashboards and uPlot under one root, as links, so that an edit shows at the next reload."""
+    links = {page.name: page for page in sorted((ROOT / "web").iterdir())}
+    links |= {"dashboards": ROOT / "grafana" / "dashboards", "uplot": TOOLS / "uplot"}
+    (root / "lab").mkdir(parents=True, exist_ok=True)
+    for name, target in links.items():
+        link = root / "lab" / name
+        if not link.is_symlink() or link.readlink() != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
+    return root
+
+
+def process(settings: Settings) -> str:
+    files = parts.raise_open_files()
+    connections = min(WORKER_CONNECTIONS, files - 512)
+    # As root, nginx would hand its workers to an account that may not be able to reach this folder.
+    user = "user root;\n" if os.getuid() == 0 else ""
+    return user + (
+        f"daemon off;\npid {quoted(settings.run / 'nginx.pid')};\nerror_log stderr warn;\n"
+        f"worker_rlimit_nofile {files};\nevents {{ worker_connections {connections}; multi_accept on; }}\n"
+    )
+
+
+def http(settings: Settings) -> str:
+    temporary = settings.home / "nginx" / "temporary"
+    temporary.mkdir(parents=True, exist_ok=True)
+    lines = [f"{kind}_temp_path {quoted(temporary / kind)};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
+    if keeps_idle_clients():
+        lines.append("keepalive_min_timeout 10s;")
+    lines.append(f"upstream prometheus {{ server 127.0.0.1:{settings.prometheus_port}; keepalive 4; }}")
+    if settings.access_log:
+        lines += [ACCESS_LOG_FORMAT, f"access_log {quoted(settings.logs / 'access.log')} json buffer=64k flush=1s;"]
+    else:
+        lines.append("access_log off;")
+    return "\n".join(lines) + "\n"
+
+
+ACCESS_LOG_FORMAT = """\
+log_format json escape=json '{"time":"$time_iso8601","id":"$request_id","traceparent":"$http_traceparent","method":"$request_method","uri":"$uri",'
+    '"status":$status,"seconds":$request_time,"upstream":"$upstream_addr","upstreamStatus":"$upstream_status",'
+    '"upstreamSeconds":"$upstream_response_time","connection":$connection,"connectionRequests":$connection_requests}';"""
+
+
+def quoted(path: Path) -> str:
+    return f'"{path}"'
+
+
+def version() -> tuple:
+    text = subprocess.run([program("nginx"), "-v"], capture_output=True, text=True).stderr
+    return tuple(int(part) for part in re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", text).groups())
+
+
+def keeps_idle_clients() -> bool:
+    """Whether this nginx can reload without cutting off clients that are about to ask."""
+    return version() >= KEEPALIVE_MIN_TIMEOUT_SINCE
