@@ -31,7 +31,7 @@ export CLUSTER_DIR
 # What a target needs comes in its order: a machine that lacks something is told so, or gets it, before minutes of building.
 .NOTPARALLEL:
 .PHONY: help demo install build up scale status logs reset purge doctor down clean backup restore record rush arrival capacity spike fairness
-.PHONY: sweep report bench chaos smoke verify dashboards dashboards-check test-page test-influx check test
+.PHONY: sweep report bench chaos smoke verify dashboards dashboards-check test-page check test
 MAKEFLAGS += --no-print-directory
 
 help: ## Print this
@@ -154,11 +154,7 @@ dashboards-check: install ## Prove every panel: in order, and with numbers in it
 
 test-page: install ## Drive the laboratory's page in a headless Chromium, and look at what it draws
 	@local/install chromium
-	@local/test-page
-
-test-influx: install ## Send the series of a small rush to a real InfluxDB, too, and count them there
-	@local/install influxdb
-	@local/test-influx
+	@local/test tests/cluster/page.py
 
 check: install ## Judge quickly: format, lints, docs, licences, configuration, round trips per issue
 	@local/install cargo-deny

@@ -1,0 +1,208 @@
+"""Judges the Docker files without an engine: the tools that can read them do, and what they have to agree on with the rest is compared.
+
+Compose and promtool are Debian unstable's where `local/install docker-checks` could get them, else what is installed; nginx is the
+local cluster's.
+"""
+
+import json
+import os
+import re
+import shutil
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import composition
+import containers
+import nginx
+import parts
+from script import ROOT, TOOLS, VENV, Problem, must_run, program, run_to_end
+from settings import PASSED_THROUGH, PATIENCE, PORTS, REQUEST_DEADLINE_MS, STOP_MS, from_environment
+
+UNSTABLE = TOOLS / "docker"
+HARDENED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
+# What runs once and ends, or only for those who ask it.
+BRIEF = ("migrate", "seed", "k6")
+# Their images have no program that could ask them; Prometheus tells when they are gone.
+UNASKED = ("exporter-nginx", "exporter-host", "exporter-redis", "exporter-mysql")
+
+
+def text(path):
+    return (ROOT / path).read_text()
+
+
+def words(pattern, path):
+    found = re.findall(pattern, text(path))
+    assert found, f"{path} has nothing like {pattern}"
+    return found
+
+
+class Files:
+    """The Compose file as Compose understands it, with all profiles and fresh secrets."""
+
+    def __init__(self):
+        os.environ["CLUSTER_DIR"] = ".cluster/check/docker"
+        self.settings = from_environment()
+        shutil.rmtree(self.settings.home, ignore_errors=True)
+        self.given = composition.prepare(self.settings, rootless=False)
+        self.project = json.loads(self.config(self.given, "--format", "json"))
+        self.services = self.project["services"]
+
+    def config(self, given, *more):
+        # Nothing else of the caller's environment: the defaults are to be seen.
+        environment = {"PATH": os.environ.get("PATH", ""), "HOME": os.environ.get("HOME", "/"), **given}
+        command = [*compose(), "--env-file", "/dev/null", "--file", composition.FILE, "--profile", "*", "config", *more]
+        return must_run("Compose refuses", command, environment)
+
+    def mounts(self):
+        return [(name, mount) for name, one in self.services.items() for mount in one.get("volumes", []) if mount["type"] == "bind"]
+
+
+def compose():
+    own = UNSTABLE / "usr/libexec/docker/cli-plugins/docker-compose"
+    if own.exists():
+        return [own]
+    assert run_to_end([program("docker"), "compose", "version"]).returncode == 0, "there is no Compose: run `local/install docker-checks`"
+    return ["docker", "compose"]
+
+
+@pytest.fixture(scope="module")
+def files():
+    return Files()
+
+
+def test_compose_asks_for_what_the_file_lacks(files):
+    with pytest.raises(Problem, match="local/docker prepare"):
+        files.config({}, "--quiet")
+
+
+def test_hadolint_accepts_the_dockerfile():
+    must_run("hadolint refuses", [VENV / "hadolint", "--failure-threshold", "style", ROOT / "Dockerfile"])
+
+
+@pytest.mark.parametrize("rate", [0, 20])
+def test_nginx_accepts_what_is_mounted_into_its_container(files, rate):
+    nginx.write_limits(replace(files.settings, rate_limit=rate), Path(files.given["COUPON_LIMITS"]))
+    folder = files.settings.home / "nginx"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "tmp").mkdir(parents=True)
+    for name, mount in files.mounts():
+        if name == "nginx" and mount["target"].startswith("/etc/coupon/"):
+            target = folder / mount["target"].removeprefix("/etc/coupon/")
+            (shutil.copytree if Path(mount["source"]).is_dir() else shutil.copy)(mount["source"], target)
+    for path in (folder / "runtime").iterdir():
+        # A test opens ports and files, too: here on loopback, and in this folder.
+        path.write_text(understood(path.read_text().replace("/tmp/", f"{folder}/tmp/").replace("listen ", "listen 127.0.0.1:")))
+    assert (folder / "limits" / "zone.conf").exists() == bool(rate)
+    must_run("nginx refuses", [program("nginx"), "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf", "-t", "-q"])
+
+
+def understood(configuration):
+    """Without what an installed nginx may be too old to know; names then have to resolve at once."""
+    if nginx.keeps_idle_clients():
+        return configuration
+    without = re.sub(r"server (app|prometheus):(\d+) resolve", r"server 127.0.0.1:\2", configuration)
+    return re.sub(r"keepalive_min_timeout [^;]+;", "", without)
+
+
+def test_promtool_accepts_prometheus_configuration_and_rules():
+    own = UNSTABLE / "usr/bin/promtool"
+    promtool = own if own.exists() else program("promtool")
+    must_run("promtool refuses", [promtool, "check", "config", ROOT / "prometheus" / "docker.yml"])
+    must_run("promtool refuses", [promtool, "test", "rules", *sorted((ROOT / "prometheus" / "rules").glob("*_test.yml"))])
+
+
+def test_every_container_is_denied_what_it_does_not_need(files):
+    for name, one in files.services.items():
+        assert {key: one.get(key) for key in HARDENED} == HARDENED, name
+        assert re.fullmatch(r"[1-9]\d*:\d+", str(one.get("user"))), f"{name}: runs as {one.get('user')}, not as a number that is not root"
+        assert "memory" in one.get("deploy", {}).get("resources", {}).get("limits", {}), f"{name}: has no limit of memory"
+        unused = {key for key, value in one["deploy"].items() if value} - {"replicas", "resources"}
+        assert not unused, f"{name}: deploy.{', deploy.'.join(sorted(unused))} is for Swarm alone"
+        assert one.get("logging", {}).get("options", {}).get("max-size"), f"{name}: its log may grow for ever"
+        assert one.get("ulimits", {}).get("nofile"), f"{name}: has no limit of open files of its own"
+        assert "container_name" not in one, f"{name}: a container with a fixed name cannot be scaled, nor stand beside another cluster's"
+        assert re.search(r":(v?\d+\.\d+\.\d+(-\w+)?|local)$", one["image"]), f"{name}: {one['image']} is not pinned"
+        if name not in BRIEF:
+            assert one.get("restart") == "unless-stopped", name
+            assert "healthcheck" in one or name in UNASKED, f"{name}: nobody asks whether it is well"
+
+
+def test_ports_are_published_on_loopback_and_are_those_of_the_local_cluster(files):
+    ports = [(name, port) for name, one in files.services.items() for port in one.get("ports", [])]
+    assert {port.get("host_ip") for _, port in ports} == {"127.0.0.1"}
+    assert {name: int(port["published"]) for name, port in ports} == {name: PORTS[f"{name}_port"] for name in ("nginx", "prometheus", "grafana")}
+
+
+def test_what_is_mounted_exists_and_cannot_be_written(files):
+    for name, mount in files.mounts():
+        assert Path(mount["source"]).exists(), f"{name}: {mount['source']} does not exist"
+        assert mount.get("read_only"), f"{name}: {mount['target']} can be written"
+
+
+def test_secrets_are_files_that_only_their_readers_can_read(files):
+    for secret in files.project["secrets"].values():
+        found = Path(secret["file"]).stat()
+        assert (stat.S_IMODE(found.st_mode), str(found.st_uid)) == (0o600, files.given["COUPON_UID"]), secret
+    for name, one in files.services.items():
+        if one.get("secrets"):
+            assert one["user"] == "{COUPON_UID}:{COUPON_GID}".format(**files.given), name
+    known = [(files.settings.secrets / name).read_text() for name in ("admin-token", "admin-password", "coupon-password")]
+    assert not any(secret in json.dumps(files.project) for secret in known), "a secret is in the Compose file's environment"
+
+
+def test_the_service_knows_every_setting_it_is_given(files):
+    known = set(words(r'env = "(\w+)"', "src/config.rs")) | {"RUST_BACKTRACE"}
+    for name in ("app", "migrate", "seed"):
+        assert files.services[name]["environment"].keys() <= known, name
+    assert set(PASSED_THROUGH) <= files.services["app"]["environment"].keys()
+
+
+def test_a_replica_has_the_time_to_drain_and_nginx_to_let_go(files):
+    default = lambda name: int(words(rf'env = "{name}", default_value_t = ([\d_]+)', "src/config.rs")[0])
+    assert (default("DRAIN_MS"), default("REQUEST_DEADLINE_MS")) == (STOP_MS["DRAIN_MS"], REQUEST_DEADLINE_MS)
+    drain = (default("DRAIN_MS") + int(files.services["app"]["environment"]["LAME_DUCK_MS"])) / 1000
+    workers = int(words(r"worker_shutdown_timeout (\d+)s", "nginx/nginx.conf")[0])
+    idle = int(words(r"keepalive_min_timeout (\d+)s", "nginx/docker/http.conf")[0])
+    longest = idle + nginx.longest_ms(PATIENCE["REQUEST_DEADLINE_MS"][1]) / 1000
+    assert workers > longest, f"nginx: an old worker has {workers} s, and may need {longest:g}"
+    words(f"at nginx within {nginx.longest_ms(default('REQUEST_DEADLINE_MS')) // 1000} s", "README.md")
+    for name, needed in (("app", drain), ("nginx", workers)):
+        grace = int(files.services[name]["stop_grace_period"].removesuffix("s"))
+        assert grace > needed, f"{name}: is killed after {grace} s, and may need {needed:g}"
+
+
+def test_everybody_knows_the_replicas_under_the_same_ports(files):
+    public, ops = words(r"LISTEN=0\.0\.0\.0:(\d+)", "Dockerfile")
+    assert words(r"EXPOSE (\d+) (\d+)", "Dockerfile") == [(public, ops)]
+    assert words(r"server app:(\d+)", "nginx/docker/servers.conf") == [public]
+    assert words(r"names: \[app\]\s+type: A\s+port: (\d+)", "prometheus/docker.yml") == [ops]
+    assert files.services["k6"]["environment"]["OPS_URL"] == f"http://app:{ops}"
+    assert (containers.REPLICA_PORT, containers.OPS_PORT) == (int(public), int(ops))
+
+
+def test_the_servers_read_the_files_that_the_local_ones_read(files):
+    mounted = {(name, Path(mount["source"]).relative_to(ROOT).as_posix()) for name, mount in files.mounts() if ROOT in Path(mount["source"]).parents}
+    assert {(name, "redis") for name in ("redis-1", "redis-2", "redis-3")} <= mounted
+    assert {("mysql", "mysql/common.cnf"), ("mysql", "mysql/mysql.cnf"), ("exporter-host", "prometheus/exporters")} <= mounted
+    for setting in ("transaction-isolation=READ-COMMITTED", "innodb-flush-log-at-trx-commit=1", "sync-binlog=1"):
+        words(rf"(?m)^{setting}$", "mysql/common.cnf")
+
+
+def test_prometheus_has_the_same_jobs_and_times_in_both():
+    """Older Prometheus, which the local cluster may have to use, cannot include one part in both."""
+    for pattern in (r"(?m)^global:\n(?:  .+\n)+", r"(?m)^rule_files:\n(?:  .+\n)+", r"job_name: (\w+)", r"metrics_path: (\S+)"):
+        assert words(pattern, "prometheus/prometheus.yml") == words(pattern, "prometheus/docker.yml")
+    labels = {*parts.exporter_targets(from_environment())["redis"][0]["labels"], "replica"}
+    assert labels <= set(words(r"(?m)target_label: (\w+)$", "prometheus/docker.yml"))
+
+
+def test_the_image_is_built_of_what_it_copies_and_by_a_compiler_that_is_new_enough():
+    copied = [word for line in words(r"(?m)^COPY (?!--from)(.+)$", "Dockerfile") for word in line.split()[:-1]]
+    assert sorted(copied) == sorted(words(r"(?m)^!(.+)$", ".dockerignore")) and all((ROOT / name).exists() for name in copied)
+    words(r"(?m)^\*$", ".dockerignore")  # Or it lets secrets in.
+    compiler, needed = words(r"FROM rust:(\d+\.\d+)", "Dockerfile")[0], words(r'rust-version = "([\d.]+)"', "Cargo.toml")[0]
+    number = lambda version: [int(part) for part in version.split(".")]
+    assert number(compiler) >= number(needed)[:2], f"the image's Rust {compiler} is older than {needed}"
