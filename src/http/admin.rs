@@ -81,15 +81,13 @@ async fn put_coupon(
     if change.total > TOTAL_MAX {
         return Err(Problem::invalid(format!("total must be 0 to {TOTAL_MAX}")));
     }
-    let status = {
-        let (api, code) = (Arc::clone(&api), code.clone());
-        let put = async move { Ok::<_, Problem>(seen(api.store.put_coupon(&code, &change).await?).await) };
-        match detached(put).await? {
-            Changed::Created => StatusCode::CREATED,
-            Changed::Changed => StatusCode::OK,
-            Changed::BelowIssued(issued) => return Err(Problem::below_issued(issued)),
-            Changed::NoRoom => return Err(Problem::NO_ROOM),
-        }
+    let (store, named) = (api.store.clone(), code.clone());
+    let put = async move { Ok::<_, Problem>(seen(store.put_coupon(&named, &change).await?).await) };
+    let status = match detached(put).await? {
+        Changed::Created => StatusCode::CREATED,
+        Changed::Changed => StatusCode::OK,
+        Changed::BelowIssued(issued) => return Err(Problem::below_issued(issued)),
+        Changed::NoRoom => return Err(Problem::NO_ROOM),
     };
     let snapshot = api.memory.fresh().ok_or(Problem::UNAVAILABLE)?;
     let (coupon, _) = snapshot.coupon(&code).ok_or(Problem::UNAVAILABLE)?;
@@ -130,8 +128,7 @@ impl From<Event> for EventBody {
 }
 
 async fn get_event(State(api): State<Arc<Api>>) -> Result<Body<EventBody>, Problem> {
-    let event = detached(async move { api.store.event().await }).await?;
-    Ok(Body(event.into()))
+    Ok(Body(detached(async move { api.store.event().await }).await?.into()))
 }
 
 #[derive(Deserialize)]
@@ -193,10 +190,8 @@ struct AuditedBody {
 }
 
 async fn audit(State(api): State<Arc<Api>>) -> Result<Body<Audit>, Problem> {
-    let read = {
-        let api = Arc::clone(&api);
-        async move { Ok::<_, Problem>((api.store.event().await?, api.store.audit().await?)) }
-    };
+    let store = api.store.clone();
+    let read = async move { Ok::<_, Problem>((store.event().await?, store.audit().await?)) };
     let (event, audited) = detached(read).await?;
     let coupons = audited.iter().map(|it| audited_body(&api, it)).collect();
     Ok(Body(Audit { round: event.round, exclusive: event.exclusive, coupons }))

@@ -22,6 +22,5 @@ pub(super) async fn coupons(
     State(api): State<Arc<Api>>,
     UserInPath(user): UserInPath,
 ) -> Result<Body<Vec<Entry>>, Problem> {
-    let read = async move { api.store.wallet_of(&user).await };
-    Ok(Body(detached(read).await?))
+    Ok(Body(detached(async move { api.store.wallet_of(&user).await }).await?))
 }
