@@ -10,7 +10,7 @@ use super::administration::Administrator;
 use super::crowd::Crowds;
 use super::fault::Fault;
 use super::hung::Hung;
-use super::strike::Striker;
+use super::strike::Breaker;
 use super::tally::Tally;
 use super::wave::{COUPONS, Disturbance, Wave};
 use super::wires::Wires;
@@ -66,7 +66,7 @@ impl<'a> Run<'a> {
     /// Breaks, mends, waits for everybody's answer, judges.
     pub async fn wave(&mut self, wave: &Wave) -> anyhow::Result<Tally> {
         let round = self.fresh_round(wave.exclusive).await?;
-        let breaker = Striker::new(self.private, self.wires)?;
+        let breaker = Breaker::new(self.private, self.wires)?;
         let crowds = Crowds::new(&self.url()?, round, WAVE_LIMIT)?;
         // All of them to their ends, also when one fails: each mends what it broke.
         let strikes = join_all(wave.faults.iter().map(|fault| breaker.strike(*fault, crowds.began())));
@@ -123,7 +123,7 @@ impl<'a> Run<'a> {
     /// One lock node hangs for so long. Returns what was measured, and every promise that was broken meanwhile.
     pub async fn hung(&mut self, lasts: Duration) -> anyhow::Result<(anyhow::Result<Hung>, Vec<Finding>)> {
         self.fresh_round(false).await?;
-        let (striker, url) = (Striker::new(self.private, self.wires)?, self.url()?);
+        let (breaker, url) = (Breaker::new(self.private, self.wires)?, self.url()?);
         let hangs = Disturbance {
             fault: Fault::RedisHung,
             at: Duration::ZERO,
@@ -131,7 +131,7 @@ impl<'a> Run<'a> {
             pick: 0,
         };
         let hung = tokio::select! {
-            ended = striker.strike(hangs, Instant::now()) => ended.and(Err(anyhow::anyhow!("the load took too long"))),
+            ended = breaker.strike(hangs, Instant::now()) => ended.and(Err(anyhow::anyhow!("the load took too long"))),
             hung = Hung::measure(&self.admin, &url, self.strategy, lasts) => hung,
         };
         let report = verify(&mut self.cluster.connect().await?, None).await?;

@@ -47,14 +47,14 @@ pub struct Struck {
 }
 
 /// Breaks the cluster as it was when this was made.
-pub struct Striker<'a> {
+pub struct Breaker<'a> {
     private: &'a Private,
     wires: &'a Wires,
     cluster: Cluster,
     parts: Supervised,
 }
 
-impl<'a> Striker<'a> {
+impl<'a> Breaker<'a> {
     pub fn new(private: &'a Private, wires: &'a Wires) -> anyhow::Result<Self> {
         let (cluster, supervisor) = (private.cluster()?, private.file().with_file_name("supervisor.sock"));
         Ok(Self { private, wires, parts: Supervised::new(cluster.clone(), supervisor), cluster })
