@@ -44,11 +44,11 @@ help: ## Print this
 	@echo "  EXPORTERS=on|off EXPORTER_PORT=9110 (the exporters of the Servers dashboard; on where they are installed)"
 	@echo "  rush: VUS=1000 DURATION=60s USERS= SEED= RESET=0 STRICT=1   all runs: K6_OUT=influxdb=http://127.0.0.1:8086/k6"
 	@echo "  arrival: RATE=1000 DURATION=30s RAMP_TO= CODES=1   capacity: FROM=500 TO=8000 GROWTH=25 STEP=10s P99_MS=100 CODES=1"
-	@echo "  spike: RATE=500 PEAK=3000 BEFORE=10s SPIKE=10s AFTER=20s BACK_MS=250 CODES=1   fairness: ROUNDS=200 PIECES=20 OVER=3 RATE=1000"
-	@echo "  these four: WARMUP=5s SEED=1 ACKS=1|0 DROPS=forbid|allow VUS= (k6/lib/stream.js says what they mean)"
+	@echo "  spike: RATE=500 PEAK=3000 BEFORE=10s SPIKE=10s AFTER=20s BACK_MS=250 CODES=1   fairness: CONTESTS=200 PIECES=20 OVER=3 RATE=1000"
+	@echo "  the first three: WARMUP=5s SEED=1 ACKS=1|0 DROPS=forbid|allow VUS= (k6/lib/stream.js says what they mean)"
 	@echo "  sweep: REPLICAS=1,2,4,8 STRATEGIES=redlock,batched SHAPES=hot,many,rush REPEATS=1 RATE=1000 WINDOW=12 SEED=1 INTO=FOLDER"
 	@echo "    RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
-	@echo "  ROUNDS=5 TRIES=3 (with QUICK=1: 3 and 1) ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000 (make bench)"
+	@echo "  bench: REPEATS=5 (with QUICK=1: 3) ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000"
 	@echo "  chaos: SEED= WAVES=900 FIRST=0 ONLY=FAULT,FAULT HUNG=10 (minutes with a hung lock node) INTO=FOLDER CHAOS_PORT_OFFSET=12000"
 	@echo "  RUNTIME=local|docker GRAFANA_PORT=3000 (Grafana is Docker's alone)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= PROBE_TIMEOUT_MS= POOL_SIZE= REQUEST_DEADLINE_MS= LAME_DUCK_MS=0 DRAIN_MS= THREADS= LOG=warn|warn,access=info LOG_FORMAT=text|json"
@@ -114,8 +114,9 @@ capacity: $(BEFORE_LOAD) ## Raise the rate until something breaks, and name the 
 spike: $(BEFORE_LOAD) ## Many times the rate all at once, and back: how long does it hurt? make spike RATE=500 PEAK=3000
 	@local/k6 spike
 
-fairness: $(BEFORE_LOAD) ## Sell out 200 tiny coupons one after the other, to see whether first come is first served
-	@local/k6 fairness
+fairness: $(BEFORE_LOAD) ## Sell out 200 tiny coupons one after the other, and say who overtook whom
+	@$(COUPON_LAB_BIN) fairness --cluster $(CLUSTER_DIR)/cluster.json $(if $(CONTESTS),--contests $(CONTESTS)) $(if $(PIECES),--pieces $(PIECES)) \
+	  $(if $(OVER),--over $(OVER)) $(if $(RATE),--rate $(RATE))
 
 smoke: $(BEFORE_LOAD) ## Try every call of the API once
 	@local/k6 smoke
@@ -133,8 +134,7 @@ report: ## Draw a sweep: make report FOLDER=results/20260101T000000Z; PICTURE=re
 	  $(if $(PICTURE),--only $(PICTURE)) $(if $(INTO),--into $(INTO))
 
 bench: install build ## Measure every budget on a cluster of its own, 20 minutes on a quiet machine; QUICK=1: the main ones in two
-	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(TRIES),--tries $(TRIES)) $(if $(ONLY),--only $(ONLY)) \
-	  $(if $(INTO),--into $(INTO))
+	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
 
 chaos: install build ## Break everything under load for an hour, and prove that nothing was lost; QUICK=1: three minutes
 	@local/install strace

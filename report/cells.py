@@ -9,15 +9,17 @@ from statistics import median
 STRATEGIES = ["unlocked", "conditional", "optimistic", "pessimistic", "redlock", "batched"]
 SHAPES = {"hot": "one hot coupon", "many": "32 coupons", "rush": "the rush"}
 # Processors in use, in the order of a request's way: the column, and what the picture calls it.
-PARTS = {"k6 CPU": "load generator", "nginx CPU": "nginx", "replicas CPU": "replicas", "database CPU": "database", "Redis CPU": "Redis",
+PARTS = {"loader CPU": "loader", "nginx CPU": "nginx", "replicas CPU": "replicas", "database CPU": "database", "Redis CPU": "Redis",
          "watching CPU": "watching", "others CPU": "others", "host CPU": "taken by the host"}
-OUTCOMES = ["issued", "replayed", "already issued", "sold out", "not open", "busy", "gave up", "unexpected"]
+OUTCOMES = ["issued", "replayed", "already issued", "sold out", "not open", "busy", "unexpected"]
 TEXTS = {"shape", "strategy", "promises", "commit", "started"}
+# What columns were called in the sweeps until 2026-11-27, whose load was k6.
+FORMERLY = {"k6 CPU": "loader CPU", "dropped": "unsent", "fairness rounds": "contests"}
 
-GENERATOR_MAX = 0.25  # of the machine: beyond it the load takes what the service would need
+LOADER_MAX = 0.25     # of the machine: beyond it the load takes what the service would need
 SPEED_MIN = 90        # % of the fastest that the sweep saw: below it the host has slowed the processors
-DROPPED_MAX = 0.001   # of the requests that should have been sent
-ROUNDS_MIN = 20       # of fewer tiny rounds the 95th percentile is only the most that was seen
+SHORT_MAX = 0.001     # of the requests that were offered: so many may go after the window, and none never
+CONTESTS_MIN = 20     # of fewer tiny coupons the 95th percentile is only the most that was seen
 
 
 class Sweep:
@@ -26,7 +28,8 @@ class Sweep:
     def __init__(self, folder):
         self.folder = Path(folder)
         with open(self.folder / "cells.csv", newline="") as file:
-            self.rows = [{name: read(name, text) for name, text in row.items()} | {"texts": row} for row in csv.DictReader(file)]
+            rows = [{FORMERLY.get(name, name): text for name, text in row.items()} for row in csv.DictReader(file)]
+        self.rows = [{name: read(name, text) for name, text in row.items()} | {"texts": row} for row in rows]
         setting = self.folder / "setting.json"
         self.setting = json.loads(setting.read_text()) if setting.exists() else {}
         machine = self.setting.get("machine", {}).get("processors")
@@ -62,13 +65,13 @@ class Sweep:
         return found
 
     def jumps(self):
-        """Queue-jump by strategy and number of replicas: the tiny rounds are the same after every shape, so shapes are repeats here."""
+        """Queue-jump by strategy and number of replicas: the contests are the same after every shape, so shapes are repeats here."""
         found = []
         for cells in self.places("strategy", "replicas"):
-            cells = [row for row in cells if (row["fairness rounds"] or 0) >= ROUNDS_MIN]
+            cells = [row for row in cells if (row["contests"] or 0) >= CONTESTS_MIN]
             if point := of_repeats(cells, "queue-jump p95 ms"):
                 half, most = (column(cells, f"queue-jump {name} ms") for name in ("p50", "max"))
-                found.append(point | {"p50": median(half), "most": max(most), "rounds": sum(row["fairness rounds"] for row in cells)})
+                found.append(point | {"p50": median(half), "most": max(most), "contests": sum(row["contests"] for row in cells)})
         return found
 
 
@@ -96,11 +99,10 @@ def of_repeats(cells, name):
 def spoiled(row):
     """Why the machine, not the service, made this cell's figures."""
     reasons = []
-    if row["processors"] and (row.get("k6 CPU") or 0) > GENERATOR_MAX * row["processors"]:
+    if row["processors"] and (row.get("loader CPU") or 0) > LOADER_MAX * row["processors"]:
         reasons.append("load took over ¼ of the machine")
     if row["speed %"] is not None and row["speed %"] < SPEED_MIN:
         reasons.append(f"processors below {SPEED_MIN} % of their speed")
-    sent = sum(row.get(name) or 0 for name in OUTCOMES)
-    if (row["dropped"] or 0) > DROPPED_MAX * (sent + (row["dropped"] or 0)):
+    if row["offered /s"] and (row["unsent"] or row.get("sent /s", row["offered /s"]) < (1 - SHORT_MAX) * row["offered /s"]):
         reasons.append("offered rate not reached")
     return reasons

@@ -13,7 +13,7 @@ STRATEGY = {  # colour, mark
 }
 PARTS = ["#8c959f", "#56a3d8", "#0067ad", "#00805f", "#cf4a01", "#e0a33e", "#c9a0bd", "#b04a8b"]
 OUTCOMES = {"issued": "#0067ac", "replayed": "#56a3d7", "already issued": "#9fcbe8", "sold out": "#aeb6bf", "not open": "#e0a33f",
-            "busy": "#cf4a02", "gave up": "#b04a8c", "unexpected": "#24292e", "not sent": "#eceff2"}
+            "busy": "#cf4a02", "unexpected": "#24292e", "not sent": "#eceff2"}
 # The same colours where it is dark. A picture has each colour for one purpose, so a colour can be looked up by what it is.
 DARK = {
     INK: "#d1d7e0", SOFT: "#9198a1", GRID: "#30363d", PAPER: "#0d1117",
@@ -21,7 +21,7 @@ DARK = {
     "#8c959f": "#7d8690", "#56a3d8": "#8ccbf5", "#0067ad": "#3d8fdb", "#00805f": "#2aa27f", "#cf4a01": "#ea6c2f", "#e0a33e": "#e3b25c",
     "#c9a0bd": "#b58aa8", "#b04a8b": "#d67ab3",
     "#0067ac": "#3d8fda", "#56a3d7": "#8ccbf4", "#9fcbe8": "#b9dcf3", "#aeb6bf": "#69727c", "#e0a33f": "#e3b25d", "#cf4a02": "#ea6c30",
-    "#b04a8c": "#d67ab4", "#24292e": "#ffffff", "#eceff2": "#21262d",
+    "#24292e": "#ffffff", "#eceff2": "#21262d",
 }
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 CONFIG = {

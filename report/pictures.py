@@ -64,8 +64,8 @@ def throughput(sweep):
 
 def latency(sweep):
     points = sweep.points("latency p99 ms")
-    caption = ("Latency p99 in ms, logarithmic: from a request's sending to its answer, refusals too, as the load generator saw it. Where it could "
-               "not send what was offered, nobody waited for the rest, and the truth is worse.")
+    caption = ("Latency p99 in ms, logarithmic: from a request's sending to its answer, refusals too, as the loader saw it. In the "
+               "open model it counts from when a request was due, so that a slow service cannot hide behind what it kept from being asked.")
     return by_shape(sweep, "latency", "How long until the answer?", caption, points, Scale.log, "latency p99")
 
 
@@ -229,7 +229,7 @@ def processors(sweep):
 
 
 def answers(sweep):
-    columns = {name: name for name in OUTCOMES} | {"dropped": "not sent"}
+    columns = {name: name for name in OUTCOMES} | {"unsent": "not sent"}
     pieces = sweep.pieces(columns)
     sums = {}
     for piece in pieces:
@@ -238,8 +238,8 @@ def answers(sweep):
     shares = [piece | {"value": piece["value"] / (sums[piece["shape"], piece["strategy"], piece["replicas"]] or 1)} for piece in pieces]
     used = [name for name in columns.values() if any(piece["piece"] == name and piece["value"] > 0 for piece in shares)]
     missing = [name for name in OUTCOMES if not any(name in row for row in sweep.rows)]
-    caption = ("Shares of the requests by what the load generator was answered. Not sent: the offered rate was not reached, because every virtual "
-               "user still waited.")
+    caption = ("Shares of the requests by what the loader was answered. Not sent: the offered rate was not reached, because every connection "
+               "still waited.")
     caption += f" Not in these cells' table: {', '.join(missing)}." if missing else ""
     axis = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".0%", ticks=False)
     chart = bars(sweep, shares, used, [OUTCOME_COLOURS[name] for name in used], "share of the requests", [0, 1], axis, ".1%")
@@ -257,7 +257,7 @@ def overtaking(sweep):
     base = alt.Chart().encode(y=replicas_axis(), color=by_strategy(sweep, 0))
     value = marks(base, sweep, clip=False).encode(x=x, tooltip=[
         alt.Tooltip("strategy:N"), alt.Tooltip("replicas:O"), alt.Tooltip("p50:Q", title="p50, ms"), alt.Tooltip("value:Q", title="p95, ms"),
-        alt.Tooltip("most:Q", title="most, ms"), alt.Tooltip("rounds:Q", title="tiny rounds"), alt.Tooltip("why:N", title="spoiled")])
+        alt.Tooltip("most:Q", title="most, ms"), alt.Tooltip("contests:Q"), alt.Tooltip("why:N", title="spoiled")])
     layers = alt.layer(
         base.mark_rule(strokeWidth=1.2, opacity=0.7).encode(x=x, x2="most:Q"),
         base.mark_tick(thickness=1.5, size=8, opacity=0.8).encode(x=most_x),
@@ -267,9 +267,9 @@ def overtaking(sweep):
         data=alt.Data(values=points),
     ).properties(width=620, height=alt.Step(ROW + 2))
     missing = [name for name in sweep.strategies if not any(point["strategy"] == name for point in points)]
-    caption = ("How much later than the first who was refused the last winner had reached nginx, in ms, from the replicas' audits of tiny rounds that "
-               "sold out. Mark: p50; thick: to p95, which is also the number; thin: to the most. The rounds are the same after every shape of load, so the "
+    caption = ("How much later than the first who was refused the last winner had reached nginx, in ms, from the replicas' audits of tiny coupons that "
+               "sold out. Mark: p50; thick: to p95, which is also the number; thin: to the most. These contests are the same after every shape of load, so the "
                f"shapes are repeats here: medians of up to {max((point['runs'] for point in points), default=0)} cells.")
-    caption += f" Too few of their rounds sold out: {', '.join(missing)}." if missing else ""
+    caption += f" Too few of their coupons sold out: {', '.join(missing)}." if missing else ""
     chart = rows_of(sweep, layers).properties(config=CONFIG)
     return Picture("overtaking", "Who gets it: how far can a later arrival overtake?", caption + HOLLOW, chart, len(points))

@@ -14,8 +14,8 @@ from cells import OUTCOMES, PARTS, TEXTS, Sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "docs/experiments/2026-11-27/cells.csv"
-NUMBERS = ["replicas", "repeat", "offered /s", "issued /s", "dropped", "lock wait p99 ms", "latency p99 ms", "queue-jump p50 ms", "queue-jump p95 ms",
-           "queue-jump max ms", "fairness rounds", "speed %", "processors", "lost updates"]
+NUMBERS = ["replicas", "repeat", "offered /s", "sent /s", "issued /s", "late", "unsent", "lock wait p99 ms", "latency p99 ms", "queue-jump p50 ms", "queue-jump p95 ms",
+           "queue-jump max ms", "contests", "speed %", "processors", "lost updates"]
 
 
 def sweep(change=lambda rows: rows, processors=2):
@@ -72,15 +72,19 @@ def test_a_cell_that_the_machine_spoiled_is_hollow_and_says_how():
         rows[0] |= {"speed %": "89"}
         rows[1] |= {"k6 CPU": "0.51"}
         rows[2] |= {"offered /s": "1000", "dropped": "40"}
+        # A sweep of today says what was sent, too.
+        for row in rows:
+            row["sent /s"] = row["offered /s"] and "999.5"
+        rows[3] |= {"offered /s": "1000", "sent /s": "990"}
         return rows
 
     spoiled = sweep(spoil)
-    assert spoiled.reasons() == {"processors below 90 % of their speed": 1, "load took over ¼ of the machine": 1, "offered rate not reached": 1}
-    assert sum(bool(row["spoiled"]) for row in spoiled.rows) == 3
+    assert spoiled.reasons() == {"processors below 90 % of their speed": 1, "load took over ¼ of the machine": 1, "offered rate not reached": 2}
+    assert sum(bool(row["spoiled"]) for row in spoiled.rows) == 4
     hollow = re.findall(rf'<path [^>]*fill="{look.PAPER}"', svg(pictures.throughput(spoiled)))
-    assert len(hollow) == 3
+    assert len(hollow) == 4
     page = draw.page(spoiled, pictures.all_of(spoiled))
-    assert "offered rate not reached in 1 of 72 cells" in page
+    assert "offered rate not reached in 2 of 72 cells" in page
     assert not sweep(clean).reasons()
 
 

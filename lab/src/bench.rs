@@ -1,5 +1,5 @@
-//! `lab bench`: every budget of the service, measured in one interleaved run on a cluster of our own, judged, printed and
-//! kept. Nothing is tuned here; what a measurement needs of the cluster is in `plan`, what is asked of it in `measure`.
+//! `lab bench`: every budget of the service, measured in interleaved repeats on a cluster of our own, judged, printed and kept.
+//! Nothing is tuned here; what is measured is in `list`, how in `crate::measure`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,25 +14,24 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 mod budgets;
-mod crowd;
-mod measure;
-mod noise;
-mod plan;
+mod by_k6;
+mod list;
 mod report;
-mod sample;
-mod tries;
 
 use crate::cluster::inherited::inherited;
-use crate::cluster::private::users_own;
-use crate::interrupt::Interrupt;
+use crate::cluster::private::{Knobs, users_own};
+use crate::interrupt::{Interrupt, Interrupted};
+use crate::load::Pace;
 use crate::machine::Machine;
+use crate::measure::measure;
+use crate::measure::quiet;
+use crate::measure::sample::Sample;
+use crate::measure::scenario::Scenario;
+use crate::measure::stage::Stage;
 use crate::progress::Progress;
-use crate::stage::Stage;
 use crate::strategy::Strategy;
 use budgets::Line;
-use plan::{POOL_SIZE, POOL_SIZES, Scenario, Step};
-use sample::Sample;
-use tries::Tries;
+use list::{Item, POOL_SIZES, Step, What};
 
 /// Measure every budget on a cluster of the laboratory's own
 #[derive(Args)]
@@ -41,15 +40,11 @@ pub struct Command {
     #[arg(long)]
     quick: bool,
     /// How often everything is measured; the median counts [default: 5, with --quick 3]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=50))]
-    rounds: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50))]
+    repeats: Option<u32>,
     /// Only the measurements whose names begin with one of these, and what they are compared with
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
-    /// How often a measurement is made at most while the host slows the processors down; the fastest processors count
-    /// [default: 3, with --quick 1]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=50))]
-    tries: Option<u32>,
     /// Keep bench.json and bench.txt here [default: a new folder in .cluster/runs]
     #[arg(long, value_name = "FOLDER")]
     into: Option<PathBuf>,
@@ -65,160 +60,185 @@ struct Kept<'a> {
     started: String,
     seconds: f64,
     machine: &'a Machine,
-    database: String,
-    rounds: u32,
+    database: &'a str,
+    repeats: u32,
     quick: bool,
-    tries: u32,
-    settings: Settings,
+    /// Knobs of the cluster that a person has set.
+    knobs: &'a BTreeMap<String, String>,
     best_pool_size: &'a BTreeMap<Strategy, u32>,
     noise: &'a [String],
     budgets: &'a [Line],
     samples: &'a [Sample],
-    /// Measured on slowed processors, and then again.
-    superseded: &'a [Sample],
 }
 
-/// What all rounds have in common.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Settings {
-    replicas: u32,
-    rate_of_replicas: f64,
-    cross_check_rate: u32,
-    pool_size: u32,
-    pool_sizes_tried: [u32; POOL_SIZES.len()],
-    seconds: BTreeMap<&'static str, f64>,
-    /// Knobs of the cluster that a person has set.
-    knobs: BTreeMap<String, String>,
-}
-
-impl Settings {
-    fn with(knobs: BTreeMap<String, String>) -> Self {
-        Self {
-            replicas: plan::REPLICAS,
-            rate_of_replicas: plan::RATE,
-            cross_check_rate: plan::CROSS_CHECK_RATE,
-            pool_size: POOL_SIZE,
-            pool_sizes_tried: POOL_SIZES,
-            seconds: measure::TIMES.map(|(name, time)| (name, time.as_secs_f64())).into(),
-            knobs,
-        }
-    }
-}
-
-/// What a run found.
+/// What was found so far.
 #[derive(Default)]
 struct Found {
     samples: Vec<Sample>,
-    superseded: Vec<Sample>,
     best_pool_size: BTreeMap<Strategy, u32>,
     database: String,
 }
 
 impl Command {
-    /// Measures, prints and keeps everything. The exit status is that of `budgets::exit`. A run that could not go on is an error, but
-    /// what it measured until then is printed and kept.
+    /// Measures, prints and keeps everything. The exit status is that of `budgets::exit`, or 130 after an interrupt. What was
+    /// measured until then is printed and kept, also when the run could not go on, which is an error.
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
         let started = OffsetDateTime::now_utc();
-        let rounds = self.rounds.unwrap_or(if self.quick { 3 } else { 5 });
-        if let Some((word, names)) = plan::unknown(self.quick, &self.only) {
+        if let Some((word, names)) = list::unknown(self.quick, &self.only) {
             anyhow::bail!("--only {word}: no measurement's name begins with that; there are {}", names.join(", "));
         }
-        let steps = plan::steps(rounds, self.quick, &self.only);
+        let steps = list::steps(self.repeats(), self.quick, &self.only);
         let machine = Machine::describe(root);
-        let tries = Tries(self.tries.unwrap_or(if self.quick { 1 } else { 3 }));
-        let mut stage = Stage::start(root, "bench", self.port_offset, plan::start(), interrupt.clone()).await?;
         let mut found = Found::default();
-        let measured = interrupt.or(all(&mut stage, tries, &steps, &mut found)).await;
-        // Said later: what was measured is worth more than how the cluster ended.
+        let measured = self.measure(root, interrupt, &steps, &mut found).await;
+        let is_interrupted = measured.as_ref().is_err_and(anyhow::Error::is::<Interrupted>);
+        if found.samples.is_empty() {
+            return if is_interrupted {
+                Ok(Interrupted::STATUS)
+            } else {
+                measured.context("nothing was measured").map(|()| 0)
+            };
+        }
+        let lines = budgets::judge(&found.samples, |name| steps.iter().any(|step| step.item.name == name));
+        self.conclude(root, started, &machine, &found, &lines)?;
+        if is_interrupted {
+            return Ok(Interrupted::STATUS);
+        }
+        measured.map(|()| budgets::exit(&lines))
+    }
+
+    fn repeats(&self) -> u32 {
+        self.repeats.unwrap_or(if self.quick { 3 } else { 5 })
+    }
+
+    async fn measure(
+        &self,
+        root: &Path,
+        interrupt: Interrupt,
+        steps: &[Step],
+        found: &mut Found,
+    ) -> anyhow::Result<()> {
+        let mut stage = Stage::start(root, "bench", self.port_offset, list::usual(), interrupt.clone()).await?;
+        let measured = interrupt.or(all(&mut stage, steps, found)).await;
         let stopped = stage.stop().await.context("cannot stop the cluster");
         if let (Err(_), Err(error)) = (&measured, &stopped) {
             eprintln!("lab: {error:#}");
         }
-        if let (true, Err(error)) = (found.samples.is_empty(), &measured) {
-            anyhow::bail!("nothing was measured: {error:#}");
-        }
-        let mut noise = noise::noise(&machine, &found.samples);
+        measured.and(stopped)
+    }
+
+    /// Prints and keeps what there is.
+    fn conclude(
+        &self,
+        root: &Path,
+        started: OffsetDateTime,
+        machine: &Machine,
+        found: &Found,
+        lines: &[Line],
+    ) -> anyhow::Result<()> {
+        let knobs = list::knobs_of_others(inherited());
+        let mut noise = quiet::noise(machine, &found.samples);
         noise.extend(users_own(root).map(|folder| format!("another cluster runs in {}", folder.display())));
-        let knobs = plan::knobs_of_others(inherited());
-        noise.extend(noise::remark(&knobs));
-        let planned = |name: &str| steps.iter().any(|step| step.scenario.to_string() == name);
-        let lines = budgets::judge(&found.samples, planned);
-        let text = report::text(&lines, &found.samples, found.superseded.len(), &noise);
+        noise.extend(quiet::remark(&knobs));
+        let text = report::text(lines, &found.samples, &noise);
         let kept = Kept {
             started: started.format(&Rfc3339)?,
             seconds: (OffsetDateTime::now_utc() - started).as_seconds_f64(),
-            machine: &machine,
-            database: found.database.clone(),
-            rounds,
+            machine,
+            database: &found.database,
+            repeats: self.repeats(),
             quick: self.quick,
-            tries: tries.0,
-            settings: Settings::with(knobs),
+            knobs: &knobs,
             best_pool_size: &found.best_pool_size,
             noise: &noise,
-            budgets: &lines,
+            budgets: lines,
             samples: &found.samples,
-            superseded: &found.superseded,
         };
-        let folder = keep(&self.folder(root, started)?, &kept, &text)?;
+        let name = started.format(format_description!("[year][month][day]T[hour][minute][second]Z-bench"))?;
+        let folder = self.into.clone().unwrap_or_else(|| root.join(".cluster/runs").join(name));
+        keep(&folder, &kept, &text)?;
         // Kept first: a reader that went away must not cost the figures.
         let _ = writeln!(stdout(), "{text}\nkept in {}", folder.display());
-        measured.and(stopped).map(|()| budgets::exit(&lines))
-    }
-
-    fn folder(&self, root: &Path, started: OffsetDateTime) -> anyhow::Result<PathBuf> {
-        let name = started.format(format_description!("[year][month][day]T[hour][minute][second]Z-bench"))?;
-        Ok(self.into.clone().unwrap_or_else(|| root.join(".cluster/runs").join(name)))
+        Ok(())
     }
 }
 
-fn keep(folder: &Path, kept: &Kept, text: &str) -> anyhow::Result<PathBuf> {
+fn keep(folder: &Path, kept: &Kept, text: &str) -> anyhow::Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
     fs::write(folder.join("bench.json"), serde_json::to_string_pretty(kept)? + "\n")?;
     fs::write(folder.join("bench.txt"), text)?;
-    Ok(folder.to_owned())
+    Ok(())
 }
 
 /// Measures all steps. A step that fails is a measurement without a figure; only an interrupt, or a cluster that cannot be
 /// changed, ends the run.
-async fn all(stage: &mut Stage, tries: Tries, steps: &[Step], found: &mut Found) -> anyhow::Result<()> {
+async fn all(stage: &mut Stage, steps: &[Step], found: &mut Found) -> anyhow::Result<()> {
     if let Some(mysql) = &stage.cluster().mysql {
         found.database = format!("{} {}", mysql.engine, mysql.version.as_deref().unwrap_or("?"));
     }
-    let mut progress = Progress::new(steps.len(), steps.iter().map(|step| step.scenario.estimate()).sum());
-    for step in steps {
-        progress.begins(&format!("round {}: {}", step.round, step.scenario));
-        let pool_size = pool_size(found, step.scenario);
-        let (strategy, replicas) = step.scenario.cluster();
-        stage.set(plan::knobs(strategy, replicas, pool_size)).await?;
-        if !matches!(step.scenario, Scenario::Rush | Scenario::Arrival) {
-            // All of them at once, so that the last round finds what the first one found. k6 brings its own.
-            stage.offer(steps.iter().flat_map(|step| measure::coupons(step.scenario)).collect()).await?;
+    let coupons = steps.iter().filter_map(|step| Some(step.item.scenario()?.stock.coupons())).flatten();
+    let coupons: BTreeMap<String, u32> = coupons.collect();
+    let mut progress = Progress::new(steps.len(), steps.iter().map(|step| step.item.estimate()).sum());
+    for Step { item, repeat } in steps {
+        progress.begins(&format!("repeat {repeat}: {}", item.name));
+        let knobs = knobs(item, found);
+        stage.set(knobs.clone()).await?;
+        if item.scenario().is_some() {
+            // All of them at once, so that the last repeat finds what the first one found. k6 brings its own.
+            stage.offer(coupons.clone().into_iter().collect()).await?;
         }
-        let peak = peak(found, step.round);
-        let (mut sample, others) = tries.measure(stage, *step, peak, &progress).await;
-        found.superseded.extend(others);
-        if step.scenario.is_strategy() {
-            sample.pool_size = Some(pool_size);
+        let mut sample = match one(stage, item, peak(found, *repeat)).await {
+            Ok(sample) => sample,
+            Err(error) if error.is::<Interrupted>() => return Err(error),
+            Err(error) => Sample { broken: Some(format!("{error:#}")), ..Sample::default() },
+        };
+        (sample.scenario, sample.repeat) = (item.name.clone(), *repeat);
+        if knobs.strategy != Strategy::Batched {
+            sample.pool_size = knobs.others["POOL_SIZE"].parse().ok();
         }
-        let line = report::line(step.scenario, &sample);
-        progress.ended(step.scenario.estimate(), &format!("round {}: {line}", step.round));
+        progress.ended(item.estimate(), &format!("repeat {repeat}: {}", report::line(&sample)));
         found.samples.push(sample);
         found.best_pool_size = best_pool_sizes(&found.samples);
     }
     Ok(())
 }
 
-/// The highest rate of issues that a round saw so far.
-fn peak(found: &Found, round: u32) -> Option<f64> {
-    let of_round = found.samples.iter().filter(|it| it.round == round && it.broken.is_none());
-    of_round.filter(|it| it.scenario.starts_with("issue-")).map(|it| it.rate).reduce(f64::max)
+/// Measures one item. `peak` is the highest rate of issues in this repeat so far.
+async fn one(stage: &mut Stage, item: &Item, peak: Option<f64>) -> anyhow::Result<Sample> {
+    match &item.what {
+        What::Load(scenario) | What::Best(_, scenario) => measure(stage, scenario, None).await,
+        What::OfPeak(share, scenario) => {
+            let peak = peak.context("the peak is not known: it was not measured in this repeat")?;
+            let pace = Pace::Open(peak / f64::from(*share));
+            measure(stage, &Scenario { pace, ..scenario.clone() }, None).await
+        }
+        What::Rush => by_k6::rush(stage).await,
+        What::Arrival => by_k6::arrival(stage).await,
+    }
+}
+
+/// The cluster that an item needs, with the pool that the probes found best.
+fn knobs(item: &Item, found: &Found) -> Knobs {
+    let usual = || item.scenario().map_or_else(list::usual, |scenario| scenario.knobs.clone());
+    match item.what {
+        What::Best(strategy, _) => match found.best_pool_size.get(&strategy) {
+            Some(size) => list::knobs(strategy, usual().replicas, *size),
+            None => usual(),
+        },
+        _ => usual(),
+    }
+}
+
+/// The highest rate of issues that a repeat saw so far.
+fn peak(found: &Found, repeat: u32) -> Option<f64> {
+    let of_repeat = found.samples.iter().filter(|it| it.repeat == repeat && it.broken.is_none());
+    of_repeat.filter(|it| it.scenario.starts_with("issue-")).map(|it| it.rate).reduce(f64::max)
 }
 
 /// For each strategy the size at which its probe issued most. Promises that `unlocked` breaks do not make it slower.
 fn best_pool_sizes(samples: &[Sample]) -> BTreeMap<Strategy, u32> {
     let rate = |strategy: Strategy, size: u32| {
-        let name = Scenario::Probe(strategy, size).to_string();
+        let name = list::probe(strategy, size);
         samples.iter().filter(|it| it.scenario == name).map(|it| it.rate).reduce(f64::max)
     };
     let best = |strategy: Strategy| {
@@ -226,13 +246,4 @@ fn best_pool_sizes(samples: &[Sample]) -> BTreeMap<Strategy, u32> {
         Some((strategy, tried.max_by(|one, other| one.1.total_cmp(&other.1))?.0))
     };
     Strategy::ALL.into_iter().filter_map(best).collect()
-}
-
-/// What a step's replicas run with: a probe's own, the best that the probes found, or the default.
-fn pool_size(found: &Found, scenario: Scenario) -> u32 {
-    match scenario {
-        Scenario::Probe(_, size) => size,
-        Scenario::Best(strategy) => found.best_pool_size.get(&strategy).copied().unwrap_or(POOL_SIZE),
-        _ => POOL_SIZE,
-    }
 }

@@ -5,6 +5,7 @@
 //! constant rate whether or not earlier ones were answered, and a latency counts from the moment its request was due,
 //! so that a slow server cannot hide behind the questions it kept from being asked.
 
+use std::cell::Cell;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::thread;
@@ -14,7 +15,7 @@ use anyhow::{Context, anyhow};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::processes::of_this_thread;
 
@@ -77,7 +78,8 @@ pub enum Until {
 
 /// A load that is connected and has not begun, so that its caller can read the counters of others at the right moment.
 pub struct Load {
-    go: oneshot::Sender<()>,
+    /// How long the load warms up.
+    go: oneshot::Sender<Duration>,
     outcome: oneshot::Receiver<Outcome>,
 }
 
@@ -96,8 +98,10 @@ impl Load {
                     Ok(connections) => connections,
                     Err(error) => return drop(connected.send(Err(error))),
                 };
-                if connected.send(Ok(())).is_ok() && may_go.await.is_ok() {
-                    run(&plan, connections, tell).await;
+                if connected.send(Ok(())).is_ok()
+                    && let Ok(warm_up) = may_go.await
+                {
+                    run(&plan, warm_up, connections, tell).await;
                 }
             });
         };
@@ -108,7 +112,13 @@ impl Load {
 
     /// Sends everything and awaits the answers. A caller that drops the future ends the load.
     pub async fn run(self) -> anyhow::Result<Outcome> {
-        self.go.send(()).map_err(|()| anyhow!("the load's thread ended early"))?;
+        self.run_warmed(Duration::ZERO).await
+    }
+
+    /// The same load for a while before: what is due, or asked, in that time is sent and answered, and in no figure but the coupons
+    /// that clients were promised. Only for a load that ends by time.
+    pub async fn run_warmed(self, warm_up: Duration) -> anyhow::Result<Outcome> {
+        self.go.send(warm_up).map_err(|_| anyhow!("the load's thread ended early"))?;
         self.outcome.await.context("the load's thread ended early")
     }
 }
@@ -150,9 +160,8 @@ async fn open(address: SocketAddr, wanted: usize) -> anyhow::Result<Vec<Connecti
 }
 
 /// Runs on a thread of its own, so that its processor time is the load's and nobody else's.
-async fn run(plan: &Plan, connections: Vec<Connection>, mut tell: oneshot::Sender<Outcome>) {
-    let cpu_before = of_this_thread();
-    let turns = Rc::new(Turns::new(plan.pace, plan.until));
+async fn run(plan: &Plan, warm_up: Duration, connections: Vec<Connection>, mut tell: oneshot::Sender<Outcome>) {
+    let turns = Rc::new(Turns::new(plan.pace, plan.until, warm_up));
     let run = Rc::new(connection::Run::new(plan, Rc::clone(&turns)));
     let mut clients = tokio::task::JoinSet::new();
     for connection in connections {
@@ -161,15 +170,20 @@ async fn run(plan: &Plan, connections: Vec<Connection>, mut tell: oneshot::Sende
     let answered = async {
         let all = async { while clients.join_next().await.is_some() {} };
         match plan.until {
-            Until::Elapsed(time) => drop(timeout_at(turns.start() + time + PATIENCE, all).await),
+            Until::Elapsed(time) => drop(timeout_at((turns.measured_from() + time + PATIENCE).into(), all).await),
             Until::Sent(_) => patient(&run, all).await,
         }
     };
+    let cpu_before = Cell::new(of_this_thread());
+    let warmed = async {
+        sleep_until(turns.measured_from().into()).await;
+        cpu_before.set(of_this_thread());
+    };
     tokio::select! {
-        () = async { tokio::join!(turns.keep_time(), answered); } => {}
+        () = async { tokio::join!(turns.keep_time(), answered, warmed); } => {}
         () = tell.closed() => return,
     }
-    let outcome = run.finish(of_this_thread() - cpu_before);
+    let outcome = run.finish(of_this_thread() - cpu_before.get());
     drop(clients);
     // Nobody waits for it any more: then nobody misses it.
     let _ = tell.send(outcome);
@@ -263,5 +277,20 @@ mod tests {
         let waited = outcome.latency.count_between(100_000, u64::MAX);
         assert!(waited >= 50, "{waited} requests waited 100 ms");
         assert!(outcome.late >= 50, "{} were late", outcome.late);
+    }
+
+    #[tokio::test]
+    async fn what_is_sent_to_warm_up_is_in_no_figure_but_promises() {
+        let answer = async |_, stream: &mut TcpStream| stream.write_all(ANSWER).await.is_ok();
+        let asked = async {
+            let time = Until::Elapsed(Duration::from_millis(100));
+            let plan = Plan { keep_acks: true, ..plan(server(answer).await, Pace::Open(500.0), time) };
+            Load::connect(plan).await.unwrap().run_warmed(Duration::from_millis(200)).await.unwrap()
+        };
+        let outcome = LocalSet::new().run_until(asked).await;
+
+        assert_eq!((outcome.with_status(200), outcome.latency.len(), outcome.errors), (50, 50, Errors::default()));
+        assert!((1..=50).contains(&outcome.sent), "{} were sent in time", outcome.sent);
+        assert_eq!(outcome.promised().split(|byte| *byte == b'\n').filter(|ack| !ack.is_empty()).count(), 150);
     }
 }

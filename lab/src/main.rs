@@ -10,7 +10,7 @@ use coupon_lab::cluster::Cluster;
 use coupon_lab::history::{self, History};
 use coupon_lab::interrupt::Interrupt;
 use coupon_lab::verify::{PATIENCE, Report, read_acks, verify, verify_history};
-use coupon_lab::{bench, chaos, load, sweep};
+use coupon_lab::{bench, chaos, fairness, load, sweep};
 
 /// Proves what a rush left behind in a local cluster
 #[derive(Parser)]
@@ -31,10 +31,14 @@ enum Command {
     ///
     /// Exit status: 0 every request got an answer that counts, 1 some did not, 2 the load could not be sent.
     Load(load::Command),
+    /// Sell out tiny coupons one after the other on a running cluster, and say who overtook whom
+    ///
+    /// Exit status: 0 all went well, 1 a promise was broken, 2 it could not be found out, 130 interrupted.
+    Fairness(fairness::Command),
     /// Measure every budget on a cluster of the laboratory's own; prints one table and keeps it in bench.json
     ///
     /// Exit status: 0 all budgets are met, 1 one is missed or a measurement for it failed or broke a promise, 2 the run could not go on
-    /// or a figure is missing.
+    /// or a figure is missing, 130 interrupted.
     Bench(bench::Command),
     /// Measure lock wait and latency against replicas, strategies and shapes of load; keeps one folder and draws it
     ///
@@ -70,7 +74,7 @@ struct VerifyArgs {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let done = run(&Arguments::parse().command).await;
+    let done = Box::pin(run(&Arguments::parse().command)).await;
     match done {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
@@ -85,6 +89,7 @@ async fn run(command: &Command) -> anyhow::Result<u8> {
     match command {
         Command::Verify(arguments) => judge(arguments).await.map(|report| u8::from(!report.is_clean())),
         Command::Load(load) => load.run().await.map(|fine| u8::from(!fine)),
+        Command::Fairness(fairness) => fairness.run(&here()?, Interrupt::watch()?).await,
         Command::Bench(bench) => bench.run(&here()?, Interrupt::watch()?).await,
         Command::Sweep(sweep) => sweep.run(&here()?, Interrupt::watch()?).await,
         Command::Chaos(chaos) => chaos.run(&here()?, Interrupt::watch()?).await,

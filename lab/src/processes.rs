@@ -122,11 +122,6 @@ impl Processors {
     }
 }
 
-/// Processor seconds of a process and all that it started, until now; zero once it is gone.
-pub fn of_tree(root: u32) -> anyhow::Result<f64> {
-    Ok(seconds(tree(&every_process()?, root.cast_signed())))
-}
-
 /// Processor seconds of the laboratory itself, all its threads.
 pub fn own() -> anyhow::Result<f64> {
     Ok(seconds(ticks(&Process::myself()?.stat()?)))

@@ -1,21 +1,52 @@
 //! What a person reads at the end: the budgets, the strategies, what each request costs, everything that was measured.
 
-use super::budgets::{Bound, Line, Spread, Verdict};
-use super::plan::Scenario;
-use super::sample::Sample;
+use super::budgets::{Bound, Line, Standing};
+use crate::measure::numbers::{Spread, float, number, shown};
+use crate::measure::sample::Sample;
 use crate::strategy::Strategy;
 use crate::table::Table;
 
+/// Parts of the machine, in the order of a request's way.
+const PARTS: [&str; 8] = ["loader", "nginx", "replicas", "mysqld", "redis", "prometheus", "others", "idle"];
+
+/// A column: its head, and what a sample has to say there. k6 does not tell everything; what nobody measured is no zero.
+type Column = (&'static str, fn(&Sample) -> Option<f64>);
+
+const P50: Column = ("p50 ms", |it| measured(it.latency.p50));
+const P99: Column = ("p99 ms", |it| measured(it.latency.p99));
+const REDIS: Column = ("Redis each", |it| measured(it.each(it.redis_commands)));
+const SQL: Column = ("SQL each", |it| measured(it.each(it.statements)));
+
+const OF_STRATEGIES: [Column; 6] =
+    [("issues/s", |it| Some(it.rate)), P50, P99, ("refused %", |it| Some(it.refused() * 100.0)), REDIS, SQL];
+
+const OF_ALL: [Column; 9] = [
+    P50,
+    P99,
+    ("p99.9 ms", |it| measured(it.latency.p999)),
+    ("lock wait p99 ms", |it| it.replicas.lock_wait.map(|wait| wait.p99)),
+    ("late %", |it| it.offered.map(|_| it.late_share() * 100.0)),
+    REDIS,
+    SQL,
+    ("replica MiB", |it| it.peak_mebibytes),
+    ("speed", |it| it.quiet.speed),
+];
+
+const EXPLAINED: &str = "each: for an issued coupon, or for an answer where none was issued\n\
+    speed: of the processors meanwhile, 1 being the fastest that was seen\n";
+
+/// How often the service asks again: `src/lock.rs`, `src/issuance.rs` and `src/issuance/optimistic.rs`.
+const RETRIES: &str = "retries: redlock after 1 ms, then 1.5 times as long each, up to 25 ms, jittered, until its caller's deadline;\n\
+    optimistic up to 50 transactions, the others up to 3 when the database reports a conflict\n";
+
+fn measured(value: f64) -> Option<f64> {
+    (value > 0.0).then_some(value)
+}
+
 /// Everything, in the order in which it matters.
-pub fn text(lines: &[Line], samples: &[Sample], superseded: usize, noise: &[String]) -> String {
-    let mut parts = vec![budgets(lines)];
-    parts.push(strategies(samples));
-    parts.push(costs(samples));
-    parts.push(measurements(samples));
-    if superseded > 0 {
-        parts.push(format!("{superseded} measurements on slowed processors were made again; bench.json has them\n"));
-    }
-    let broken: Vec<String> = scenarios(samples).iter().filter_map(|scenario| broken(samples, scenario)).collect();
+pub fn text(lines: &[Line], samples: &[Sample], noise: &[String]) -> String {
+    let mut parts = vec![budgets(lines), strategies(samples), costs(samples), measurements(samples)];
+    let broken: Vec<String> = scenarios(samples).into_iter().filter_map(|scenario| broken(samples, scenario)).collect();
     if !broken.is_empty() {
         parts.push(format!("measurements without a figure\n{}\n", broken.join("\n")));
     }
@@ -26,18 +57,29 @@ pub fn text(lines: &[Line], samples: &[Sample], superseded: usize, noise: &[Stri
     parts.join("\n")
 }
 
-/// Why a scenario has no figure in some of its rounds, by the first of them.
+/// One line about a sample, while the bench runs.
+pub fn line(sample: &Sample) -> String {
+    let scenario = &sample.scenario;
+    if let Some(why) = &sample.broken {
+        return format!("{scenario}: no figure: {why}");
+    }
+    let short = sample.short().map(|short| format!("  {short}")).unwrap_or_default();
+    let [rate, p50, p99] = [sample.rate, sample.latency.p50, sample.latency.p99].map(number);
+    format!("{scenario}: {rate}/s, p50 {p50} ms, p99 {p99} ms{short}")
+}
+
+/// Why a scenario has no figure in some of its repeats, by the first of them.
 fn broken(samples: &[Sample], scenario: &str) -> Option<String> {
     let all = samples.iter().filter(|it| it.scenario == scenario);
-    let broken: Vec<&Sample> = all.clone().filter(|it| it.broken.is_some()).collect();
-    let why = broken.first()?.broken.as_ref()?;
-    Some(format!("  {scenario}, {} of {}: {why}", broken.len(), all.count()))
+    let broken: Vec<&String> = all.clone().filter_map(|it| it.broken.as_ref()).collect();
+    Some(format!("  {scenario}, {} of {}: {}", broken.len(), all.count(), broken.first()?))
 }
 
 fn budgets(lines: &[Line]) -> String {
-    let mut table = Table::new(&["budget", "target", "figure", "min", "max", "rounds", "verdict", "stretch"]);
+    let mut table = Table::new(&["budget", "target", "figure", "min", "max", "repeats", "verdict", "stretch"]);
+    let mut explained = Vec::new();
     for line in lines {
-        let spread = |value: fn(&Spread) -> f64| line.figure.as_ref().map_or("-".to_owned(), |it| number(value(it)));
+        let spread = |value: fn(&Spread) -> f64| shown(line.figure.as_ref().map(value));
         let name = if line.unit.is_empty() { line.name.to_owned() } else { format!("{}, {}", line.name, line.unit) };
         table.row([
             name,
@@ -45,23 +87,26 @@ fn budgets(lines: &[Line]) -> String {
             spread(|it| it.median),
             spread(|it| it.min),
             spread(|it| it.max),
-            line.figure.map_or("-".to_owned(), |it| it.rounds.to_string()),
-            verdict(line).to_owned(),
+            line.figure.map_or("-".to_owned(), |it| it.repeats.to_string()),
+            standing(line.standing).to_owned(),
             bound(line.stretch),
         ]);
+        if let (Some(why), Some(_)) = (line.explanation, line.figure) {
+            explained.push(format!("{}: {why}\n", line.name));
+        }
     }
-    table.text()
+    table.text() + &explained.concat()
 }
 
-fn verdict(line: &Line) -> &'static str {
-    match line.verdict {
-        Verdict::Stretch => "met, and the stretch",
-        Verdict::Met if line.target.is_none() => "no target",
-        Verdict::Met => "met",
-        Verdict::Missed => "MISSED",
-        Verdict::Broken => "BROKEN",
-        Verdict::Unmeasured => "NOT MEASURED",
-        Verdict::LeftOut => "left out",
+fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Stretch => "met, and the stretch",
+        Standing::Met => "met",
+        Standing::Figure => "a figure",
+        Standing::Missed => "MISSED",
+        Standing::Broken => "BROKEN",
+        Standing::Unmeasured => "NOT MEASURED",
+        Standing::LeftOut => "left out",
     }
 }
 
@@ -73,193 +118,96 @@ fn bound(bound: Option<Bound>) -> String {
     }
 }
 
-/// As many digits as a figure deserves.
-fn number(value: f64) -> String {
-    match value.abs() {
-        _ if value == 0.0 => "0".to_owned(),
-        1_000.0.. => thousands(value),
-        100.0.. => format!("{value:.0}"),
-        10.0.. => format!("{value:.1}"),
-        _ => format!("{value:.2}"),
-    }
-}
-
-fn percent(share: f64) -> String {
-    if share == 0.0 { String::new() } else { format!("{:.1} %", share * 100.0) }
-}
-
-fn thousands(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) && digit.is_ascii_digit() {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// The samples of one scenario that have a figure.
 fn of<'a>(samples: &'a [Sample], scenario: &str) -> Vec<&'a Sample> {
     samples.iter().filter(|it| it.scenario == scenario && it.broken.is_none()).collect()
 }
 
-fn median(samples: &[&Sample], value: impl Fn(&Sample) -> f64) -> Option<f64> {
-    Spread::of(samples.iter().map(|sample| value(sample))).map(|spread| spread.median)
+/// The median of what some of them have.
+fn median(samples: &[&Sample], value: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
+    Spread::of(samples.iter().filter_map(|sample| value(sample))).map(|spread| spread.median)
 }
 
-fn shown(value: Option<f64>) -> String {
-    value.map_or("-".to_owned(), number)
-}
-
-/// The one's rate by the other's, in each round in which both were measured.
+/// The one's rate by the other's, in each repeat in which both were measured.
 fn ratio(some: &[&Sample], others: &[&Sample]) -> Option<f64> {
-    let by = |round| others.iter().find(|it| it.round == round);
-    Spread::of(some.iter().filter_map(|it| Some(it.rate / by(it.round)?.rate))).map(|spread| spread.median)
+    median(some, |it| Some(it.rate / others.iter().find(|other| other.repeat == it.repeat)?.rate))
 }
 
-/// How often the service asks again: `src/lock.rs`, `src/issuance.rs` and `src/issuance/optimistic.rs`.
-const RETRIES: &str = "retries: redlock after 1 ms, then 1.5 times as long each, up to 25 ms, jittered, until its caller's deadline;\n\
-    optimistic up to 50 transactions, the others up to 3 when the database reports a conflict\n";
+/// Each scenario once, in the order in which it was first measured, without the probes.
+fn scenarios(samples: &[Sample]) -> Vec<&str> {
+    let mut found: Vec<&str> = Vec::new();
+    for sample in samples {
+        if !found.contains(&sample.scenario.as_str()) && !sample.scenario.contains("-pool-") {
+            found.push(&sample.scenario);
+        }
+    }
+    found
+}
+
+fn table(first: &[&str], columns: &[Column]) -> Table {
+    let heads: Vec<&str> = first.iter().copied().chain(columns.iter().map(|(head, _)| *head)).collect();
+    Table::new(&heads)
+}
+
+fn cells(samples: &[&Sample], columns: &[Column]) -> impl Iterator<Item = String> {
+    columns.iter().map(|(_, value)| shown(median(samples, value)))
+}
 
 /// 200 connections; each strategy with the pool that was best in the probes.
 fn strategies(samples: &[Sample]) -> String {
     let (trivial, batched) = (of(samples, "version-200"), of(samples, "issue-200"));
-    let head = [
-        "strategy, 200 connections",
-        "pool size",
-        "issues/s",
-        "÷ trivial",
-        "batched ÷ it",
-        "p50 ms",
-        "p99 ms",
-        "refused",
-        "Redis each",
-        "SQL each",
-    ];
-    let mut table = Table::new(&head);
+    let mut table = table(&["strategy, 200 connections", "pool size", "÷ trivial", "batched ÷ it"], &OF_STRATEGIES);
     let mut any = false;
     for strategy in Strategy::ALL {
         let name = if strategy == Strategy::Batched { "issue-200" } else { strategy.name() };
-        let all: Vec<&Sample> = samples.iter().filter(|it| it.scenario == name).collect();
-        let Some(first) = all.first() else { continue };
+        let Some(first) = samples.iter().find(|it| it.scenario == name) else { continue };
         any |= strategy != Strategy::Batched;
         let good = of(samples, name);
         let note = if good.is_empty() { " (broken)" } else { "" };
-        table.row([
+        let mut row = vec![
             format!("{strategy}{note}"),
             first.pool_size.map_or("own lanes".to_owned(), |size| size.to_string()),
-            shown(median(&good, |it| it.rate)),
             shown(ratio(&good, &trivial)),
             shown(ratio(&batched, &good)),
-            shown(median(&good, |it| it.latency.p50)),
-            shown(median(&good, |it| it.latency.p99)),
-            median(&good, Sample::refused).map_or("-".to_owned(), percent),
-            shown(median(&good, |it| it.each(it.redis_commands))),
-            shown(median(&good, |it| it.each(it.mysql.questions))),
-        ]);
+        ];
+        row.extend(cells(&good, &OF_STRATEGIES));
+        table.row(row);
     }
     if any { table.text() + RETRIES } else { String::new() }
 }
 
 /// Processor time for each answer.
 fn costs(samples: &[Sample]) -> String {
-    const PARTS: [&str; 8] = ["loader", "nginx", "replicas", "mysqld", "redis", "prometheus", "others", "idle"];
-    let mut head = vec!["processor time of an answer, µs"];
-    head.extend(PARTS);
-    head.push("sum");
-    let mut table = Table::new(&head);
+    let mut table = table(&[&["processor time of an answer, µs"][..], &PARTS[..], &["sum"][..]].concat(), &[]);
     for scenario in scenarios(samples) {
-        let good = of(samples, &scenario);
-        if good.iter().all(|it| it.cpu_seconds.is_empty()) {
-            continue;
+        let good = of(samples, scenario);
+        let micros = |part| {
+            median(&good, |it| (!it.cpu_seconds.is_empty()).then(|| it.cpu(part) * 1e6 / float(it.answered.max(1))))
+        };
+        let parts: Vec<f64> = PARTS.into_iter().filter_map(micros).collect();
+        if !parts.is_empty() {
+            let sum = parts.iter().sum();
+            let row = [scenario.to_owned()].into_iter().chain(parts.into_iter().chain([sum]).map(number));
+            table.row(row.collect::<Vec<_>>());
         }
-        let parts: Vec<f64> = PARTS.iter().filter_map(|part| median(&good, |it| it.micros(part))).collect();
-        let sum: f64 = parts.iter().sum();
-        let mut row = vec![scenario];
-        row.extend(parts.iter().map(|part| number(*part)));
-        row.push(number(sum));
-        table.row(row);
     }
     if table.has_rows() { table.text() } else { String::new() }
 }
 
-const EXPLAINED: &str = "each: for an issued coupon, or for an answer where none was issued\n\
-    speed: of the processors meanwhile, 1 being the fastest that was seen\n";
-
-/// Each scenario once, in the order in which it was first measured, without the probes.
-fn scenarios(samples: &[Sample]) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    for sample in samples {
-        if !found.contains(&sample.scenario) && !sample.scenario.contains("-pool-") {
-            found.push(sample.scenario.clone());
-        }
-    }
-    found
-}
-
 fn measurements(samples: &[Sample]) -> String {
-    let head = [
-        "measurement",
-        "answers/s",
-        "min",
-        "max",
-        "p50 ms",
-        "p99 ms",
-        "p99.9 ms",
-        "lock wait p99 ms",
-        "late",
-        "Redis each",
-        "SQL each",
-        "replica MiB",
-        "speed",
-    ];
-    let mut table = Table::new(&head);
+    let mut table = table(&["measurement", "answers/s", "min", "max"], &OF_ALL);
     for scenario in scenarios(samples) {
-        let good = of(samples, &scenario);
-        // k6 does not tell everything; what nobody measured is no zero.
-        let rate = Spread::of(good.iter().map(|it| it.rate).filter(|it| *it > 0.0));
-        let told = |value: fn(&Sample) -> f64| shown(median(&good, value).filter(|it| *it > 0.0));
-        let wait = Spread::of(good.iter().filter_map(|it| it.lock_wait_p99)).map(|it| it.median);
-        table.row([
-            scenario,
-            shown(rate.map(|it| it.median)),
-            shown(rate.map(|it| it.min)),
-            shown(rate.map(|it| it.max)),
-            told(|it| it.latency.p50),
-            told(|it| it.latency.p99),
-            told(|it| it.latency.p999),
-            shown(wait),
-            median(&good, Sample::late_share).map_or("-".to_owned(), percent),
-            told(|it| it.each(it.redis_commands)),
-            told(|it| it.each(it.mysql.questions)),
-            shown(Spread::of(good.iter().filter_map(|it| it.peak_mebibytes())).map(|it| it.median)),
-            shown(Spread::of(good.iter().filter_map(|it| it.quiet.speed)).map(|it| it.median)),
-        ]);
+        let good = of(samples, scenario);
+        let rate = Spread::of(good.iter().filter_map(|it| measured(it.rate)));
+        let spread = [rate.map(|it| it.median), rate.map(|it| it.min), rate.map(|it| it.max)].map(shown);
+        table.row([scenario.to_owned()].into_iter().chain(spread).chain(cells(&good, &OF_ALL)).collect::<Vec<_>>());
     }
-    format!("{}{EXPLAINED}", table.text())
-}
-
-/// One line about a sample, for whoever watches.
-pub fn line(scenario: Scenario, sample: &Sample) -> String {
-    if let Some(why) = &sample.broken {
-        return format!("{scenario}: no figure: {why}");
-    }
-    let rate = if sample.rate > 0.0 { format!("{}/s, ", number(sample.rate)) } else { String::new() };
-    format!("{scenario}: {rate}p50 {} ms, p99 {} ms", number(sample.latency.p50), number(sample.latency.p99))
+    table.text() + EXPLAINED
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_have_as_many_digits_as_they_deserve() {
-        let shown: Vec<_> = [0.0, 0.357, 9.99, 12.34, 123.4, 22_900.4, 1_234_567.0].map(number).into();
-
-        assert_eq!(shown, ["0", "0.36", "9.99", "12.3", "123", "22,900", "1,234,567"]);
-    }
 
     #[test]
     fn columns_line_up_whatever_is_in_them() {

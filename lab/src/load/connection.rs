@@ -20,7 +20,6 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the clients of one run share. All of them live on one thread.
 pub(super) struct Run {
-    window: Option<Duration>,
     writer: Writer,
     turns: Rc<Turns>,
     tally: RefCell<Tally>,
@@ -33,13 +32,8 @@ impl Run {
             Until::Elapsed(time) => Some(time),
             Until::Sent(_) => None,
         };
-        let end = window.map(|time| turns.begun() + time);
-        Self {
-            window,
-            writer: Writer::new(&plan.requests, host),
-            turns,
-            tally: RefCell::new(Tally::new(&plan.expect, plan.keep_acks, end)),
-        }
+        let tally = Tally::new(&plan.expect, plan.keep_acks, turns.measured_from(), window);
+        Self { writer: Writer::new(&plan.requests, host), turns, tally: RefCell::new(tally) }
     }
 
     pub(super) fn answered(&self) -> u64 {
@@ -47,14 +41,14 @@ impl Run {
     }
 
     pub(super) fn finish(&self, cpu_seconds: f64) -> Outcome {
-        let mut tally = self.tally.take();
+        let mut tally = self.tally.borrow_mut();
         let now = Instant::now();
         let mut unsent = 0;
         for due in self.turns.unsent() {
             tally.waited(now - due);
             unsent += 1;
         }
-        tally.finish(self.turns.begun(), self.window, Unsent { unsent, late: self.turns.late() }, cpu_seconds)
+        tally.finish(Unsent { unsent, late: self.turns.late() }, cpu_seconds)
     }
 }
 
@@ -117,11 +111,11 @@ pub(super) async fn work(run: Rc<Run>, mut connection: Connection) {
     let mut request = Vec::new();
     while let Some(from) = run.turns.next().await {
         run.writer.write(&mut request);
-        run.tally.borrow_mut().sent();
+        run.tally.borrow_mut().sent(from);
         let closes = match connection.exchange(&request, from, &run.tally).await {
             Ok(closes) => closes,
             Err(broken) => {
-                run.tally.borrow_mut().broken(&broken);
+                run.tally.borrow_mut().broken(&broken, from);
                 true
             }
         };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::connection::Broken;
 use crate::verify::Ack;
@@ -30,6 +30,8 @@ pub struct Outcome {
     pub latency: Histogram<u64>,
     /// What went wrong below HTTP.
     pub errors: Errors,
+    /// Requests that went within [`Outcome::seconds`]; in an open model fewer than were due when the load fell behind.
+    pub sent: u64,
     /// Open model: requests that went over a millisecond after they were due.
     pub late: u64,
     /// Open model: requests that were due and never went, because no connection became free.
@@ -40,7 +42,7 @@ pub struct Outcome {
 }
 
 /// What went wrong below HTTP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errors {
     /// The connection ended before the answer.
     pub closed: u64,
@@ -117,10 +119,13 @@ impl Display for Outcome {
 pub(super) struct Tally {
     expect: Vec<u16>,
     keep_acks: bool,
-    /// Answers after this are not in the rate.
-    end: Option<Instant>,
+    /// Requests before this are not counted.
+    start: Instant,
+    /// Answers after this time are not in the rate.
+    window: Option<Duration>,
     last: Option<Instant>,
     sent: u64,
+    sent_in_window: u64,
     answered: u64,
     in_window: u64,
     by_status: Vec<u64>,
@@ -129,21 +134,17 @@ pub(super) struct Tally {
     promised: Vec<u8>,
 }
 
-impl Default for Tally {
-    fn default() -> Self {
-        Self::new(&[], false, None)
-    }
-}
-
 impl Tally {
-    pub(super) fn new(expect: &[u16], keep_acks: bool, end: Option<Instant>) -> Self {
+    pub(super) fn new(expect: &[u16], keep_acks: bool, start: Instant, window: Option<Duration>) -> Self {
         let latency = Histogram::new_with_max(LATENCY_MAX_MICROS, DIGITS).expect("these bounds are valid");
         Self {
             expect: expect.to_vec(),
             keep_acks,
-            end,
+            start,
+            window,
             last: None,
             sent: 0,
+            sent_in_window: 0,
             answered: 0,
             in_window: 0,
             by_status: vec![0; STATUSES],
@@ -153,8 +154,16 @@ impl Tally {
         }
     }
 
-    pub(super) fn sent(&mut self) {
-        self.sent += 1;
+    /// `from` is when a request's latency begins, here and below.
+    pub(super) fn sent(&mut self, from: Instant) {
+        if from >= self.start {
+            self.sent += 1;
+            self.sent_in_window += u64::from(self.is_in_window(Instant::now()));
+        }
+    }
+
+    fn is_in_window(&self, now: Instant) -> bool {
+        self.window.is_none_or(|window| now <= self.start + window)
     }
 
     pub(super) fn answered(&self) -> u64 {
@@ -162,18 +171,21 @@ impl Tally {
     }
 
     pub(super) fn answer(&mut self, status: u16, body: &[u8], from: Instant) {
+        if self.keep_acks && matches!(status, 200 | 201) {
+            self.promised.extend_from_slice(body);
+            self.promised.push(b'\n');
+        }
+        if from < self.start {
+            return;
+        }
         let now = Instant::now();
         self.answered += 1;
         self.last = Some(now);
         if let Some(count) = self.by_status.get_mut(usize::from(status)) {
             *count += 1;
         }
-        if self.keep_acks && matches!(status, 200 | 201) {
-            self.promised.extend_from_slice(body);
-            self.promised.push(b'\n');
-        }
         if self.expect.contains(&status) {
-            self.in_window += u64::from(self.end.is_none_or(|end| now <= end));
+            self.in_window += u64::from(self.is_in_window(now));
             self.waited(now - from);
         }
     }
@@ -183,7 +195,10 @@ impl Tally {
         self.latency.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
-    pub(super) fn broken(&mut self, broken: &Broken) {
+    pub(super) fn broken(&mut self, broken: &Broken, from: Instant) {
+        if from < self.start {
+            return;
+        }
         match broken {
             Broken::Closed => self.errors.closed += 1,
             Broken::Malformed => self.errors.malformed += 1,
@@ -194,14 +209,24 @@ impl Tally {
         self.errors.refused += 1;
     }
 
-    pub(super) fn finish(self, start: Instant, window: Option<Duration>, unsent: Unsent, cpu_seconds: f64) -> Outcome {
-        let Self { last, sent, answered, in_window, by_status, latency, mut errors, promised, .. } = self;
-        let until_last = last.map_or(Duration::ZERO, |last| last - start);
-        errors.unanswered = sent - answered - errors.closed - errors.malformed;
-        let by_status = (0u16..).zip(by_status).filter(|(_, count)| *count > 0).collect();
+    /// What was counted; nothing of it stays here.
+    pub(super) fn finish(&mut self, unsent: Unsent, cpu_seconds: f64) -> Outcome {
+        let until_last = self.last.map_or(Duration::ZERO, |last| last - self.start);
+        let Errors { closed, malformed, .. } = self.errors;
         let Unsent { unsent, late } = unsent;
-        let seconds = window.unwrap_or(until_last).as_secs_f64().max(f64::EPSILON);
-        Outcome { seconds, answers: in_window, by_status, latency, errors, late, unsent, cpu_seconds, promised }
+        let by_status = (0u16..).zip(std::mem::take(&mut self.by_status)).filter(|(_, count)| *count > 0).collect();
+        Outcome {
+            seconds: self.window.unwrap_or(until_last).as_secs_f64().max(f64::EPSILON),
+            answers: self.in_window,
+            by_status,
+            latency: self.latency.clone(),
+            errors: Errors { unanswered: self.sent - self.answered - closed - malformed, ..self.errors },
+            sent: self.sent_in_window,
+            late,
+            unsent,
+            cpu_seconds,
+            promised: std::mem::take(&mut self.promised),
+        }
     }
 }
 

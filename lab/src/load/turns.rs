@@ -19,6 +19,8 @@ const LATE: Duration = Duration::from_millis(1);
 /// Hands out turns to the connections of one run.
 pub(super) struct Turns {
     start: Instant,
+    /// The end of the warm-up.
+    measured_from: Instant,
     pace: Pace,
     end: Option<Instant>,
     /// How many turns there are in all; `None` when only time ends them.
@@ -29,32 +31,31 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    pub(super) fn new(pace: Pace, until: Until) -> Self {
+    pub(super) fn new(pace: Pace, until: Until, warm_up: Duration) -> Self {
         let start = Instant::now();
+        let measured_from = start + warm_up;
         let (end, total) = match (pace, until) {
             (_, Until::Sent(count)) => (None, Some(count)),
-            (Pace::Closed, Until::Elapsed(time)) => (Some(start + time), None),
+            (Pace::Closed, Until::Elapsed(time)) => (Some(measured_from + time), None),
             // Every request that is due within the time is owed, however late the server makes it.
-            (Pace::Open(rate), Until::Elapsed(time)) => (None, Some(count(rate, time))),
+            (Pace::Open(rate), Until::Elapsed(time)) => (None, Some(count(rate, warm_up + time))),
         };
-        Self { start, pace, end, total, taken: Cell::new(0), late: Cell::new(0), due: Notify::new() }
+        Self { start, measured_from, pace, end, total, taken: Cell::new(0), late: Cell::new(0), due: Notify::new() }
     }
 
-    pub(super) fn start(&self) -> tokio::time::Instant {
-        self.start.into()
-    }
-
-    pub(super) fn begun(&self) -> Instant {
-        self.start
+    /// What is due, or goes, before this is no part of the figures.
+    pub(super) fn measured_from(&self) -> Instant {
+        self.measured_from
     }
 
     pub(super) fn late(&self) -> u64 {
         self.late.get()
     }
 
-    /// When the turns that nobody took were due.
+    /// When the measured turns that nobody took were due.
     pub(super) fn unsent(&self) -> impl Iterator<Item = Instant> {
-        (self.taken.get()..self.total.unwrap_or(0)).map(|turn| self.due_at(turn).unwrap_or(self.start))
+        let due = |turn| self.due_at(turn).unwrap_or(self.measured_from);
+        (self.taken.get()..self.total.unwrap_or(0)).map(due).filter(|due| *due >= self.measured_from)
     }
 
     /// Nothing more is to be sent.
@@ -85,7 +86,7 @@ impl Turns {
             self.due.notify_waiters();
         }
         let Some(due) = due else { return now };
-        if now - due > LATE {
+        if now - due > LATE && due >= self.measured_from {
             self.late.set(self.late.get() + 1);
         }
         due
@@ -148,7 +149,7 @@ mod tests {
     use super::*;
 
     fn turns(rate: f64, seconds: f64) -> Turns {
-        Turns::new(Pace::Open(rate), Until::Elapsed(Duration::from_secs_f64(seconds)))
+        Turns::new(Pace::Open(rate), Until::Elapsed(Duration::from_secs_f64(seconds)), Duration::ZERO)
     }
 
     #[tokio::test]
@@ -159,7 +160,7 @@ mod tests {
 
         let mut due = Vec::new();
         while let Some(from) = turns.next().await {
-            due.push((from - turns.begun()).as_micros());
+            due.push((from - turns.measured_from()).as_micros());
         }
 
         let expected: Vec<u128> = (0..50).map(|turn| turn * 1_000).collect();
@@ -182,7 +183,7 @@ mod tests {
         let ((), asked) = tokio::join!(turns.keep_time(), ask);
 
         assert_eq!(asked, 200);
-        assert!(turns.begun().elapsed() >= Duration::from_micros(99_500));
+        assert!(turns.measured_from().elapsed() >= Duration::from_micros(99_500));
     }
 
     #[tokio::test]
@@ -203,14 +204,14 @@ mod tests {
             turns.next().await.unwrap();
         }
 
-        let unsent: Vec<u128> = turns.unsent().map(|due| (due - turns.begun()).as_millis()).collect();
+        let unsent: Vec<u128> = turns.unsent().map(|due| (due - turns.measured_from()).as_millis()).collect();
 
         assert_eq!(unsent, [4, 5, 6, 7, 8, 9]);
     }
 
     #[tokio::test]
     async fn a_count_ends_a_closed_loop() {
-        let turns = Turns::new(Pace::Closed, Until::Sent(2));
+        let turns = Turns::new(Pace::Closed, Until::Sent(2), Duration::ZERO);
         assert!(turns.next().await.is_some() && turns.next().await.is_some());
         assert_eq!(turns.next().await, None);
     }

@@ -1,6 +1,6 @@
 //! The results folder: what is kept of a sweep, so that it can be gone on with and drawn again.
 //!
-//! `plan.json`, `setting.json` (machine, versions), `cells/NAME/` with the raw results and `cell.json`; all cells in
+//! `plan.json`, `setting.json` (machine, versions), `cells/NAME/cell.json`, and beside it what speaks against a verdict; all cells in
 //! `cells.json` and `cells.csv`; and what `report/` draws of them: `report.html`, `pictures/`.
 
 use std::fs;
@@ -10,8 +10,8 @@ use anyhow::{Context, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::found::Found;
-use super::plan::{Cell, Plan};
+use super::cell::Measured;
+use super::grid::{Cell, Grid};
 use crate::machine::Machine;
 
 /// Where a sweep was measured.
@@ -32,7 +32,7 @@ pub struct Folder(PathBuf);
 
 impl Folder {
     /// A new one; what is there already is not touched.
-    pub fn create(path: &Path, plan: &Plan, setting: &Setting) -> anyhow::Result<Self> {
+    pub fn create(path: &Path, grid: &Grid, setting: &Setting) -> anyhow::Result<Self> {
         let is_used = path.join("plan.json").exists();
         ensure!(
             !is_used,
@@ -43,14 +43,14 @@ impl Folder {
         // Scripts that run elsewhere are told about it.
         let folder = Self(path.canonicalize()?);
         write(&folder.0.join("setting.json"), &json(setting)?)?;
-        write(&folder.0.join("plan.json"), &json(plan)?)?;
+        write(&folder.0.join("plan.json"), &json(grid)?)?;
         Ok(folder)
     }
 
     /// One that a sweep made before.
-    pub fn open(path: &Path) -> anyhow::Result<(Self, Plan)> {
-        let plan = read(&path.join("plan.json")).with_context(|| format!("{} holds no sweep", path.display()))?;
-        Ok((Self(path.canonicalize()?), plan))
+    pub fn open(path: &Path) -> anyhow::Result<(Self, Grid)> {
+        let grid = read(&path.join("plan.json")).with_context(|| format!("{} holds no sweep", path.display()))?;
+        Ok((Self(path.canonicalize()?), grid))
     }
 
     /// Where it is.
@@ -63,7 +63,7 @@ impl Folder {
         read(&self.0.join("setting.json"))
     }
 
-    /// Where the raw results of a cell go; what an interrupted attempt left there is deleted.
+    /// Where a cell's files go; what an interrupted attempt left there is deleted.
     pub fn begin(&self, cell: Cell) -> anyhow::Result<PathBuf> {
         let path = self.of(cell);
         if path.exists() {
@@ -73,23 +73,23 @@ impl Folder {
         Ok(path)
     }
 
-    /// Keeps what a cell found. From then on it is done.
-    pub fn keep(&self, found: &Found) -> anyhow::Result<()> {
-        write(&self.of(found.cell).join("cell.json"), &json(found)?)
+    /// Keeps what a cell came to. From then on it is done.
+    pub fn keep(&self, measured: &Measured) -> anyhow::Result<()> {
+        write(&self.of(measured.cell).join("cell.json"), &json(measured)?)
     }
 
-    /// What a cell found, `None` while it is not done.
-    pub fn found(&self, cell: Cell) -> anyhow::Result<Option<Found>> {
+    /// What a cell came to, `None` while it is not done.
+    pub fn measured(&self, cell: Cell) -> anyhow::Result<Option<Measured>> {
         let path = self.of(cell).join("cell.json");
         if path.exists() { read(&path).map(Some) } else { Ok(None) }
     }
 
-    /// The cells of the plan that are done, in its order, and those that are not.
-    pub fn done_and_left(&self, plan: &Plan) -> anyhow::Result<(Vec<Found>, Vec<Cell>)> {
+    /// The cells of the grid that are done, in its order, and those that are not.
+    pub fn done_and_left(&self, grid: &Grid) -> anyhow::Result<(Vec<Measured>, Vec<Cell>)> {
         let (mut done, mut left) = (Vec::new(), Vec::new());
-        for &cell in &plan.cells {
-            match self.found(cell)? {
-                Some(found) => done.push(found),
+        for &cell in &grid.cells {
+            match self.measured(cell)? {
+                Some(measured) => done.push(measured),
                 None => left.push(cell),
             }
         }

@@ -6,19 +6,26 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::private::Knobs;
+use crate::load::Pace;
+use crate::measure::scenario::{ANSWERS, Contests, Scenario, Stock, issues};
 use crate::strategy::Strategy;
 
-/// Seconds of a cell that pass without load, as measured: change of the cluster, two starts of k6, new rounds, verdicts.
+/// Seconds of a cell that pass without load, as measured: change of the cluster, coupons, new rounds, verdicts; and what strategies that
+/// do not keep up still answer after their window.
 const OVERHEAD: f64 = 14.0;
 
-/// fairness.js goes on for so long after its last request was due.
-const SPARE: f64 = 2.0;
+/// An open model does not wait for answers, so it needs a connection for whatever may be under way: the service's deadline is 5 s.
+const DEADLINE_SECONDS: u32 = 6;
+const CONNECTIONS_MIN: u32 = 200;
+const CONNECTIONS_MAX: u32 = 10_000;
 
-/// What the crowd does.
+/// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
@@ -42,15 +49,6 @@ impl Shape {
             Self::Rush => "rush",
         }
     }
-
-    /// Coupons that are asked for in an open model.
-    pub fn codes(self) -> Option<u32> {
-        match self {
-            Self::Hot => Some(1),
-            Self::Many => Some(32),
-            Self::Rush => None,
-        }
-    }
 }
 
 impl Display for Shape {
@@ -62,7 +60,7 @@ impl Display for Shape {
 /// One point of the grid in one repeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Cell {
-    /// What the crowd does.
+    /// What is asked.
     pub shape: Shape,
     /// How the replicas issue.
     pub strategy: Strategy,
@@ -92,26 +90,22 @@ pub struct Settings {
     pub seconds: u32,
     /// Users of the closed model.
     pub users: u32,
-    /// Tiny rounds, their pieces, and how many times as many users ask.
-    pub fairness_rounds: u32,
-    /// See above.
-    pub fairness_pieces: u32,
-    /// See above.
-    pub fairness_over: u32,
+    /// Tiny coupons that are fought for after each load.
+    pub contests: u32,
     /// Of the order of the cells.
     pub seed: u64,
     /// Knobs that the replicas were given beside: `POOL_SIZE` and the like.
     pub knobs: BTreeMap<String, String>,
 }
 
-/// The points of a sweep.
+/// The values whose every combination is a cell.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Grid {
+pub struct Axes {
     /// How many replicas there are.
     pub replicas: Vec<u32>,
     /// How they issue.
     pub strategies: Vec<Strategy>,
-    /// What the crowd does.
+    /// What is asked.
     pub shapes: Vec<Shape>,
     /// How often everything is measured.
     pub repeats: u32,
@@ -120,20 +114,20 @@ pub struct Grid {
 /// A sweep, cell by cell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Plan {
+pub struct Grid {
     /// What does not differ between cells.
     pub settings: Settings,
     /// In this order.
     pub cells: Vec<Cell>,
 }
 
-impl Plan {
-    /// Every point of the grid once in each repeat. The same seed gives the same order.
-    pub fn new(grid: &Grid, settings: Settings) -> Self {
+impl Grid {
+    /// Every combination once in each repeat. The same seed gives the same order.
+    pub fn new(axes: &Axes, settings: Settings) -> Self {
         let mut random = fastrand::Rng::with_seed(settings.seed);
         let mut cells = Vec::new();
-        for repeat in 1..=grid.repeats {
-            let mut block = grid.block(repeat);
+        for repeat in 1..=axes.repeats {
+            let mut block = axes.block(repeat);
             random.shuffle(&mut block);
             cells.extend(block);
         }
@@ -142,9 +136,8 @@ impl Plan {
 
     /// Seconds that a cell is guessed to take.
     pub fn estimate(&self, cell: Cell) -> f64 {
-        let Settings { rate, warm_up, seconds, .. } = self.settings;
-        let warm_up = if cell.shape == Shape::Rush { 0 } else { warm_up };
-        OVERHEAD + f64::from(warm_up + seconds) + self.settings.fairness_seconds(rate)
+        let [warm_up, time] = self.settings.times(cell.shape);
+        OVERHEAD + (warm_up + time + self.settings.contests().time()).as_secs_f64()
     }
 
     /// The same for these.
@@ -154,13 +147,55 @@ impl Plan {
 }
 
 impl Settings {
-    fn fairness_seconds(&self, rate: u32) -> f64 {
-        let asks = f64::from(self.fairness_rounds) * f64::from(self.fairness_pieces * self.fairness_over);
-        (asks / f64::from(rate)).ceil() + SPARE
+    /// What is fought for after each load.
+    pub fn contests(&self) -> Contests {
+        Contests { coupons: self.contests, pieces: 20, over: 2, rate: self.rate }
+    }
+
+    /// Connections of an open model.
+    fn connections(&self) -> usize {
+        (self.rate * DEADLINE_SECONDS).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX) as usize
+    }
+
+    /// Warm-up and window. A rush is one burst, and begins cold.
+    fn times(&self, shape: Shape) -> [Duration; 2] {
+        let warm_up = if shape == Shape::Rush { 0 } else { self.warm_up };
+        [warm_up, self.seconds].map(|seconds| Duration::from_secs(seconds.into()))
+    }
+
+    /// The load of a cell; a rush asks for what every database begins with.
+    pub fn load(&self, cell: Cell, seeded: Vec<String>) -> Scenario {
+        let open = Pace::Open(self.rate.into());
+        let load =
+            |many, connections, pace| Scenario::issues(cell.knobs(), many, connections, pace, self.times(cell.shape));
+        let scenario = match cell.shape {
+            Shape::Hot => load(false, self.connections(), open),
+            Shape::Many => load(true, self.connections(), open),
+            Shape::Rush => {
+                let load = load(false, self.users as usize, Pace::Closed);
+                Scenario { stock: Stock::Seeded, requests: issues(seeded), ..load }
+            }
+        };
+        // Refusals are answers here, and how many there are is one of the results.
+        Scenario { name: cell.to_string(), expect: ANSWERS.into(), ..scenario }
+    }
+
+    /// The contests that follow it.
+    pub fn fought(&self, cell: Cell) -> Scenario {
+        let contests = self.contests().scenario(cell.knobs(), self.connections(), Duration::ZERO);
+        Scenario { expect: ANSWERS.into(), ..contests }
     }
 }
 
-impl Grid {
+impl Cell {
+    /// Its cluster. The exporters would cost a part of the processors that is not the service's.
+    pub fn knobs(self) -> Knobs {
+        let others = [("EXPORTERS".to_owned(), "off".to_owned())].into();
+        Knobs { strategy: self.strategy, replicas: self.replicas, others }
+    }
+}
+
+impl Axes {
     /// Each value once, so that no cell is measured twice under one name.
     pub fn in_order(&mut self) {
         self.replicas.sort_unstable();
@@ -183,35 +218,25 @@ impl Grid {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
 
-    pub(crate) fn settings(seed: u64) -> Settings {
-        Settings {
-            rate: 1_000,
-            warm_up: 3,
-            seconds: 12,
-            users: 1_000,
-            fairness_rounds: 200,
-            fairness_pieces: 20,
-            fairness_over: 2,
-            seed,
-            knobs: BTreeMap::new(),
-        }
+    fn settings(seed: u64) -> Settings {
+        Settings { rate: 1_000, warm_up: 3, seconds: 12, users: 1_000, contests: 200, seed, knobs: BTreeMap::new() }
     }
 
-    fn grid(repeats: u32) -> Grid {
-        Grid { replicas: vec![1, 2, 4, 8], strategies: Strategy::ALL.into(), shapes: Shape::ALL.into(), repeats }
+    fn axes(repeats: u32) -> Axes {
+        Axes { replicas: vec![1, 2, 4, 8], strategies: Strategy::ALL.into(), shapes: Shape::ALL.into(), repeats }
     }
 
     #[test]
     fn every_repeat_is_a_block_that_has_every_cell_once() {
-        let plan = Plan::new(&grid(2), settings(7));
+        let grid = Grid::new(&axes(2), settings(7));
 
-        assert_eq!(plan.cells.len(), 144);
-        for (block, repeat) in plan.cells.chunks(72).zip(1..) {
+        assert_eq!(grid.cells.len(), 144);
+        for (block, repeat) in grid.cells.chunks(72).zip(1..) {
             assert!(block.iter().all(|cell| cell.repeat == repeat));
             assert_eq!(block.iter().collect::<BTreeSet<_>>().len(), 72);
         }
@@ -219,7 +244,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_order_is_random_and_the_seed_s() {
-        let order = |seed| Plan::new(&grid(1), settings(seed)).cells;
+        let order = |seed| Grid::new(&axes(1), settings(seed)).cells;
         let mut sorted = order(1);
         sorted.sort();
 
@@ -230,8 +255,8 @@ pub(crate) mod tests {
 
     #[test]
     fn two_repeats_have_two_orders() {
-        let plan = Plan::new(&grid(2), settings(7));
-        let (one, other) = plan.cells.split_at(72);
+        let grid = Grid::new(&axes(2), settings(7));
+        let (one, other) = grid.cells.split_at(72);
         let points = |cells: &[Cell]| cells.iter().map(|cell| Cell { repeat: 1, ..*cell }).collect::<Vec<_>>();
 
         assert_ne!(points(one), points(other));
@@ -239,9 +264,9 @@ pub(crate) mod tests {
 
     #[test]
     fn names_of_cells_are_unique() {
-        let plan = Plan::new(&grid(2), settings(7));
+        let grid = Grid::new(&axes(2), settings(7));
 
-        assert_eq!(plan.cells.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len(), 144);
+        assert_eq!(grid.cells.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len(), 144);
         assert_eq!(
             Cell { shape: Shape::Hot, strategy: Strategy::Batched, replicas: 4, repeat: 1 }.to_string(),
             "hot-batched-x4-r1"
@@ -250,10 +275,10 @@ pub(crate) mod tests {
 
     #[test]
     fn a_full_sweep_takes_three_quarters_of_an_hour() {
-        let plan = Plan::new(&grid(1), settings(7));
+        let grid = Grid::new(&axes(1), settings(7));
 
-        let minutes = plan.estimate_all(&plan.cells) / 60.0;
+        let minutes = grid.estimate_all(&grid.cells) / 60.0;
 
-        assert!((40.0..50.0).contains(&minutes), "{minutes}");
+        assert!((35.0..45.0).contains(&minutes), "{minutes}");
     }
 }

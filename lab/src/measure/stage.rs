@@ -2,27 +2,34 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures_util::future::try_join_all;
 use sqlx::MySqlConnection;
 
-use crate::admin::{Admin, Coupon};
+use super::scenario::Stock;
+use super::speed::{Gauge, Mark};
+use crate::admin::{Admin, Coupon, Window};
 use crate::cluster::Cluster;
 use crate::cluster::private::{Knobs, Private};
 use crate::database;
 use crate::interrupt::Interrupt;
 use crate::processes::{Parts, Processors, Used, own};
 use crate::servers::{Asked, Servers};
-use crate::speed::{Gauge, Mark};
 use crate::verify::{self, Ack, Report};
 
-/// So many coupons are changed at once: each call takes a second, and the database is not to be flooded.
-const CHANGES_AT_ONCE: usize = 40;
+/// So many coupons are changed at once. Each call takes a second; the replica makes the changes one after the other, and the last
+/// of so many stays well within its deadline.
+const CHANGES_AT_ONCE: usize = 128;
+
+/// How long a cluster may need until every replica serves.
+const READY_PATIENCE: Duration = Duration::from_mins(2);
 
 /// The cluster that is measured.
 pub struct Stage {
-    private: Private,
+    /// `None`: it belongs to somebody else.
+    private: Option<Private>,
     root: PathBuf,
     interrupt: Interrupt,
     cluster: Cluster,
@@ -35,6 +42,8 @@ pub struct Stage {
 
 /// All counters at one moment.
 pub struct Moment {
+    /// When they were read.
+    pub at: Instant,
     /// Processor time by part.
     pub used: Used,
     /// That of the laboratory.
@@ -60,11 +69,9 @@ impl Stage {
     ) -> anyhow::Result<Self> {
         let gauge = Gauge::start()?;
         let private = Private::start(root, name, port_offset, knobs, interrupt.clone()).await?;
-        match Self::meet(&private).await {
-            Ok((cluster, admin, parts, servers)) => {
-                let (root, offered) = (root.to_owned(), BTreeSet::new());
-                Ok(Self { private, root, interrupt, cluster, admin, parts, servers, gauge, offered })
-            }
+        let met = async { Self::meet(private.cluster()?, root, gauge, interrupt).await };
+        match met.await {
+            Ok(stage) => Ok(Self { private: Some(private), ..stage }),
             Err(error) => {
                 private.stop().await.context("and what was started could not be stopped")?;
                 Err(error)
@@ -72,26 +79,54 @@ impl Stage {
         }
     }
 
-    async fn meet(private: &Private) -> anyhow::Result<(Cluster, Admin, Parts, Servers)> {
-        let cluster = private.cluster()?;
-        let servers = Servers::connect(&cluster).await?;
-        Ok((cluster.clone(), Admin::new(&cluster)?, Parts::of(&cluster), servers))
+    /// Measures on a cluster that belongs to somebody else: it stays as it is, and so do the wallets of its former rounds.
+    pub async fn visit(root: &Path, cluster: Cluster, interrupt: Interrupt) -> anyhow::Result<Self> {
+        Self::meet(cluster, root, Gauge::start()?, interrupt).await
     }
 
-    /// Stops it and deletes its data.
+    async fn meet(cluster: Cluster, root: &Path, gauge: Gauge, interrupt: Interrupt) -> anyhow::Result<Self> {
+        let (admin, parts, servers) = (Admin::new(&cluster)?, Parts::of(&cluster), Servers::connect(&cluster).await?);
+        let (root, offered) = (root.to_owned(), BTreeSet::new());
+        Ok(Self { private: None, root, interrupt, cluster, admin, parts, servers, gauge, offered })
+    }
+
+    /// Stops a cluster of our own and deletes its data.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.private.stop().await
+        match self.private {
+            Some(private) => private.stop().await,
+            None => Ok(()),
+        }
     }
 
-    /// Makes the cluster be as `wanted`; only what differs is restarted.
+    /// Makes a cluster of our own be as `wanted`; only what differs is restarted.
     pub async fn set(&mut self, wanted: Knobs) -> anyhow::Result<()> {
-        if *self.private.knobs() == wanted {
+        let Some(private) = &mut self.private else { return Ok(()) };
+        if *private.knobs() != wanted {
+            self.cluster = private.change(wanted).await?;
+            self.admin = Admin::new(&self.cluster)?;
+            self.parts = Parts::of(&self.cluster);
+        }
+        self.admin.ready(READY_PATIENCE).await
+    }
+
+    /// Begins a round in which there is this to be had.
+    pub async fn prepare(&mut self, stock: &Stock) -> anyhow::Result<()> {
+        if *stock == Stock::Untouched {
             return Ok(());
         }
-        self.cluster = self.private.change(wanted).await?;
-        self.admin = Admin::new(&self.cluster)?;
-        self.parts = Parts::of(&self.cluster);
-        Ok(())
+        self.offer(stock.coupons()).await?;
+        // Sold out is said from memory when a whole scope is: of an exclusive event that has other coupons left, one code is not.
+        let exclusive = !matches!(stock, Stock::Gone(..));
+        if self.private.is_some() && self.admin.event().await?.exclusive_next != exclusive {
+            self.admin.put_event(exclusive, Window::default()).await?;
+        }
+        if *stock == Stock::Seeded { self.withdraw().await } else { self.fresh_round().await }
+    }
+
+    /// Codes of the coupons that nobody offered here: those that every database begins with.
+    pub async fn seeded(&self) -> anyhow::Result<Vec<String>> {
+        let codes = self.admin.audit().await?.coupons.into_iter().map(|coupon| coupon.code);
+        Ok(codes.filter(|code| !self.offered.contains(code)).collect())
     }
 
     /// Makes sure that these coupons exist, with so many pieces.
@@ -114,15 +149,12 @@ impl Stage {
         Ok(())
     }
 
-    /// Empties the wallets and starts a new round, so that every measurement finds tables of the same size.
-    pub async fn fresh_round(&mut self) -> anyhow::Result<()> {
-        self.empty_wallets().await?;
+    /// Starts a new round, on a cluster of our own with empty wallets, so that every measurement finds tables of the same size.
+    async fn fresh_round(&mut self) -> anyhow::Result<()> {
+        if self.private.is_some() {
+            database::empty_wallets(&mut self.servers.database).await?;
+        }
         self.admin.reset().await.map(drop)
-    }
-
-    /// Empties the wallets. A new round must follow: the counters of this one still say that coupons were issued.
-    pub async fn empty_wallets(&mut self) -> anyhow::Result<()> {
-        database::empty_wallets(&mut self.servers.database).await
     }
 
     /// For questions of a laboratory's own to the tables.
@@ -141,13 +173,28 @@ impl Stage {
         let _ = self.parts.forget_peaks();
         let (pages, asked) = (self.admin.metrics().await?, self.servers.asked().await?);
         let (used, own, machine) = (self.parts.used()?, own()?, Processors::read()?);
-        Ok(Moment { used, own, machine, asked, mark: self.gauge.mark(), pages })
+        Ok(Moment { at: Instant::now(), used, own, machine, asked, mark: self.gauge.mark(), pages })
+    }
+
+    /// [`Stage::look`] at the beginning of a window that is the middle of a load: the same way at both its edges.
+    pub async fn look_warm(&mut self) -> anyhow::Result<Moment> {
+        let _ = self.parts.forget_peaks();
+        self.look().await
     }
 
     /// Reads every counter; processors first, so that the reading is not in what was measured until now.
     pub async fn look(&mut self) -> anyhow::Result<Moment> {
-        let (mark, machine, used, own) = (self.gauge.mark(), Processors::read()?, self.parts.used()?, own()?);
-        Ok(Moment { used, own, machine, asked: self.servers.asked().await?, mark, pages: self.admin.metrics().await? })
+        let (at, mark) = (Instant::now(), self.gauge.mark());
+        let (machine, used, own) = (Processors::read()?, self.parts.used()?, own()?);
+        Ok(Moment {
+            at,
+            used,
+            own,
+            machine,
+            asked: self.servers.asked().await?,
+            mark,
+            pages: self.admin.metrics().await?,
+        })
     }
 
     /// Mean speed of the processors between two moments, as a share of the fastest seen: see [`Gauge::between`].
@@ -170,9 +217,10 @@ impl Stage {
         &self.parts
     }
 
-    /// For the project's own scripts.
+    /// For the project's own scripts; they find a cluster that is not our own by themselves.
     pub fn script(&self) -> (&Path, BTreeMap<String, String>, &Interrupt) {
-        (&self.root, self.private.environment(), &self.interrupt)
+        let environment = self.private.as_ref().map(Private::environment).unwrap_or_default();
+        (&self.root, environment, &self.interrupt)
     }
 
     /// Where nginx answers.

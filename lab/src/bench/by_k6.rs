@@ -1,37 +1,35 @@
-//! What k6 measures: the crowd of 10,000, and the open model once more by another loader than ours.
+//! What k6 measures: the crowd of 10,000, and an open model, to compare our own loader with.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
-use super::plan::{CROSS_CHECK_RATE, Step};
-use super::sample::Sample;
-use crate::k6::{Summary, of_scenario, with_knobs};
+use super::list::CROSS_CHECK;
+use crate::measure::k6::{Summary, of_scenario, with_knobs};
+use crate::measure::sample::Sample;
+use crate::measure::stage::Stage;
 use crate::script;
-use crate::stage::Stage;
 
 const USERS: u32 = 10_000;
 /// The scenario of arrival.js that is measured.
 const ARRIVAL: &str = "arrival";
-/// How long requests are sent at a rate, by either loader.
-pub const ARRIVAL_TIME: Duration = Duration::from_secs(10);
 
 /// 10,000 users who all come at once, each with a connection of its own, to stock that most of them do not get.
-pub async fn rush(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
+pub async fn rush(stage: &mut Stage) -> anyhow::Result<Sample> {
     // The crowd asks for whatever there is.
     stage.withdraw().await?;
     let before = stage.before().await?;
     let (summary, ended) = k6(stage, "rush", &[("USERS", USERS.to_string()), ("VUS", USERS.to_string())]).await?;
     let after = stage.look().await?;
-    let mut sample = sample(step, &summary, None);
-    sample.quiet.speed = stage.speed(&before, &after);
-    let machine = after.machine.since(before.machine);
-    (sample.quiet.all, sample.quiet.idle, sample.quiet.stolen) = (machine.all, machine.idle, machine.stolen);
-    sample.memory = stage.parts().memory()?;
+    let mut sample = sample(&summary, None);
+    sample.count(stage, &before, &after, 0.0)?;
+    // k6 is none of the parts, but it is no stranger either; so nobody's share is known.
+    sample.quiet.others = 0.0;
+    sample.cpu_seconds.clear();
     // Also "busy" is a 5xx. A reset and an answer that never came are unexpected, as k6 counts.
     let unserved = summary.number("coupon_unexpected", "count") + summary.number("coupon_busy", "count");
-    sample.figures.insert("unserved", unserved);
+    sample.unserved = Some(unserved);
     // What was not served is a missed budget; anything else that k6 or the verdict minds is a broken promise.
     if unserved == 0.0 && !ended.is_empty() {
         sample.broken = Some(ended);
@@ -39,15 +37,18 @@ pub async fn rush(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
     Ok(sample)
 }
 
-/// A thousand requests a second.
-pub async fn arrival(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
-    let knobs = [("RATE", CROSS_CHECK_RATE.to_string()), ("DURATION", format!("{}s", ARRIVAL_TIME.as_secs()))];
+/// A fixed rate.
+pub async fn arrival(stage: &mut Stage) -> anyhow::Result<Sample> {
+    let (rate, time) = CROSS_CHECK;
+    let knobs =
+        [("RATE", rate.to_string()), ("DURATION", format!("{}s", time.as_secs())), ("DROPS", "allow".to_owned())];
     stage.withdraw().await?;
     let before = stage.before().await?;
+    // What k6 cannot send is a lower rate, and nothing of the service.
     let (summary, ended) = k6(stage, "arrival", &knobs).await?;
     let after = stage.look().await?;
     ensure!(summary.has(&of_scenario("http_reqs", ARRIVAL)), "k6 told nothing about the scenario {ARRIVAL}");
-    let mut sample = sample(step, &summary, Some((ARRIVAL, ARRIVAL_TIME)));
+    let mut sample = sample(&summary, Some((ARRIVAL, time)));
     sample.quiet.speed = stage.speed(&before, &after);
     sample.broken = (!ended.is_empty()).then_some(ended);
     Ok(sample)
@@ -56,12 +57,12 @@ pub async fn arrival(stage: &mut Stage, step: Step) -> anyhow::Result<Sample> {
 /// Figures of a whole run, or of a scenario of it and the time in which its requests were sent. A whole run has no rate: k6
 /// divides by setup, warm-up and teardown, too.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of one run")]
-fn sample(step: Step, summary: &Summary, part: Option<(&str, Duration)>) -> Sample {
+fn sample(summary: &Summary, part: Option<(&str, Duration)>) -> Sample {
     let number = |metric: &str, field| match part {
         Some((scenario, _)) => summary.number(&of_scenario(metric, scenario), field),
         None => summary.number(metric, field),
     };
-    let mut sample = Sample { scenario: step.scenario.to_string(), round: step.round, ..Sample::default() };
+    let mut sample = Sample::default();
     let answered = number("http_reqs", "count");
     if let Some((_, time)) = part {
         (sample.seconds, sample.rate) = (time.as_secs_f64(), answered / time.as_secs_f64());
@@ -89,7 +90,6 @@ async fn k6(stage: &Stage, name: &str, knobs: &[(&str, String)]) -> anyhow::Resu
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Scenario;
     use super::*;
 
     /// A run with a warm-up of 5 s before, so that k6's own rates are of 15 s and more.
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_rate_of_arrivals_is_theirs_alone_over_the_time_in_which_they_were_sent() {
-        let sample = sample(Step { scenario: Scenario::Arrival, round: 0 }, &summary(), Some((ARRIVAL, ARRIVAL_TIME)));
+        let sample = sample(&summary(), Some((ARRIVAL, Duration::from_secs(10))));
 
         assert_eq!((sample.answered, sample.issued, sample.seconds), (10_001, 10_000, 10.0));
         assert!((sample.rate - 1_000.1).abs() < 1e-9, "{}", sample.rate);
@@ -113,10 +113,9 @@ mod tests {
 
     #[test]
     fn a_rush_has_counts_and_no_rate() {
-        let sample = sample(Step { scenario: Scenario::Rush, round: 0 }, &summary(), None);
+        let sample = sample(&summary(), None);
 
         assert_eq!((sample.answered, sample.issued), (15_004, 15_000));
-        let kept = serde_json::to_value(&sample).unwrap();
-        assert_eq!((kept.get("rate"), kept.get("seconds")), (None, None));
+        assert!(sample.rate == 0.0 && sample.seconds == 0.0);
     }
 }

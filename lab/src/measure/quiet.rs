@@ -2,15 +2,39 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::sample::Sample;
+use super::speed::SPEED_MIN;
 use crate::machine::Machine;
-use crate::speed::SPEED_MIN;
 
 /// A machine with more than this to do before anything is measured is not quiet.
 const LOAD_MAX: f64 = 0.5;
 /// Shares of the processors that others may use, and that the host may take away, during one measurement.
 const OTHERS_MAX: f64 = 0.05;
 const STOLEN_MAX: f64 = 0.01;
+
+/// How quiet the machine was: processor seconds of everything that was not measured, and the processors' speed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Quiet {
+    /// All processors together, over the measurement.
+    pub all: f64,
+    /// Nothing to do.
+    pub idle: f64,
+    /// Processes that belong neither to the cluster nor to the laboratory, and the kernel on its own account.
+    pub others: f64,
+    /// Taken away by the host.
+    pub stolen: f64,
+    /// Mean speed of the processors; 1 is the fastest that the laboratory had seen until then, see `speed`. `None`: nobody looked.
+    pub speed: Option<f64>,
+}
+
+impl Quiet {
+    /// Share of their speed that the processors did not have.
+    fn slowness(&self) -> f64 {
+        self.speed.map_or(0.0, |speed| 1.0 - speed)
+    }
+}
 
 /// Everything that makes the figures doubtful, in words.
 pub fn noise(machine: &Machine, samples: &[Sample]) -> Vec<String> {
@@ -23,9 +47,9 @@ pub fn noise(machine: &Machine, samples: &[Sample]) -> Vec<String> {
         let loud: Vec<_> = samples.iter().filter(|sample| share(sample) > most).collect();
         if let Some(worst) = loud.iter().max_by(|a, b| share(a).total_cmp(&share(b))) {
             let (percent, loud, all) = (share(worst) * 100.0, loud.len(), samples.len());
-            let Sample { scenario, round, .. } = worst;
+            let Sample { scenario, repeat, .. } = worst;
             found.push(format!(
-                "{what} up to {percent:.0} % {of} ({scenario}, round {round}); \
+                "{what} up to {percent:.0} % {of} ({scenario}, repeat {repeat}); \
                  more than {:.0} % in {loud} of {all} measurements",
                 most * 100.0
             ));
@@ -54,7 +78,7 @@ mod tests {
     }
 
     fn sample(others: f64, stolen: f64) -> Sample {
-        let mut sample = Sample { scenario: "issue-200".to_owned(), round: 2, ..Sample::default() };
+        let mut sample = Sample { scenario: "issue-200".to_owned(), repeat: 2, ..Sample::default() };
         (sample.quiet.all, sample.quiet.others, sample.quiet.stolen) = (8.0, others, stolen);
         sample
     }
