@@ -26,7 +26,7 @@ use sample::{Sample, Verdict};
 use scenario::{Scenario, Stock};
 use stage::{Moment, Stage};
 
-/// How long those are sent away who come when all is gone, so that every replica remembers that it is.
+/// How long users are sent away before a measurement of that, so that every replica remembers that all is gone.
 const REFUSING: Duration = Duration::from_millis(700);
 
 /// Measures a scenario on the cluster as it is. When the verdict is not clean, what clients were promised goes into the file
