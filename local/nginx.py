@@ -92,7 +92,7 @@ def render(settings: Settings, names: list) -> None:
 def write_limits(settings: Settings, folder: Path) -> None:
     """How long a replica may be silent, and how often one client may ask, in nginx's words; without a limit of that, no file says so.
 
-    A client is whoever holds the other end of the connection: headers do not count, because everybody can write them.
+    A client is the other end of the connection: headers do not count, because everybody can write them.
     """
     rate, files = settings.rate_limit, {"patience.conf": patience(settings.deadline_ms)}
     if rate:
