@@ -24,8 +24,12 @@ BEFORE_LOAD :=
 else
 $(error RUNTIME=$(RUNTIME) will not do: give local or docker)
 endif
-COUPON_LAB_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/lab
-export CLUSTER_DIR
+# What is built and run: `release`, or `dev`, with every check that the compiler can put in, and the tests at the same go.
+PROFILE ?= release
+BUILT := $(or $(CARGO_TARGET_DIR),target)/$(patsubst dev,debug,$(PROFILE))
+COUPON_RUSH_BIN ?= $(BUILT)/coupon-rush
+COUPON_LAB_BIN ?= $(BUILT)/lab
+export CLUSTER_DIR COUPON_RUSH_BIN COUPON_LAB_BIN
 
 .DEFAULT_GOAL := help
 # What a target needs comes in its order: a machine that lacks something is told so, or gets it, before minutes of building.
@@ -63,8 +67,8 @@ demo: install ## Install, build, start, send 6,000 users, prove the result, show
 install: ## Install what this machine lacks; running services are left alone
 	@$(INSTALL)
 
-build: ## Build the service and the laboratory, optimised
-	@cargo build --release --locked --workspace --bins
+build: ## Build the service and the laboratory, optimised; PROFILE=dev: with checks, and with the tests
+	@cargo build --profile $(PROFILE) --locked --workspace --bins $(if $(filter dev,$(PROFILE)),--tests)
 
 up: $(BEFORE_UP) ## Start the cluster, or change a running one to these knobs
 	@$(CLUSTER) up
@@ -156,12 +160,12 @@ test-page: install ## Drive the laboratory's page in a headless Chromium, and lo
 	@local/install chromium
 	@local/test tests/cluster/page.py
 
-check: install ## Judge quickly: format, lints, docs, licences, configuration, round trips per issue
+check: install ## Judge without a server: format, lints, docs, licences, configuration
 	@local/install cargo-deny
 	@local/install report
 	@local/install docker-checks
 	@local/check
 
-test: install build ## Test on real servers beside a running cluster: the service, then the cluster itself
-	@local/test-rust
-	@local/test
+test: install build ## Test on real servers beside a running cluster: service, then cluster; DB=mariadb: what asks the database
+	@local/test-rust $(if $(filter mariadb,$(DB)),--test api)
+	@local/test $(if $(filter mariadb,$(DB)),-m database)

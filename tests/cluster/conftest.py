@@ -9,6 +9,10 @@ import pytest
 from story import HOME, cluster, must, processes, record
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "database: would end otherwise if the database were another one")
+
+
 @pytest.fixture(scope="session")
 def folder():
     """A folder that nobody has used yet."""

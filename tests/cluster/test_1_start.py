@@ -77,11 +77,13 @@ def test_a_start_that_is_interrupted_leaves_nothing(nothing, moment):
     nothing_runs()
 
 
+@pytest.mark.database
 def test_a_failed_start_leaves_nothing(nothing):
     refused(cluster("up", COUPON_RUSH_BIN="/bin/false"), "`coupon-rush migrate` failed")
     nothing_runs()
 
 
+@pytest.mark.database
 def test_up_starts_everything(nothing):
     must(cluster("up"))
     must(cluster("status"))
@@ -92,6 +94,7 @@ def test_up_starts_everything(nothing):
     assert (HOME / "cluster.json").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.database
 def test_no_secret_is_in_a_command_line(running):
     known = [path.read_text().strip() for path in (HOME / "secrets").iterdir() if path.name != "init.sql"]
     for command in processes().values():
@@ -110,6 +113,7 @@ def test_two_commands_do_not_race(running):
         refused(cluster("up"), "wait until it has ended")
 
 
+@pytest.mark.database
 def test_another_shape_needs_another_start(running):
     before = record()
     refused(cluster("up", REDIS_NODES=5), "make down")

@@ -89,6 +89,7 @@ def test_a_fuzzer_finds_no_failure_and_no_answer_that_is_not_described(running):
     must(said_by(command, cwd=HOME / "run"), "Tested: 5")
 
 
+@pytest.mark.database
 def test_the_smoke_test_passes(running):
     must(run("k6", "smoke"))
 

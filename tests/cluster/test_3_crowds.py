@@ -4,6 +4,8 @@ import json
 import re
 from collections import Counter
 
+import pytest
+
 from story import HOME, ask, cluster, must, record, refused, refused_in_one_line, run
 
 
@@ -45,10 +47,12 @@ def test_experiments_leave_no_coupon(running):
     assert {coupon["code"] for coupon in json.loads(ask("/coupons")[2])} == {"A001", "B001", "C001"}
 
 
+@pytest.mark.database
 def test_a_small_rush_sells_out_exactly(running):
     must(run("k6", "rush", "--expect-sold-out", USERS=3000, VUS=100))
 
 
+@pytest.mark.database
 def test_without_a_lock_updates_are_lost_and_counted(running):
     must(cluster("up", STRATEGY="unlocked"))
     assert record()["strategy"] == "unlocked"

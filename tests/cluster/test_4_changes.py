@@ -15,6 +15,7 @@ import nginx
 from story import ENVIRONMENT, HOME, LAB, ask, cluster, eventually, lab, must, new_round, nothing_runs, record, refused, replica_pids, run, rush
 
 
+@pytest.mark.database
 def test_a_rush_loses_nothing_while_the_cluster_is_scaled(running):
     before = replica_pids()
     with rush():
@@ -87,6 +88,7 @@ def test_a_new_admin_token_replaces_the_replicas_once(running):
     assert replica_pids() == after
 
 
+@pytest.mark.database
 def test_a_reset_begins_a_round_and_may_be_made_again(running):
     first, second = new_round(), new_round()
     assert second == first + 1
@@ -104,12 +106,14 @@ def test_a_killed_replica_comes_back(running):
     assert f" {victim} " not in must(cluster("status"))
 
 
+@pytest.mark.database
 def test_down_recovers_from_a_killed_supervisor(running):
     os.kill(int((HOME / "supervisord.pid").read_text()), signal.SIGKILL)
     must(cluster("down"))
     nothing_runs()
 
 
+@pytest.mark.database
 def test_up_down_up_keeps_the_data(running):
     must(cluster("down"))
     nothing_runs()
@@ -119,6 +123,7 @@ def test_up_down_up_keeps_the_data(running):
     must(cluster("status"))
 
 
+@pytest.mark.database
 def test_a_backup_is_not_made_of_mariadb(running):
     if ENVIRONMENT.get("DB") != "mariadb":
         pytest.skip("MySQL is tried next")
