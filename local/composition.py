@@ -33,7 +33,8 @@ def prepare(settings: Settings, rootless: bool) -> dict:
         for path in settings.secrets.iterdir():
             os.chown(path, owner, group)
     limits = settings.home / "limits"
-    nginx.write_limits(settings, limits)
+    # One name stands for all replicas.
+    nginx.write_limits(settings, limits, ["app:8080 resolve"])
     # Docker would make a missing folder itself, as root's.
     (TOOLS / "uplot").mkdir(parents=True, exist_ok=True)
     return {"COUPON_UID": str(owner), "COUPON_GID": str(group), "COUPON_SECRETS": str(settings.secrets),
@@ -45,7 +46,7 @@ def knobs(settings: Settings) -> dict:
     return {
         "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
         "PROMETHEUS_PORT": str(settings.prometheus_port), "GRAFANA_PORT": str(settings.grafana_port),
-        "RATE_LIMIT": str(settings.rate_limit or "off"), **settings.passed_through,
+        "RATE_LIMIT": str(settings.rate_limit or "off"), "BALANCE": settings.balance, **settings.passed_through,
     }
 
 

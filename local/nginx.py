@@ -21,6 +21,11 @@ KEEPALIVE_MIN_TIMEOUT_SINCE = (1, 27, 4)
 OLD_WORKERS_SECONDS = 30
 # How much longer than a replica's own deadline nginx waits for it, and its proxy_connect_timeout.
 SPARE_MS, CONNECT_MS = 1_000, 500
+# When a replica counts as failed, and for how long.
+FAILED = "max_fails=3 fail_timeout=1s"
+# So many orders may be under way at a home. More go on to the next replica, so that a crowd has as many as it needs, and a home that
+# freezes holds no more than these.
+HOME_ORDERS_MAX = 500
 
 
 def nginx(settings: Settings) -> Program:
@@ -75,26 +80,27 @@ def render(settings: Settings, names: list) -> None:
     Only live replicas may be listed: to `least_conn` a dead one always looks like the least busy.
     """
     folder = settings.home / "nginx"
-    servers = [f"server 127.0.0.1:{settings.replica_port + number_of(name)} max_fails=3 fail_timeout=1s;\n" for name in names]
+    replicas = [f"127.0.0.1:{settings.replica_port + number_of(name)}" for name in names]
     for path in FILES:
         write(folder / path.name, path.read_text())
-    write_limits(settings, folder / "limits")
+    write_limits(settings, folder / "limits", replicas)
     for name, text in {
         "process": process(settings),
         "http": http(settings),
         "listen": f"listen 127.0.0.1:{settings.nginx_port} backlog=4096 reuseport;\n",
-        "servers": "".join(servers),
+        "servers": "".join(f"server {replica} {FAILED};\n" for replica in replicas),
         "lab": LAB_LOCATION.format(root=quoted(lab_files(folder / "site"))),
     }.items():
         write(folder / "runtime" / f"{name}.conf", text)
 
 
-def write_limits(settings: Settings, folder: Path) -> None:
-    """How long a replica may be silent, and how often one client may ask, in nginx's words; without a limit of that, no file says so.
+def write_limits(settings: Settings, folder: Path, replicas: list) -> None:
+    """Where orders go, how long a replica may be silent, and how often one client may ask; without a limit of that, no file says so.
 
     A client is the other end of the connection: headers do not count, because everybody can write them.
     """
-    rate, files = settings.rate_limit, {"patience.conf": patience(settings.deadline_ms)}
+    rate = settings.rate_limit
+    files = {"patience.conf": patience(settings.deadline_ms), "homes.conf": homes(replicas), "orders.conf": ORDERS[settings.balance]}
     if rate:
         # 10 MB hold 80,000 clients, and the one who was away longest makes room.
         zone = f"limit_req_zone $binary_remote_addr zone=client:10m rate={rate}r/s;\n"
@@ -108,6 +114,21 @@ def write_limits(settings: Settings, folder: Path) -> None:
             path.unlink()
     for name, text in files.items():
         write(folder / name, text)
+
+
+def homes(replicas: list) -> str:
+    """Few codes move when a replica comes or goes. nginx places servers by name there, and takes all that share a name for one; so
+    where one name stands for all, a code's home is its hash, modulo their number."""
+    one_name = any("resolve" in replica for replica in replicas)
+    servers = [f"server {replica} max_conns={HOME_ORDERS_MAX} {FAILED};\n" for replica in replicas]
+    return ("hash $code;\n" if one_name else "hash $code consistent;\n") + "".join(servers)
+
+
+# An `error_page` of a location's own hides those around it.
+ORDERS = {
+    "home": "error_page 502 = @anywhere;\ninclude problems.conf;\nproxy_pass http://home;\n",
+    "scattered": "proxy_pass http://coupon;\n",
+}
 
 
 def patience(deadline_ms: int) -> str:

@@ -14,6 +14,7 @@ from script import ROOT, Problem, first_line, which, write
 
 STRATEGIES = ("unlocked", "conditional", "optimistic", "pessimistic", "redlock", "batched")
 ENGINES = ("mysql", "mariadb")
+BALANCES = ("home", "scattered")
 REPLICAS_MAX = 20
 # As far as the database can count.
 ROUND_MAX = 2**32 - 2
@@ -59,6 +60,7 @@ class Settings:
     exporters: bool = False
     exporter_port: int = PORTS["exporter_port"]
     grafana_port: int = PORTS["grafana_port"]  # Docker's alone.
+    balance: str = "scattered"  # As clusters were before it could be chosen.
     rate_limit: int = 0  # Requests of one client per second; 0 is without a limit.
     redis_urls_1: str = ""  # The first replica's own ways to the lock nodes, which `make chaos` cuts.
 
@@ -126,6 +128,7 @@ def from_environment() -> Settings:
         strategy=choice("STRATEGY", "batched", STRATEGIES),
         engine=choice("DB", "mysql", ENGINES),
         redis_nodes=int(choice("REDIS_NODES", "3", ("1", "3", "5"))),
+        balance=choice("BALANCE", "home", BALANCES),
         access_log=choice("ACCESS_LOG", "off", ("on", "off")) == "on",
         binary=ROOT / os.environ.get("COUPON_RUSH_BIN", target / "release" / "coupon-rush"),
         passed_through=passed_through(),

@@ -16,30 +16,30 @@ const CLIENTS: usize = 16;
 
 /// Longest time to an answer through nginx, whatever replicas do (README, P7): two of them are asked, each for a second longer than
 /// its own deadline and for half a second in which to connect.
-const LONGEST: Duration = Duration::from_secs(13);
+pub const LONGEST: Duration = Duration::from_secs(13);
 
 /// How long nginx waits for one replica.
-const ONE: Duration = Duration::from_secs(6);
+pub const ONE: Duration = Duration::from_secs(6);
 
 /// What a busy machine adds to a time.
-const SLACK: Duration = Duration::from_secs(2);
+pub const SLACK: Duration = Duration::from_secs(2);
 
 /// Waits for an answer that must come in time.
-async fn in_time(asked: impl Future<Output = Answer>) -> Answer {
+pub async fn in_time(asked: impl Future<Output = Answer>) -> Answer {
     let started = Instant::now();
     let answer = asked.await;
     assert!(started.elapsed() < LONGEST + SLACK, "{:?}: {}", started.elapsed(), answer.text);
     answer
 }
 
-async fn ask(client: &Client, url: &str, user: &str, key: Option<&str>) -> Answer {
+pub async fn ask(client: &Client, url: &str, user: &str, key: Option<&str>) -> Answer {
     let headers: Vec<_> = key.map(|key| ("idempotency-key", key)).into_iter().collect();
     client.send("POST", &format!("{url}/coupons/issue"), &headers, Some(&json!({"code": "A", "userId": user}))).await
 }
 
 /// Clients that ask without a pause, each time as a new user, until `stop` has done its work. Returns how many were served;
 /// every one of them must be.
-async fn load(balancer: &Balancer, stop: impl AsyncFnOnce(&AtomicUsize)) -> usize {
+pub async fn load(balancer: &Balancer, stop: impl AsyncFnOnce(&AtomicUsize)) -> usize {
     let (served, over) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let clients = (0..CLIENTS).map(|number| {
         let (served, over) = (&served, &over);
@@ -64,12 +64,12 @@ async fn load(balancer: &Balancer, stop: impl AsyncFnOnce(&AtomicUsize)) -> usiz
 }
 
 /// Waits until so many more were served.
-async fn more(served: &AtomicUsize, answers: usize) {
+pub async fn more(served: &AtomicUsize, answers: usize) {
     let goal = served.load(Ordering::Relaxed) + answers;
     eventually("the load goes on", async || served.load(Ordering::Relaxed) >= goal).await;
 }
 
-async fn rows(cluster: &Cluster) -> usize {
+pub async fn rows(cluster: &Cluster) -> usize {
     usize::try_from(cluster.number("SELECT COUNT(*) FROM wallet").await).unwrap()
 }
 

@@ -26,6 +26,7 @@ mod faults;
 mod forgery;
 mod guards;
 mod half_alive;
+mod home;
 mod idempotency;
 mod lifecycle;
 mod line;

@@ -9,14 +9,27 @@ use tokio::process::{Child, Command};
 use super::{Client, Cluster, eventually, free_port};
 
 /// The configuration that every cluster uses; what differs between them is rendered.
-const CONFIGURATION: [(&str, &str); 3] = [
+const CONFIGURATION: [(&str, &str); 4] = [
     ("nginx.conf", include_str!("../../../nginx/nginx.conf")),
     ("headers.conf", include_str!("../../../nginx/headers.conf")),
     ("pages.conf", include_str!("../../../nginx/pages.conf")),
+    ("problems.conf", include_str!("../../../nginx/problems.conf")),
 ];
 
 /// What `local/nginx.py` writes for the service's own deadline.
 const PATIENCE: &str = "proxy_read_timeout 6000ms;\nproxy_next_upstream_timeout 6500ms;\n";
+
+/// What it writes of a server's failures.
+const FAILED: &str = "max_fails=3 fail_timeout=1s";
+
+/// How nginx chooses a replica for an order.
+#[derive(Clone, Copy)]
+enum Balance {
+    /// The one with the fewest requests, so that replicas race.
+    Scattered,
+    /// The home of its code, which takes so many at a time.
+    Home { orders_max: usize },
+}
 
 /// nginx; it is killed, and its workers with it, when the test ends.
 pub struct Balancer {
@@ -26,18 +39,24 @@ pub struct Balancer {
 }
 
 impl Balancer {
-    /// Starts nginx before these replicas, given by their URLs, and waits until it serves.
+    /// Starts nginx before these replicas, given by their URLs, and waits until it serves. Each order goes to the least busy one.
     pub async fn start(cluster: &Cluster, replicas: &[&str]) -> Self {
+        Self::start_with(cluster, replicas, Balance::Scattered).await
+    }
+
+    /// The same, but each order goes to the home of its code, unless that has `orders_max` in hand.
+    pub async fn start_with_homes(cluster: &Cluster, replicas: &[&str], orders_max: usize) -> Self {
+        Self::start_with(cluster, replicas, Balance::Home { orders_max }).await
+    }
+
+    async fn start_with(cluster: &Cluster, replicas: &[&str], balance: Balance) -> Self {
         let port = free_port();
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.nginx", cluster.name));
         std::fs::create_dir_all(folder.join("runtime")).unwrap();
         std::fs::create_dir_all(folder.join("limits")).unwrap();
-        std::fs::write(folder.join("limits/patience.conf"), PATIENCE).unwrap();
-        for (name, text) in CONFIGURATION {
+        let configuration = CONFIGURATION.map(|(name, text)| (name, text.to_owned()));
+        for (name, text) in configuration.into_iter().chain(limits(replicas, balance)).chain(runtime(port, replicas)) {
             std::fs::write(folder.join(name), text).unwrap();
-        }
-        for (name, text) in runtime(port, replicas) {
-            std::fs::write(folder.join("runtime").join(name), text).unwrap();
         }
         let nginx = Command::new("nginx")
             .arg("-p")
@@ -62,23 +81,38 @@ impl Balancer {
     }
 }
 
-/// The files that `local/nginx.py` renders for a cluster. In the foreground and without a master, so that it is one process.
-fn runtime(port: u16, replicas: &[&str]) -> [(&'static str, String); 4] {
-    let servers = replicas.iter().fold(String::new(), |mut text, url| {
-        let address = url.strip_prefix("http://").unwrap();
-        writeln!(text, "server {address} max_fails=3 fail_timeout=1s;").unwrap();
-        text
-    });
-    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|it| format!("{it}_temp_path {it};\n"));
+/// What `local/nginx.py` makes of the knobs.
+fn limits(replicas: &[&str], balance: Balance) -> [(&'static str, String); 3] {
+    let (orders_max, orders) = match balance {
+        Balance::Scattered => (0, "proxy_pass http://coupon;\n"),
+        Balance::Home { orders_max } => {
+            (orders_max, "error_page 502 = @anywhere;\ninclude problems.conf;\nproxy_pass http://home;\n")
+        }
+    };
+    let homes = servers(replicas, &format!("max_conns={orders_max} {FAILED}"));
     [
-        (
-            "process.conf",
-            "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr crit;\n\
-             events { worker_connections 16384; }\n"
-                .to_owned(),
-        ),
-        ("http.conf", format!("{}access_log off;\n", temporary.concat())),
-        ("listen.conf", format!("listen 127.0.0.1:{port};\n")),
-        ("servers.conf", servers),
+        ("limits/patience.conf", PATIENCE.to_owned()),
+        ("limits/homes.conf", format!("hash $code consistent;\n{homes}")),
+        ("limits/orders.conf", orders.to_owned()),
+    ]
+}
+
+fn servers(replicas: &[&str], options: &str) -> String {
+    replicas.iter().fold(String::new(), |mut text, url| {
+        writeln!(text, "server {} {options};", url.strip_prefix("http://").unwrap()).unwrap();
+        text
+    })
+}
+
+/// The files that it renders for a cluster. In the foreground and without a master, so that it is one process.
+fn runtime(port: u16, replicas: &[&str]) -> [(&'static str, String); 4] {
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|it| format!("{it}_temp_path {it};\n"));
+    let process = "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr crit;\n\
+                   events { worker_connections 16384; }\n";
+    [
+        ("runtime/process.conf", process.to_owned()),
+        ("runtime/http.conf", format!("{}access_log off;\n", temporary.concat())),
+        ("runtime/listen.conf", format!("listen 127.0.0.1:{port};\n")),
+        ("runtime/servers.conf", servers(replicas, FAILED)),
     ]
 }
