@@ -42,10 +42,10 @@ help: ## Print this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", substr($$1, 3), $$2 }'
 	@echo
 	@echo "Knobs: REPLICAS=3 STRATEGY=batched|redlock|pessimistic|optimistic|conditional|unlocked DB=mysql|mariadb"
-	@echo "  BALANCE=home|scattered (orders for a code go to one replica, or to any)"
+	@echo "  BALANCE=home|scattered (orders for a code go to one replica, or to any) DISTANCE_MS=0 (a round trip between replicas and servers)"
 	@echo "  REDIS_NODES=1|3|5 ACCESS_LOG=on|off CLUSTER_DIR=.cluster PORT_OFFSET=0"
 	@echo "  RATE_LIMIT=off|20 (requests of one address per second; off, because a laboratory's crowd has one address)"
-	@echo "  NGINX_PORT=8000 REPLICA_PORT=8100 OPS_PORT=8200 REDIS_PORT=6390 MYSQL_PORT=3316 PROMETHEUS_PORT=9095"
+	@echo "  NGINX_PORT=8000 REPLICA_PORT=8100 OPS_PORT=8200 REDIS_PORT=6390 MYSQL_PORT=3316 PROMETHEUS_PORT=9095 DISTANCE_PORT=6490"
 	@echo "  EXPORTERS=on|off EXPORTER_PORT=9110 (the exporters of the Servers dashboard; on where they are installed)"
 	@echo "  rush: VUS=1000 DURATION=60s USERS= SEED= RESET=0 STRICT=1   all runs: K6_OUT=influxdb=http://127.0.0.1:8086/k6"
 	@echo "  arrival: RATE=1000 DURATION=30s RAMP_TO= CODES=1   capacity: FROM=500 TO=8000 GROWTH=25 STEP=10s P99_MS=100 CODES=1"

@@ -133,17 +133,17 @@ def draft_of(data: Path) -> Path:
 
 def urls(settings: Settings) -> dict:
     """The two ways in: the service's least-privileged account, and the one that may do everything."""
-    address = f"127.0.0.1:{settings.mysql_port}"
-    return {
-        "url": f"mysql://coupon:{settings.secret('coupon-password')}@{address}/coupon_rush",
-        "admin_url": f"mysql://admin:{settings.secret('admin-password')}@{address}/coupon_rush",
-    }
+    return {"url": url(settings, "coupon", settings.mysql_port), "admin_url": url(settings, "admin", settings.mysql_port)}
+
+
+def url(settings: Settings, account: str, port: int) -> str:
+    return f"mysql://{account}:{settings.secret(f'{account}-password')}@127.0.0.1:{port}/coupon_rush"
 
 
 def write_url_files(settings: Settings) -> None:
     """Passwords reach the service through files, because everybody on a machine can read a command line."""
     both = urls(settings)
-    write(settings.secrets / "database-url", both["url"], 0o600)
+    write(settings.secrets / "database-url", url(settings, "coupon", settings.links()["mysql"][0]), 0o600)
     write(settings.secrets / "admin-database-url", both["admin_url"], 0o600)
 
 

@@ -16,13 +16,15 @@ STRATEGIES = ("unlocked", "conditional", "optimistic", "pessimistic", "redlock",
 ENGINES = ("mysql", "mariadb")
 BALANCES = ("home", "scattered")
 REPLICAS_MAX = 20
+# Beyond this a lock that is held across a call could not be kept alive.
+DISTANCE_MS_MAX = 100
 # As far as the database can count.
 ROUND_MAX = 2**32 - 2
 # The name of each exporter's process and of its program.
 EXPORTERS = {f"exporter-{name}": f"prometheus-{name}-exporter" for name in ("node", "redis", "mysqld", "nginx")}
 # Each knob is the name in upper case. The groups count on from theirs, so none is the last port there is.
 PORTS = {"nginx_port": 8000, "replica_port": 8100, "ops_port": 8200, "redis_port": 6390, "mysql_port": 3316, "prometheus_port": 9095,
-         "exporter_port": 9110, "grafana_port": 3000}
+         "exporter_port": 9110, "grafana_port": 3000, "distance_port": 6490}
 # Handed on to every replica when the caller set them; the service has its own defaults.
 PASSED_THROUGH = (
     "LOCK_TTL_MS", "ON_LOCK_LOSS", "PROBE_TIMEOUT_MS", "POOL_SIZE", "REQUEST_DEADLINE_MS", "LAME_DUCK_MS", "DRAIN_MS", "THREADS", "LOG",
@@ -61,6 +63,8 @@ class Settings:
     exporter_port: int = PORTS["exporter_port"]
     grafana_port: int = PORTS["grafana_port"]  # Docker's alone.
     balance: str = "scattered"  # As clusters were before it could be chosen.
+    distance_ms: int = 0  # A round trip between the replicas and their servers, added by the laboratory.
+    distance_port: int = PORTS["distance_port"]
     rate_limit: int = 0  # Requests of one client per second; 0 is without a limit.
     redis_urls_1: str = ""  # The first replica's own ways to the lock nodes, which `make chaos` cuts.
 
@@ -102,12 +106,20 @@ class Settings:
         for number in range(1, self.replicas + 1):
             ports[f"replica-{number}"] = (self.replica_port + number, "REPLICA_PORT")
             ports[f"replica-{number} (ops)"] = (self.ops_port + number, "OPS_PORT")
+        if self.replicas and self.distance_ms:
+            ports |= {f"distance to {name}": (port, "DISTANCE_PORT") for name, (port, _) in self.links().items()}
         if self.replicas:
             ports["nginx"] = (self.nginx_port, "NGINX_PORT")
             ports["prometheus"] = (self.prometheus_port, "PROMETHEUS_PORT")
         if self.replicas and self.exporters:
             ports |= {name: (self.exporter(name), "EXPORTER_PORT") for name in EXPORTERS}
         return ports
+
+    def links(self) -> dict:
+        """Where a replica finds each server: with a distance at another port, which leads to the server's own."""
+        servers = {"mysql": self.mysql_port} | {f"redis-{node}": self.redis_port + node for node in range(1, self.redis_nodes + 1)}
+        return {name: (self.distance_port + 1 + place if self.distance_ms else port, port)
+                for place, (name, port) in enumerate(servers.items())}
 
     def exporter(self, name: str) -> int:
         """The port of an exporter."""
@@ -128,6 +140,7 @@ def from_environment() -> Settings:
         strategy=choice("STRATEGY", "batched", STRATEGIES),
         engine=choice("DB", "mysql", ENGINES),
         redis_nodes=int(choice("REDIS_NODES", "3", ("1", "3", "5"))),
+        distance_ms=number("DISTANCE_MS", 0, 0, DISTANCE_MS_MAX),
         balance=choice("BALANCE", "home", BALANCES),
         access_log=choice("ACCESS_LOG", "off", ("on", "off")) == "on",
         binary=ROOT / os.environ.get("COUPON_RUSH_BIN", target / "release" / "coupon-rush"),

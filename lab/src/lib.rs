@@ -6,6 +6,7 @@ pub mod bench;
 pub mod chaos;
 pub mod cluster;
 mod database;
+pub mod distance;
 pub mod fairness;
 pub mod history;
 pub mod interrupt;

@@ -10,7 +10,7 @@ use coupon_lab::cluster::Cluster;
 use coupon_lab::history::{self, History};
 use coupon_lab::interrupt::Interrupt;
 use coupon_lab::verify::{PATIENCE, Report, read_acks, verify, verify_history};
-use coupon_lab::{bench, chaos, fairness, load, sweep};
+use coupon_lab::{bench, chaos, distance, fairness, load, sweep};
 
 /// Proves what a rush left behind in a local cluster
 #[derive(Parser)]
@@ -48,6 +48,8 @@ enum Command {
     ///
     /// Exit status: 0 all is well, 1 a promise was broken or a target missed, 2 it could not be found out, 130 interrupted.
     Chaos(chaos::ChaosArgs),
+    /// Put a round trip between replicas and their servers, until it is stopped: what `make up DISTANCE_MS=1` does
+    Distance(distance::Command),
 }
 
 #[derive(clap::Args)]
@@ -93,6 +95,7 @@ async fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Bench(bench) => bench.run(&here()?, Interrupt::watch()?).await,
         Command::Sweep(sweep) => sweep.run(&here()?, Interrupt::watch()?).await,
         Command::Chaos(chaos) => chaos.run(&here()?, Interrupt::watch()?).await,
+        Command::Distance(distance) => distance.run(Interrupt::watch()?).await,
     }
 }
 

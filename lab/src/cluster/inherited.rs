@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 /// Knobs of the cluster that are handed on to it as they are and change what is measured, with what they are when nobody sets
 /// them; `make` always sets the first two.
-const HANDED_ON: [(&str, &str); 11] = [
+const HANDED_ON: [(&str, &str); 12] = [
     ("DB", "mysql"),
+    ("DISTANCE_MS", "0"),
     ("BALANCE", "home"),
     ("REDIS_NODES", "3"),
     ("ACCESS_LOG", "off"),
