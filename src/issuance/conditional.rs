@@ -9,7 +9,7 @@ pub(super) async fn issue(parts: &Parts, lane: &mut Lane, ticket: &Ticket) -> Re
     decrement_and_insert(parts, lane, ticket, || parts.granted(ticket)).await
 }
 
-/// The transaction itself; `granted` is called when the row is ours.
+/// The transaction itself; it calls `granted` when it has the row.
 pub(super) async fn decrement_and_insert(
     parts: &Parts,
     lane: &mut Lane,
