@@ -59,7 +59,8 @@ pub struct Api {
     pub request_deadline: Duration,
     /// Whether the replica is about to stop.
     pub leaving: AtomicBool,
-    /// The watcher that has ended before the replica did: with it the replica grows blind, and only another process sees again.
+    /// The watcher that ended before the replica was stopped, if one did: without it the replica grows blind, and only a new process
+    /// sees again.
     pub lost_watcher: watch::Receiver<Option<&'static str>>,
 }
 

@@ -118,7 +118,7 @@ struct Ticket {
     due: tokio::time::Instant,
 }
 
-/// Where an order's caller, its handler, waits for the answer. Closed when the client has hung up or the deadline has passed.
+/// The way back to an order's caller, the handler that waits. Closed when the client has hung up or the deadline has passed.
 type Caller = oneshot::Sender<Result<Outcome, IssueError>>;
 
 /// What all strategies work with. Only the simulation of `batched` puts models in the place of database and lock.
