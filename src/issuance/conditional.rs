@@ -1,4 +1,5 @@
-//! The condition in the write: `UPDATE … WHERE remaining >= 1`. The control: what one WHERE gives without any lock.
+//! The condition in the write: `UPDATE … WHERE remaining >= 1`. The control: what one WHERE gives, and no other
+//! lock than the row's.
 
 use super::step::{Failure, Step, Won};
 use super::{Parts, Ticket};
