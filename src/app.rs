@@ -114,7 +114,7 @@ impl App {
             tokio::spawn(operations.with_graceful_shutdown(drained.clone().cancelled_owned()).into_future());
         let mut server = self.open(public, stop, closing.clone());
         tokio::select! {
-            // When told to stop, the listener ends, too, and its end alone must not be taken for the drain.
+            // When told to stop, the listener ends, too, and its end must not cut the drain off.
             biased;
             () = closing.cancelled() => self.finish(&mut server, &mut operations, &drained).await,
             ended = &mut server => ended?.context("the public listener failed")?,

@@ -87,7 +87,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let (router, description) = public().split_for_parts();
     observe::expect_series(&api.metrics.http);
     router
-        // The page to try the API asks no validator elsewhere what it thinks of the description.
+        // The page to try the API sends the description to no validator elsewhere.
         .merge(
             SwaggerUi::new("/docs").config(Config::default().validator_url("none")).url("/openapi.json", description),
         )

@@ -46,14 +46,16 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait of an administrative change for the one before: a rush that has its rows may make it run four times.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Longest one statement may take. Longer than every wait at the server, so that it normally speaks first.
+/// Longest one statement may take. Longer than every wait at the server, so that normally the server speaks first.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Longest an audit may take: it counts every row of the round, and a coupon may have a million.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the server keeps a silent connection that is never in the middle of a transaction, and any other.
+/// How long the server keeps a silent connection that is never in the middle of a transaction.
 const SILENCE: Duration = Duration::from_mins(10);
+
+/// How long it keeps any other.
 const SILENCE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
 /// What a URL may say after its `?`. sqlx passes over what it does not know, so that a misspelt `ssl_mode` would be no TLS.
