@@ -24,7 +24,7 @@ const BACK_MS = knobs.count('BACK_MS', 250, { max: 5000 });
 const COUPONS = stock.ofStream();
 
 const LAST_SECONDS = 5;
-// Back is who waits no longer than this, compared with before the spike: twice as long, and what one commit may be slow.
+// The service is back when users wait no longer than this, compared with before the spike: twice as long, and what one commit may be slow.
 const BACK_FACTOR = 2;
 const BACK_ALLOWANCE_MS = 10;
 
@@ -65,7 +65,7 @@ export default function ask() {
 export function askAfter() {
   const second = Math.floor((Date.now() - exec.scenario.startTime) / 1000);
   const { status, timings } = ask();
-  // Who is refused a connection knows at once, and is not served any faster for that.
+  // A user that is refused a connection knows at once, and is not served any faster for that.
   const waited = status === 0 ? api.TIMEOUT_SECONDS * 1000 : timings.duration;
   recovery.add(waited, { second: String(second) });
   if (second < AFTER - LAST_SECONDS) return;

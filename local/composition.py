@@ -1,4 +1,4 @@
-"""What docker-compose.scale.yml needs from outside: secrets in files, who may read them, and the knobs."""
+"""What docker-compose.scale.yml needs from outside: secrets in files, their reader, and the knobs."""
 
 import os
 
@@ -10,7 +10,7 @@ from settings import Settings
 FILE = ROOT / "docker-compose.scale.yml"
 NOTE = ROOT / ".env"
 MARK = "# Written by local/docker: who owns the secrets, and so who reads them inside the containers.\n"
-# Who runs what reads a secret when the caller is root, so that nothing in a container is; the image's own user.
+# The user that reads secrets in a container when the caller is root, so that nothing there runs as root; the image's own user.
 NOBODY = 65_532
 
 
@@ -19,7 +19,7 @@ def prepare(settings: Settings, rootless: bool) -> dict:
     owner, group = reader(rootless)
     password = settings.secret("admin-password")
     settings.secret("admin-token")
-    # The image's server has made certificates for itself, which nobody has signed; so this keeps listeners out, and no impostors.
+    # The image's server has made certificates for itself, which no authority has signed; so this keeps listeners out, and no impostors.
     place = "mysql:3306/coupon_rush?ssl-mode=REQUIRED"
     texts = {
         "database-url": f"mysql://coupon:{settings.secret('coupon-password')}@{place}",
@@ -51,14 +51,14 @@ def knobs(settings: Settings) -> dict:
 
 
 def reader(rootless: bool) -> tuple:
-    """Who a container must be to read the secrets. To a rootless engine the caller is who containers take for root."""
+    """The user that a container must run as to read the secrets. With a rootless engine the caller is root inside containers."""
     if rootless:
         return 0, 0
     return (NOBODY, NOBODY) if os.getuid() == 0 else (os.getuid(), os.getgid())
 
 
 def note(values: dict) -> bool:
-    """Writes .env, which Compose reads by itself; somebody else's stays as it is, and False says so."""
+    """Writes .env, which Compose reads by itself; one that it has not written stays as it is, and False says so."""
     if NOTE.exists() and not is_ours():
         return False
     write(NOTE, MARK + "".join(f"{name}={value}\n" for name, value in values.items()))

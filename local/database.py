@@ -148,7 +148,7 @@ def write_url_files(settings: Settings) -> None:
 
 
 def version(port: int):
-    """The version in the greeting that a server sends to whoever connects, or None while it does not serve."""
+    """The version in the greeting that a server sends to every client that connects, or None while it does not serve."""
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
         greeting = connection.recv(256)
         if len(greeting) > 5 and greeting[4] == 10:  # Version 10 of the protocol; 255 would be a refusal.

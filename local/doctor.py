@@ -61,7 +61,7 @@ def open_files() -> list:
 
 
 def used_ports(settings: Settings, supervisor: Supervisor) -> list:
-    """The ports that parts not running yet would need and somebody else holds."""
+    """The ports that parts not running yet would need and another program holds."""
     running = supervisor.pids()
     return [
         f"port {port} for {part} is in use{holder(port)}: end that, or choose another with {knob}="
@@ -82,7 +82,7 @@ def is_free(port: int) -> bool:
 
 
 def holder(port: int) -> str:
-    """Who listens there, as far as this user may know."""
+    """The program that listens there, as far as this user may know."""
     for one in psutil.net_connections("tcp"):
         if one.status == psutil.CONN_LISTEN and one.laddr.port == port and one.pid:
             with suppress(psutil.Error):

@@ -24,7 +24,7 @@ try:
 except ImportError:  # Before `make install`: see `need_packages`.
     psutil = None
 
-# Present in the environment of every program that we start, so that an orphan can be told from anybody else's process.
+# Present in the environment of every program that we start, so that an orphan can be told from other processes.
 MARKER = "COUPON_RUSH_CLUSTER"
 # These overwrite their own environment with their process title, so their working folder has to tell. A fetched nginx runs under the
 # name of the loader that came with it.

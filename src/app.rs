@@ -36,8 +36,8 @@ pub struct App {
 }
 
 impl App {
-    /// Builds the replica and starts its two watchers: of the database and of the lock nodes. The replica starts whether or
-    /// not they are there; `/readyz` tells.
+    /// Builds the replica and starts its two watchers, of the database and of the lock nodes. The replica starts whether or not
+    /// database and nodes are there; `/readyz` tells.
     pub async fn start(settings: &Serve) -> anyhow::Result<Arc<Self>> {
         let lock = settings.lock()?;
         let metrics = Metrics::new(settings.strategy.name(), lock.urls.len());
@@ -108,13 +108,13 @@ impl App {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> anyhow::Result<()> {
         let (closing, drained) = (CancellationToken::new(), CancellationToken::new());
-        // Until the end: the drain is watched here, and an administrative call under way is answered.
+        // The ops listener serves until the end: a balancer watches the drain there, and an administrative call under way is answered.
         let operations = axum::serve(ops, self.operations());
         let mut operations =
             tokio::spawn(operations.with_graceful_shutdown(drained.clone().cancelled_owned()).into_future());
         let mut server = self.open(public, stop, closing.clone());
         tokio::select! {
-            // When told to stop, the listener ends, too, and its end alone must not be taken for the drain.
+            // When told to stop, the listener ends, too, and its end must not cut the drain off.
             biased;
             () = closing.cancelled() => self.finish(&mut server, &mut operations, &drained).await,
             ended = &mut server => ended?.context("the public listener failed")?,
@@ -125,8 +125,7 @@ impl App {
         lost.map_or(Ok(()), |watcher| Err(anyhow!("{watcher} has ended")))
     }
 
-    /// Tells by `/readyz` that this replica is leaving, and lets everybody in for as long as its balancer needs to see that,
-    /// or until `hurry`.
+    /// Tells by `/readyz` that this replica is leaving, and serves on for as long as its balancer needs to see that, or until `hurry`.
     pub async fn lame_duck(&self, hurry: impl Future<Output = ()>) {
         self.api.leaving.store(true, Ordering::Relaxed);
         tracing::info!(lame_duck = ?self.lame_duck, "leaving");

@@ -34,7 +34,7 @@ const LOCK_TTL_MS_MIN: u64 = 1_100;
 /// Longest lame duck: a balancer that needs more than a minute to see that a replica is leaving sees nothing.
 const LAME_DUCK_MS_MAX: u64 = 60_000;
 
-/// Where the operations listener is when nobody says otherwise.
+/// Where the operations listener is where no setting says otherwise.
 const OPS_LISTEN: &str = "127.0.0.1:8201";
 
 /// First come, first served coupons that stay exact and fast while a crowd hits them.

@@ -102,7 +102,7 @@ impl Serialize for RequestId {
     }
 }
 
-/// One request for one coupon, valid by construction.
+/// One request for one piece of a coupon, valid by construction.
 #[derive(Clone, Debug)]
 pub struct Order {
     /// The coupon asked for.
@@ -115,7 +115,7 @@ pub struct Order {
     pub arrived_ms: Option<u64>,
 }
 
-/// A wallet entry: an issued coupon.
+/// A wallet entry: an issued piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {

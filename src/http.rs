@@ -59,7 +59,8 @@ pub struct Api {
     pub request_deadline: Duration,
     /// Whether the replica is about to stop.
     pub leaving: AtomicBool,
-    /// The watcher that has ended before the replica did: with it the replica grows blind, and only another process sees again.
+    /// The watcher that ended before the replica was stopped, if one did: without it the replica grows blind, and only a new process
+    /// sees again.
     pub lost_watcher: watch::Receiver<Option<&'static str>>,
 }
 
@@ -86,7 +87,7 @@ pub fn router(api: Arc<Api>) -> Router {
     let (router, description) = public().split_for_parts();
     observe::expect_series(&api.metrics.http);
     router
-        // The page to try the API asks no validator elsewhere what it thinks of the description.
+        // The page to try the API sends the description to no validator elsewhere.
         .merge(
             SwaggerUi::new("/docs").config(Config::default().validator_url("none")).url("/openapi.json", description),
         )

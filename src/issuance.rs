@@ -1,7 +1,7 @@
-//! The use case: an order comes in, an outcome goes out. Six strategies make the issue exclusive, each by one idea.
+//! The use case: an order comes in, an outcome goes out. Each of six strategies has one idea of how to make an issue exclusive.
 //!
-//! Memory answers what it knows exactly. The rest goes to the strategy, and from there on work runs in tasks of its own: a
-//! client that hangs up drops a waiting future, never a lock or a transaction.
+//! Memory answers what it knows exactly. The rest goes to the strategy, `batched` or one of those in `single` that issue one by one. From
+//! there on work runs in tasks of its own: a client that hangs up drops a waiting future, never a lock or a transaction.
 
 mod batched;
 mod conditional;
@@ -30,8 +30,8 @@ use crate::memory::{Known, Memory};
 use crate::metrics::{IssueMetrics, LockMetrics, Metrics, Rerun, Wait, outcome_label};
 use crate::store::{Store, StoreError};
 
-/// Most orders that wait at once: per code under `batched`, in all under the other strategies. Beyond it "busy" is the
-/// better answer; below it a rush of ten thousand users is nobody's error.
+/// Most orders that wait at once: per code under `batched`, in all under the other strategies. A rush of ten thousand users fits in;
+/// beyond that "busy" is the better answer.
 pub const QUEUE_MAX: usize = 10_000;
 
 /// Runs of one order, or one batch, before giving up on contention or an unknown outcome.
@@ -44,7 +44,7 @@ pub enum Strategy {
     Unlocked,
     /// One UPDATE with the condition in it.
     Conditional,
-    /// Read, then write only if nobody wrote since.
+    /// Read, then write only if the row is still as it was read.
     Optimistic,
     /// SELECT … FOR UPDATE.
     Pessimistic,
@@ -110,18 +110,18 @@ impl From<LockError> for IssueError {
 #[derive(Clone, Debug)]
 struct Ticket {
     order: Order,
-    /// The round it was made in; it gets nothing from another.
+    /// The round in which it was made; it gets nothing of another.
     round: u32,
     /// When its handler began: the lock wait counts from here.
     entered: Instant,
-    /// When its caller leaves.
+    /// The deadline, when its caller stops waiting.
     due: tokio::time::Instant,
 }
 
-/// The other end of a caller's wait. It is closed when the caller has left or the deadline has passed.
+/// The way back to an order's caller, the handler that waits. Closed when the client has hung up or the deadline has passed.
 type Caller = oneshot::Sender<Result<Outcome, IssueError>>;
 
-/// What all strategies work with. The database and the lock are others only in the simulation of `batched`.
+/// What all strategies work with. Only the simulation of `batched` puts models in the place of database and lock.
 struct Parts<D = Store, L = Arc<Locks>> {
     strategy: Strategy,
     on_lock_loss: OnLockLoss,
@@ -138,7 +138,7 @@ struct Parts<D = Store, L = Arc<Locks>> {
 pub struct IssuerConfig {
     /// How issues are made exclusive.
     pub strategy: Strategy,
-    /// What to do without a quorum of lock nodes.
+    /// What `batched` does while the lock cannot be had.
     pub on_lock_loss: OnLockLoss,
     /// Longest time from a handler's entry to its answer.
     pub deadline: Duration,
@@ -219,7 +219,7 @@ impl Issuer {
 }
 
 impl<D, L> Parts<D, L> {
-    /// Counts an error after which the same work may be run again. Returns any other, and every one of the last run.
+    /// Counts an error after which the same work may be run again. Returns any other error, and every error of the last run.
     fn may_run_again(&self, error: StoreError, is_last: bool) -> Result<(), StoreError> {
         let reason = match error {
             StoreError::Contended(_) => Rerun::Contended,

@@ -1,8 +1,8 @@
 //! coupon-rush: first come, first served coupons that stay exact and fast while a crowd hits them.
 //!
-//! In reading order: [`coupons`] holds the words and the rules, [`store`] the SQL, [`lock`] the Redlock, [`issuance`] the
-//! strategies that put the two together, [`http`] the API, [`app`] the wiring. [`memory`] is what a replica remembers
-//! between two looks at the database; [`metrics`] is what it tells about itself.
+//! In reading order: [`coupons`] holds the words and the rules, [`store`] the SQL, [`lock`] the Redlock, [`memory`] what a replica
+//! remembers between two looks at the database, [`issuance`] the strategies that put the three together, [`http`] the API, [`app`] the
+//! wiring. Beside them, [`metrics`] and [`telemetry`] are what a replica tells about itself, and [`config`] is what it is told.
 
 pub mod coupons;
 pub mod store;

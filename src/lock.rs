@@ -24,23 +24,24 @@ use wake::Wakes;
 
 use crate::metrics::{Attempt, LockMetrics};
 
-/// First pause of a caller that asks again by itself, without a wake-up.
+/// First pause of [`Patience::Retry`].
 const RETRY_FIRST: Duration = Duration::from_millis(1);
 
-/// Longest such pause: what a caller waits at most after the lock became free.
+/// Longest such pause: so long the lock may be free before its next attempt.
 const RETRY_MAX: Duration = Duration::from_millis(25);
 
-/// Longest sleep of a waiter, who then asks by himself and keeps his place in line: the holder has died or wakes nobody.
+/// Longest sleep of a waiter without a wake-up. Then it asks by itself, and keeps its place in line: the holder may have died, or may
+/// wake no waiter.
 const SLEEP: Duration = Duration::from_millis(100);
 
-/// Longest sleep of one who was woken and refused all the same: the wake-up came before the lock was free, or from a release long
-/// ago. In the first case nobody else is woken.
+/// Longest sleep of a waiter that was woken and refused all the same: the wake-up came before the lock was free, or from a release long
+/// ago. In the first case the lock is free soon, and no other waiter will be woken for it.
 const SLEEP_REFUSED: Duration = Duration::from_millis(20);
 
-/// So much longer than the time-to-live, after which a dead holder's lease is gone, somebody waits in line for a lock.
+/// A waiter waits in line so much longer than the time-to-live, after which a dead holder's lease is gone.
 const PATIENCE: Duration = Duration::from_millis(250);
 
-/// Sleeps are longer by the number of locks that cannot be had, and no more than so many times.
+/// A waiter sleeps as many times longer as there are locks that cannot be had, and no more than so many times.
 const LATE_MAX: u32 = 10;
 
 /// A lease may stay for more work while more than this share of its time-to-live is left for the work itself.
@@ -77,15 +78,15 @@ pub enum LockError {
     /// Fewer nodes than a majority can be reached.
     #[error("no quorum of lock nodes")]
     QuorumGone,
-    /// Patience has run out, with this attempt or an earlier one, and nobody has been granted the lock since.
+    /// Patience has run out, with this wait or an earlier one, and this replica has not been granted the lock since.
     #[error("the lock was not granted in time")]
     NotGranted,
-    /// Nobody wants the lock any more.
-    #[error("every waiter has gone")]
+    /// The caller no longer wants the lock.
+    #[error("the lock is not wanted any more")]
     Abandoned,
 }
 
-/// How to wait for a lock that somebody else holds.
+/// How to wait for a lock that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
     /// A release wakes one waiter through Redis, the one that waits longest. Costs a connection per waiter. Ends when the lock
@@ -101,7 +102,7 @@ pub struct Locks {
     wakes: Wakes,
     ttl: Duration,
     metrics: LockMetrics,
-    /// The locks that could not be had in time. Somebody goes on asking for each.
+    /// The locks that could not be had in time. For each of them one task goes on asking.
     late: Mutex<HashSet<String>>,
 }
 
@@ -112,7 +113,7 @@ pub struct Lease {
     name: String,
     granted: Instant,
     valid_until: Instant,
-    /// Whether those who wait for it sleep until they are woken.
+    /// Whether its waiters sleep until a release wakes them.
     wakes: bool,
 }
 
@@ -139,7 +140,7 @@ impl Locks {
         Ok(lease)
     }
 
-    /// In line, until patience runs out. From then on nobody waits for this lock until it was granted once.
+    /// Waits in line until patience runs out. From then on no call waits for this lock until it was granted once.
     async fn acquire_in_time(self: &Arc<Self>, name: &str, wanted: impl FnMut() -> bool) -> Result<Lease, LockError> {
         if self.late.lock().contains(name) {
             return Err(LockError::NotGranted);
@@ -153,8 +154,7 @@ impl Locks {
         }
     }
 
-    /// Returns after the time-to-live and a moment. A waiter that has seen the lock change hands by then waits once more as long: it goes
-    /// round slowly.
+    /// Returns after the time-to-live and a moment. If the lock has changed hands by then, only slowly, it waits once more as long.
     async fn lose_patience(&self, name: &str) {
         let (key, patience) = (self.key(name), self.ttl + PATIENCE);
         let mut holders = HashSet::new();
@@ -185,8 +185,8 @@ impl Locks {
         });
     }
 
-    /// Sleeps between the attempts until a release wakes it, with one place in line for as long as it can. Whose own last release has
-    /// woken another sleeps before the first attempt, too: it is not his turn.
+    /// Sleeps between the attempts until a release wakes it, and keeps one place in line for as long as it can. If the last release of
+    /// this replica has woken another one, it sleeps before the first attempt, too: it is the other's turn.
     async fn acquire_in_line(
         self: &Arc<Self>,
         name: &str,
@@ -207,13 +207,13 @@ impl Locks {
             woken = called.unwrap_or(false);
         }
         if woken {
-            // The wake-up came too late for this caller; it belongs to the next one.
+            // The wake-up came too late for this waiter; it belongs to the next one.
             self.wakes.wake(name).await;
         }
         Err(LockError::Abandoned)
     }
 
-    /// Longer while many locks cannot be had, so that all who go on asking for them together do not ask too often.
+    /// Longer while many locks cannot be had, so that the tasks that go on asking for them do not ask too often in all.
     fn longest_sleep(&self) -> Duration {
         let late = u32::try_from(self.late.lock().len()).unwrap_or(LATE_MAX);
         SLEEP * late.clamp(1, LATE_MAX)
@@ -240,8 +240,8 @@ impl Locks {
         };
         // Taken before the nodes are asked: the validity counts from the earliest moment a node may have set the key.
         let asked = Instant::now();
-        // In a task of its own: the order may run out of patience while a node hangs, and a dropped attempt leaves its keys behind
-        // for the whole time-to-live.
+        // In a task of its own: patience may run out while a node hangs, and a dropped attempt leaves its keys behind for the whole
+        // time-to-live.
         let (tell, told) = oneshot::channel();
         let (key, ttl) = (self.key(name), self.ttl);
         tokio::spawn(async move {
@@ -267,9 +267,10 @@ impl Locks {
         key_of(&self.nodes.config, "lock", name)
     }
 
-    /// Whether the holder may go on with more work under the same lease: most of its life is left, and nobody else wants a lock. One
-    /// round trip to one node, where giving it back and taking it again are two to all of them. Whoever lines up later is seen
-    /// the next time; at another node than the first, when the probe has seen him.
+    /// Whether the holder may go on with more work under the same lease: most of the lease's life is left, its last release of this lock
+    /// has woken no waiter, and no waiter sleeps before any lock. One round trip to one node, where giving the lease back and taking it
+    /// again are two to all of them. A waiter that lines up later is seen the next time; at another node than the first, once the probe
+    /// has seen it.
     pub async fn may_stay(&self, lease: &Lease) -> bool {
         let left = lease.valid_until.saturating_duration_since(Instant::now());
         left > self.ttl.mul_f64(STAY_LEFT) && !self.wakes.others_wait(&lease.name) && self.wakes.nobody_sleeps().await
@@ -284,7 +285,7 @@ impl Locks {
         let lock_manager = self.nodes.manager().unwrap_or(lock_manager);
         let lock = Lock { resource, val, validity_time, lock_manager };
         if lease.wakes {
-            // Together: the unlocking is under way before the wake-up, and arrives before the woken one asks. A hung node delays
+            // Together: the unlocking is under way before the wake-up, and arrives before the woken waiter asks. A hung node delays
             // the one and not the other.
             tokio::join!(lock.release(), self.wakes.wake(&lease.name));
         } else {

@@ -151,7 +151,7 @@ async fn reset(url: &str, ends: Option<u32>) -> anyhow::Result<()> {
     };
     let round = match store.reset(ends).await? {
         Reset::Began(round) => round,
-        // A caller that did not see it end makes it again.
+        // A caller that did not see its reset end repeats it.
         Reset::Refused { current } if ends.checked_add(1) == Some(current) => current,
         Reset::Refused { current } => bail!("round {ends} is not the current one: {}", cure(current)),
     };

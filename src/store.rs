@@ -46,14 +46,16 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest wait of an administrative change for the one before: a rush that has its rows may make it run four times.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Longest one statement may take. Longer than every wait at the server, so that it normally speaks first.
+/// Longest one statement may take. Longer than every wait at the server, so that normally the server speaks first.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Longest an audit may take: it counts every row of the round, and a coupon may have a million.
 const AUDIT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the server keeps a silent connection that is never in the middle of a transaction, and any other.
+/// How long the server keeps a silent connection that is never in the middle of a transaction.
 const SILENCE: Duration = Duration::from_mins(10);
+
+/// How long it keeps any other.
 const SILENCE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
 /// What a URL may say after its `?`. sqlx passes over what it does not know, so that a misspelt `ssl_mode` would be no TLS.
@@ -61,7 +63,7 @@ const SILENCE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 /// What [`session`] sets is not among them: windows are stored in UTC, for one, and statements compare them with the session's clock.
 const PARAMETERS: [&str; 6] = ["ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket", "statement-cache-capacity"];
 
-/// Why the database gave no answer. What happened to a write tells the variant apart.
+/// Why the database gave no answer. The variants differ in what became of a write.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Deadlock victim or lock wait timeout: nothing was written, asking again may work.
@@ -76,7 +78,7 @@ pub enum StoreError {
     /// The connection broke or timed out after the statement was sent: it may have been carried out, or will yet be.
     #[error("the outcome is unknown")]
     Unknown(#[source] Option<sqlx::Error>),
-    /// Nobody has made the event.
+    /// No event was made yet.
     #[error("there is no event yet: `coupon-rush seed` makes one")]
     NoEvent,
     /// No connection, or the server is not able to work: nothing was sent.
@@ -136,7 +138,7 @@ pub struct Store {
     pub batches: Lanes,
     /// For the strategies that issue one by one.
     pub transactions: Lanes,
-    /// For what a replica remembers: one that looks, one that reads the holders.
+    /// For what a replica remembers: one lane reads the catalogue, one the holders.
     pub memory: Lanes,
     wallets: Lanes,
     /// For changes, one after the other: no rush can keep them out, and no audit.

@@ -41,8 +41,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// The log of this process. That it goes is the process's last act: what is still to be written is, as far as somebody reads it
-/// within a second.
+/// The log of this process. To drop it is the process's last act: what still waits is written, as far as its reader takes it within a
+/// second.
 #[must_use]
 pub struct Log {
     writing: Option<WorkerGuard>,

@@ -6,7 +6,7 @@ import http from 'k6/http';
 export const BASE_URL = __ENV.BASE_URL || 'http://127.0.0.1:8000';
 export const OPS_URL = __ENV.OPS_URL || 'http://127.0.0.1:8081';
 
-// Three times the service's own deadline: whoever is not answered by then was forgotten.
+// Three times the service's own deadline: a request that has no answer by then was forgotten.
 export const TIMEOUT_SECONDS = 15;
 
 // Every body is read, also where a script sets `discardResponseBodies`.

@@ -16,7 +16,7 @@ pub struct Settlement {
     pub open: bool,
     /// The time until the window opens; `None` when it is open or over.
     pub opens_in: Option<Duration>,
-    /// The serial of the first coupon issued here.
+    /// The serial of the first piece issued here.
     pub first_serial: u32,
     /// How many were issued.
     pub issued: u32,
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_comes_after_the_last_piece_is_told_sold_out() {
+    fn an_order_after_the_last_piece_is_told_sold_out() {
         let outcomes = settlement(1, 0).outcomes(&[order("a", 1), order("b", 2)]);
         assert_eq!(outcomes[1], Some(Outcome::SoldOut));
     }

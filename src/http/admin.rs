@@ -103,7 +103,7 @@ async fn retire_coupon(State(api): State<Arc<Api>>, CodeInPath(code): CodeInPath
     }
 }
 
-/// Passes `changed` on when every replica must have seen the change.
+/// Returns `changed` when every replica must have seen the change.
 async fn seen<T>(changed: T) -> T {
     tokio::time::sleep(CHANGE_SEEN_BY_ALL).await;
     changed

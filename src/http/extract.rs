@@ -70,7 +70,7 @@ fn with_member<T: DeserializeOwned>(body: &[u8], error: &serde_json::Error) -> S
     member.map_or_else(|| error.to_string(), |member| format!("{member}: {error}"))
 }
 
-/// A member that may be null and may not be left out: what is left out by mistake would change what it does not name.
+/// A member that may be null and may not be left out: one that was forgotten would take a bound away.
 pub(super) fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(member: D) -> Result<Option<T>, D::Error> {
     Option::deserialize(member)
 }

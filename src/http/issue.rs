@@ -22,7 +22,7 @@ const KEY_LENGTH_MAX: usize = 255;
 /// One more than the largest arrival stamp, in milliseconds since 1970: the year 2286.
 const ARRIVAL_END: u64 = 10_000_000_000_000;
 
-/// A user and the coupon that he wants.
+/// The coupon that is asked for, and the user that asks.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct IssueRequest {
@@ -90,7 +90,7 @@ pub(super) async fn create(
     }
 }
 
-/// Reads an order; from here on every value is valid. The request is gone before the order waits, for its headers keep the
+/// Reads an order; from here on every value is valid. The request is dropped before the order waits, because its headers would keep the
 /// connection's buffer of 8 KiB from being used again.
 async fn order(request: Request) -> Result<Order, Problem> {
     let headers = request.headers();
@@ -113,7 +113,7 @@ fn keyed(user: &UserId, code: &Code, key: &str) -> RequestId {
     RequestId(std::array::from_fn(|byte| digest[byte]))
 }
 
-/// nginx's id of the request, which stays the same over its own retries.
+/// nginx's id of the request, which stays the same over nginx's own retries; without nginx, the one that [`super::observe`] made.
 fn nginx_id(headers: &HeaderMap) -> Option<RequestId> {
     text(headers, REQUEST_ID).ok().flatten().and_then(RequestId::parse)
 }

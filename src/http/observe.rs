@@ -101,7 +101,7 @@ fn identify(request: &mut Request) -> RequestId {
     })
 }
 
-/// The id of a request that nobody has named.
+/// An id for a request that came without one.
 pub(super) fn new_id() -> RequestId {
     RequestId(fastrand::u128(..).to_be_bytes())
 }

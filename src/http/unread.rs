@@ -52,7 +52,7 @@ pub struct Connection<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Connection<S> {
-    /// Takes hyper's refusal out of what is to be written; whether it was one.
+    /// Takes hyper's refusal out of what is to be written. Returns whether it was one.
     fn takes(&mut self, head: &[u8]) -> bool {
         let Some((status, answer)) = explained(head) else { return false };
         self.metrics.answered(OTHER, OTHER, status, Duration::ZERO);

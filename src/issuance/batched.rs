@@ -1,13 +1,15 @@
 //! One Redlock and one call for all that wait. The default.
 //!
-//! Orders gather in a queue per code. The first one starts a task that attends to the queue and takes the lock; when the lock is granted
-//! the batch closes, so that orders which came meanwhile are in it. One `CALL issue_batch` settles it; the lease goes back and the
-//! answers go out. While nobody else wants a lock the next batch follows under the same lease. The task ends when its queue is empty.
+//! Orders gather in a queue per code. The first one starts a task that attends to the queue (`attend`): it takes a lane and the lock.
+//! When the lock is granted the batch closes, so that orders which came meanwhile are in it, and one `CALL issue_batch` settles it
+//! (`settle`). Then the lease goes back and the answers go out; or, while no waiter wants a lock, the lease stays, and the next batch
+//! follows under it (`work_off`). Where memory expects a refusal, one read without the lock answers the whole queue instead (`refuse`).
+//! The task ends when its queue is empty.
 //!
-//! Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, one more to one Redis node for the wake-up (to each where others may
-//! sleep, when replicas reach different ones). Where orders wait and the last release woke nobody, 1 to the first node asks whether the
-//! lease may stay; if so, none of the others to Redis are needed. 2 more for every attempt at a lock that another replica holds. So
-//! many codes with few orders each are dearer than one with many.
+//! Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, and 1 for the wake-up, to one Redis node, or to several where replicas
+//! reach different ones. 2 more for every attempt at a lock that another replica holds. Where orders wait and the last release woke no
+//! waiter, 1 to the first node asks whether the lease may stay; if it may, the next batch needs no other one to Redis. So many codes with
+//! few orders each are dearer than one with many.
 
 mod queue;
 #[cfg(test)]
@@ -29,8 +31,7 @@ use crate::memory::Refusal;
 use crate::metrics::Bypass;
 use crate::store::{Calls, Database, Store, StoreError};
 
-/// How long the answers of a large batch wait for the release at most, and those of any batch for the question whether the lease
-/// may stay.
+/// Longest wait of the answers: of a large batch for the release, of any batch for the question whether the lease may stay.
 const LOCK_LEAD: Duration = Duration::from_millis(2);
 
 /// A batch up to this size is answered while its release is under way: so few answers delay no wake-up, and one user alone is
@@ -40,7 +41,7 @@ const FEW: usize = 16;
 /// Pause after a batch that the database could not settle, so that a failing database is not asked without end.
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
-/// The queues of all codes. Their connections are shared: more codes than there are lanes take turns.
+/// The queues of all codes. The codes share the lanes: where there are fewer lanes than codes, they take turns.
 pub(super) struct Batched<D: Database = Store, L = Arc<Locks>> {
     parts: Arc<Parts<D, L>>,
     queues: Queues,
@@ -50,7 +51,7 @@ pub(super) struct Batched<D: Database = Store, L = Arc<Locks>> {
 struct Settled(Vec<(Waiting, Answer)>);
 
 impl Settled {
-    /// Whether the database could not settle any of it.
+    /// Whether the database could settle none of it.
     fn has_failed(&self) -> bool {
         !self.0.is_empty() && self.0.iter().all(|(_, answer)| matches!(answer, Err(IssueError::Unavailable(_))))
     }
@@ -79,7 +80,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
         answer.await.unwrap_or(Err(IssueError::Unavailable(None)))
     }
 
-    /// Serves the queue of `code` until nobody waits in it.
+    /// Serves the queue of `code` until no order waits in it.
     async fn attend(&self, code: &Code) {
         let _attendance = Attendance { queues: &self.queues, code };
         while self.queues.is_wanted(code) {
@@ -113,7 +114,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
         Ok(None)
     }
 
-    /// Settles one batch, and under a lease another one as long as nobody else wants a lock.
+    /// Settles one batch, and another one under the same lease as long as that one stays.
     async fn work_off(&self, lease: Option<L::Lease>, code: &Code, lane: &mut D::Lane) {
         loop {
             let settled = self.settle(code, lane).await;
@@ -136,8 +137,8 @@ impl<D: Database, L: Locking> Batched<D, L> {
         }
     }
 
-    /// Whether the next batch follows under the same lease: somebody waits for a code of which something can be had, no other code
-    /// waits for this lane, and nobody else wants a lock. A hung lock node does not keep the answers.
+    /// Whether the next batch follows under the same lease: orders wait, their code can be had, a lane is free for other codes, and no
+    /// waiter wants a lock. A hung lock node does not hold up the answers.
     async fn stays(&self, lease: &L::Lease, code: &Code) -> bool {
         let goes_on = self.queues.has_waiting(code)
             && self.parts.memory.refusal(code).is_none()
@@ -167,7 +168,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
                 }
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, orders = part.len(), "a batch failed");
-                    answers.extend(refused(part, &error.into()));
+                    answers.extend(failures(part, &error.into()));
                 }
             }
         }
@@ -176,13 +177,13 @@ impl<D: Database, L: Locking> Batched<D, L> {
     }
 
     /// Gives the lease a moment's lead over the answers: a runtime of one thread would otherwise serialise a whole batch of
-    /// answers before it sends the wake-up for which another replica waits. A hung lock node does not keep the answers.
+    /// answers before it sends the wake-up for which another replica waits. A hung lock node does not hold up the answers.
     async fn release_and_answer(&self, lease: L::Lease, settled: Settled) {
         let mut release = pin!(self.parts.locks.release(lease));
         let released = if settled.0.len() > FEW {
             tokio::time::timeout(LOCK_LEAD, &mut release).await.is_ok()
         } else {
-            // Once, so that it is on its way before the answers: a timer of zero ends at the next millisecond.
+            // Polled once, so that it is on its way before the answers: a timer of zero ends at the next millisecond.
             release.as_mut().now_or_never().is_some()
         };
         settled.answer();
@@ -196,8 +197,8 @@ impl<D: Database, L: Locking> Batched<D, L> {
         self.queues.close(code, self.parts.reserve.end())
     }
 
-    /// Calls until the database answers. The same orders again are safe: a user that got a coupon in a run of which the outcome is
-    /// unknown is found to hold it.
+    /// Makes the call, and again where the database may answer then. The same orders again are safe: a user that got a piece in a run of
+    /// which the outcome is unknown is found to hold it.
     async fn call(
         &self,
         lane: &mut D::Lane,
@@ -221,7 +222,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
         };
         if settlement.known && settlement.round != round {
             self.parts.memory.poke();
-            return Ok(refused(orders, &IssueError::Busy).collect());
+            return Ok(failures(orders, &IssueError::Busy).collect());
         }
         if settlement.remaining == 0 {
             self.parts.memory.poke();
@@ -233,7 +234,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
     /// The refusal is memory's and the holdings are the database's: joined, they are an answer only about one round.
     async fn refuse(&self, code: &Code, lane: &mut D::Lane) {
         let mut batch = self.close(code);
-        // Once more, so that it is no older than any of these orders.
+        // Asked once more, so that the refusal is no older than any of these orders.
         let Some(Refusal { round, outcome }) = self.parts.memory.refusal(code) else {
             return answer_all(batch, &IssueError::Busy);
         };
@@ -273,6 +274,7 @@ fn answer_all(orders: impl IntoIterator<Item = Waiting>, error: &IssueError) {
     }
 }
 
-fn refused(orders: &[Order], error: &IssueError) -> impl Iterator<Item = Answer> {
+/// The same error for each of the orders.
+fn failures(orders: &[Order], error: &IssueError) -> impl Iterator<Item = Answer> {
     orders.iter().map(|_| Err(error.clone()))
 }

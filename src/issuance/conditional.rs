@@ -1,4 +1,5 @@
-//! The condition in the write: `UPDATE … WHERE remaining >= 1`. The control: what one WHERE gives without any lock.
+//! The condition in the write: `UPDATE … WHERE remaining >= 1`. The control: what one WHERE gives, and no other
+//! lock than the row's.
 
 use super::step::{Failure, Step, Won};
 use super::{Parts, Ticket};
@@ -9,7 +10,7 @@ pub(super) async fn issue(parts: &Parts, lane: &mut Lane, ticket: &Ticket) -> Re
     decrement_and_insert(parts, lane, ticket, || parts.granted(ticket)).await
 }
 
-/// The transaction itself; `granted` is called when the row is ours.
+/// The transaction itself; it calls `granted` when it has the row.
 pub(super) async fn decrement_and_insert(
     parts: &Parts,
     lane: &mut Lane,

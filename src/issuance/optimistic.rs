@@ -1,4 +1,4 @@
-//! Version check: read without a lock, write only if nobody wrote since, else start over.
+//! Version check: read without a lock, write only if the row is still as it was read, else start over.
 
 use super::step::{Failure, Step, Won, issuable};
 use super::{Parts, Ticket};

@@ -20,8 +20,8 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// Never more than half of the deadline: work that takes longer than that must still begin, or nobody would ever see
-    /// that it has become faster.
+    /// Never more than half of the deadline: work that takes longer than that must still begin, or it could never be seen to have
+    /// become faster.
     pub(super) fn new(deadline: Duration) -> Self {
         Self { longest: Mutex::new((Duration::ZERO, Instant::now())), most: deadline / 2 }
     }
@@ -33,8 +33,8 @@ impl Reserve {
         *longest = (time.min(self.most).max(faded(*longest, now)), now);
     }
 
-    /// If its caller leaves before this, an order would be settled for nobody. Twice the usual time, because work takes longer now and
-    /// then.
+    /// When work that begins now will have ended: an order whose caller leaves before is not worth beginning. Reckoned with twice the
+    /// longest time of late, because work takes longer now and then.
     pub(super) fn end(&self) -> Instant {
         let now = Instant::now();
         now + (2 * faded(*self.longest.lock(), now)).min(self.most)

@@ -1,4 +1,5 @@
-//! The strategies that issue one by one: a turn at a connection, the runs of a strategy, and the reason for a refusal.
+//! What the strategies that issue one by one have in common: a lane for each order, the runs of the strategy, and the reason for a
+//! refusal.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +27,7 @@ impl Single {
         Self { parts, waiting: AtomicUsize::new(0) }
     }
 
-    /// Waits for a lane, which a client may leave, and then works in a task, which it may not.
+    /// Waits for a lane; a client that hangs up ends that. Then works in a task, which no client ends.
     pub(super) async fn issue(&self, ticket: Ticket) -> Result<Outcome, IssueError> {
         let mut place = Place::take(self, ticket.entered)?;
         let queued = Instant::now();
@@ -73,7 +74,7 @@ impl Drop for Place<'_> {
         let parts = &self.single.parts;
         self.single.waiting.fetch_sub(1, Ordering::Relaxed);
         parts.issue.queued(-1);
-        // An order with a lane waits on for the exclusive right, where the strategy has one.
+        // Without a lane it has waited in vain for the exclusive right, where the strategy has one. With a lane it waits on.
         if !self.has_lane && !matches!(parts.strategy, Strategy::Unlocked | Strategy::Optimistic) {
             parts.lock.waited(Wait::Expired, self.entered);
         }
@@ -83,7 +84,7 @@ impl Drop for Place<'_> {
 impl Parts {
     /// Runs a single-issue strategy until it decides.
     async fn run(&self, lane: &mut Lane, ticket: &Ticket, caller: &Caller) -> Result<Outcome, IssueError> {
-        // Where memory expects a refusal, one read without a lock gives the reason for it, or against it.
+        // Where memory expects a refusal, one read without a lock tells whether that is so, and why.
         if self.memory.refusal(&ticket.order.code).is_some()
             && let Some(outcome) = self.explain(lane, ticket).await?
         {
@@ -118,8 +119,8 @@ impl Parts {
         }
     }
 
-    /// Finds out why an order was refused; `None` when there is no reason any more. Stock and holdings are of one moment: between
-    /// two of them another request of the same user may get the last piece.
+    /// Finds out why an order was refused; `None` when there is no reason any more. Stock and holdings are of one moment: between two
+    /// moments another request of the same user may get the last piece.
     async fn explain(&self, lane: &mut Lane, ticket: &Ticket) -> Result<Option<Outcome>, IssueError> {
         let Some(Standing { coupon, held }) = lane.standing(&ticket.order).await? else {
             return Ok(Some(Outcome::UnknownCoupon));

@@ -11,7 +11,7 @@ pub(super) enum Step {
     Issued(Entry),
     /// Nothing was written; a read finds out why.
     Refused,
-    /// Somebody else was faster; run it again.
+    /// Another order was faster; run it again.
     Conflict,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn issuable(coupon: Option<LockedCoupon>, ticket: &Ticket) -> Option<
 }
 
 impl Parts {
-    /// The last two statements of every single-issue strategy: insert the child after its parent, commit.
+    /// The last two statements of every single-issue strategy: insert the wallet's row, after the coupon's was written or locked; commit.
     pub(super) async fn finish(&self, mut tx: Tx<'_>, ticket: &Ticket, won: Won) -> Result<Step, Failure> {
         if tx.insert(&ticket.order, won.serial, won.issued_at).await? == Inserted::Duplicate {
             tx.roll_back().await?;

@@ -33,7 +33,7 @@ const NOWHERE: &str = "redis+unix:///nonexistent/coupon-rush.sock";
 pub struct Nodes {
     clients: Vec<Client>,
     current: ArcSwap<Current>,
-    /// Whether somebody slept at each node when it last answered.
+    /// For each node, whether a client slept there when it last answered.
     sleepers: Vec<AtomicBool>,
     pub(super) config: LockConfig,
 }
@@ -85,7 +85,7 @@ impl Nodes {
         (0..self.count()).filter(|&place| current.up[place]).collect()
     }
 
-    /// Whether somebody slept at the node when it last answered.
+    /// Whether a client slept at the node when it last answered.
     pub(super) fn has_sleepers(&self, place: usize) -> bool {
         self.sleepers[place].load(Ordering::Relaxed)
     }
@@ -116,8 +116,8 @@ impl Nodes {
 
     async fn renew(&self, up: &[bool]) {
         tracing::warn!(?up, "the set of usable lock nodes has changed");
-        // A node that hangs meanwhile would keep the prober for two seconds, and everybody who asks a manager whose connection to it is
-        // missing.
+        // A node that hangs meanwhile would hold up the prober for two seconds, and every attempt through a manager that is not
+        // connected to it yet.
         match tokio::time::timeout(6 * self.config.probe_timeout, manager(&self.clients, up, &self.config)).await {
             Ok(Ok(manager)) => self.current.store(Arc::new(Current { up: up.to_vec(), manager })),
             Ok(Err(error)) => tracing::error!(%error, "cannot make a lock manager"),
@@ -133,7 +133,7 @@ fn are_different(clients: &[Client]) -> bool {
     (1..addresses.len()).all(|place| !addresses[..place].contains(&addresses[place]))
 }
 
-/// A client without Nagle's delay, which trusts nobody but `ca`, if there is one, when the URL asks for TLS.
+/// A client without Nagle's delay. Where the URL asks for TLS it trusts `ca` alone, if there is one.
 fn client(url: &str, ca: Option<&[u8]>) -> RedisResult<Client> {
     let settings = TcpSettings::default().set_nodelay(true);
     #[cfg(target_os = "linux")]

@@ -44,7 +44,7 @@ pub(super) struct Probe {
     up: bool,
     /// The refusal that was logged, until the node answers again.
     told: Option<Refusal>,
-    /// Whether somebody slept at the node when it last answered.
+    /// Whether a client slept at the node when it last answered.
     pub(super) sleepers: bool,
 }
 
@@ -82,7 +82,7 @@ impl Probe {
                 self.heard = Instant::now();
                 self.up |= self.hits >= HITS_MIN;
             }
-            // One that comes so late tells that this process got no CPU, and nothing about the node.
+            // A verdict that comes so late tells that this process got no CPU, and nothing about the node.
             Err(Refused(Refusal::Silent, _)) if asked.elapsed() > 4 * self.timeout => {}
             Err(refused) => {
                 (self.hits, self.misses) = (0, self.misses + 1);
@@ -103,7 +103,7 @@ impl Probe {
         }
     }
 
-    /// Whether somebody sleeps at the node, if it does all that is asked of it.
+    /// Whether a client sleeps at the node; an error if the node does not do all that is asked of it.
     async fn try_out(&mut self) -> Result<bool, Refused> {
         if self.connection.is_none() || self.heard.elapsed() > SILENCE_MAX {
             self.heard = Instant::now();
@@ -142,8 +142,8 @@ impl Probe {
     }
 }
 
-/// What a lease, a release and a waiter send, with keys of this process alone, and who sleeps: one round trip. `PING` counts the looks in
-/// the node's own statistics.
+/// What a lease, a release and a waiter send, with keys of this process alone, and the question whether a client sleeps: one round trip.
+/// `PING` counts the looks in the node's own statistics.
 fn trial(config: &LockConfig, give_back: &Script) -> Pipeline {
     let unique = format!("{:016x}", fastrand::u64(..));
     let (key, list) = (key_of(config, "probe", &unique), key_of(config, "probe-wake", &unique));
@@ -151,7 +151,7 @@ fn trial(config: &LockConfig, give_back: &Script) -> Pipeline {
     trial.cmd("PING").ignore();
     trial.cmd("SET").arg(&key).arg(&unique).arg("NX").arg("PX").arg(millis(config.ttl)).ignore();
     push_token(&mut trial, &list, config.ttl).ignore();
-    // The token is there, so that nobody waits; where it is refused, no longer than this.
+    // The token is there, so that this takes it at once; where the token was refused, it waits no longer than this.
     trial.cmd(TOKEN_TAKEN_BY).arg(&list).arg(0.001).ignore();
     trial.cmd("EVALSHA").arg(give_back.get_hash()).arg(1).arg(&key).arg(&unique);
     trial.cmd("INFO").arg("clients");
@@ -173,7 +173,7 @@ async fn send(
     }
 }
 
-/// Whether anybody sleeps at a node, before whichever lock.
+/// Whether a client sleeps at a node, before whichever lock.
 pub(super) fn has_sleepers(clients: &InfoDict) -> bool {
     clients.get("blocked_clients") != Some(0)
 }
@@ -219,8 +219,8 @@ impl Refusal {
 }
 
 /// The answer of a node, or `None` if it takes too long. A busy process sees its time-out before the answer that lies in the
-/// socket. So that gets a turn each to be sent, received and handed over, and then, for what other threads have in hand, three times
-/// as long as the time-out was late; at most as long as it had already.
+/// socket. So the answer gets one turn each to be sent, received and handed over. Then, for what other threads have in hand, it gets
+/// three times as long as the time-out was late, and at most the time-out once more.
 async fn in_time<T>(timeout: Duration, answer: impl Future<Output = T>) -> Option<T> {
     let (mut answer, asked) = (pin!(answer), Instant::now());
     if let Ok(answer) = tokio::time::timeout(timeout, &mut answer).await {

@@ -1,9 +1,9 @@
-//! Wake-ups: a release pushes a token to a list on one node, and the waiter that waits longest pops it. Only a hint: the lock is
-//! rslock's, and a waiter that misses its token asks again by itself after a while.
+//! Wake-ups: a release pushes a token to a list on one node, and the waiter that waits longest pops it. A token is only a hint: the
+//! lock is rslock's, and a waiter that misses its token asks again by itself after a while.
 //!
 //! The line before a lock stands at the first node that is up. Replicas that cannot reach the same nodes find each other all the same: a
-//! release wakes whoever the probe has seen asleep at other nodes, too; who is not woken for long tries the next node; and each
-//! remembers where it met others last.
+//! release also wakes waiters at other nodes, where the probe has seen clients asleep; a waiter that is not woken for long tries the next
+//! node; and each replica remembers where it last met others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,25 +21,25 @@ use super::probe::{has_sleepers, millis};
 /// Pause when a node cannot be asked: the waiter goes on to the next place without connecting hundreds of times a second.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a place in line lasts. Longer than the lock usually takes to go round, because a new place is at the end of the line:
-/// whoever takes one more often than it goes round never gets to the front. Short, because a place at a node where nobody wakes anybody
-/// is worth nothing.
+/// How long a place in line lasts. Longer than the lock usually takes to come back to a replica, because a new place is at the end of the
+/// line: a waiter that takes new places more often than that never gets to the front. Short all the same, because a place at a node to
+/// which no release pushes tokens is worth nothing.
 const PLACE: Duration = Duration::from_millis(500);
 
-/// So many places are taken at one node before the next is tried.
+/// A waiter takes so many places at one node before it tries the next.
 const PLACES: usize = 2;
 
-/// How long it is remembered where others were met last.
+/// How long a replica remembers at which node it last met others.
 const REMEMBERED: Duration = Duration::from_secs(10);
 
-/// What waits for a token and takes it.
+/// The command that waits for a token and takes it.
 pub(super) const TOKEN_TAKEN_BY: &str = "BLPOP";
 
 /// The wake-ups of all codes.
 pub(super) struct Wakes {
     nodes: Arc<Nodes>,
     stations: Vec<Station>,
-    /// The lines in which this process has met others. No more than there are coupons.
+    /// The lines in which this replica has met others. No more than there are coupons.
     lines: Mutex<HashMap<String, Line>>,
 }
 
@@ -52,11 +52,11 @@ struct Station {
     sender: Mutex<Option<MultiplexedConnection>>,
 }
 
-/// Where others were met last before one lock.
+/// Where this replica last met others before one lock.
 struct Line {
     node: usize,
     met: Instant,
-    /// Whether somebody else was woken there, whose turn it is.
+    /// Whether a release of this replica has woken a waiter there: it is that one's turn.
     gives_way: bool,
 }
 
@@ -66,8 +66,8 @@ impl Wakes {
         Self { nodes, stations, lines: Mutex::default() }
     }
 
-    /// Whether to line up for `name` before asking for it: a short while ago somebody else was woken, whose turn it is. No token lies
-    /// then where the line stands, so that nobody lines up for nothing.
+    /// Whether to line up for `name` before asking for it: a short while ago a release of this replica woke a waiter, and it is that
+    /// one's turn. The waiter has taken the token, so that none is left in the line that would wake this replica at once.
     pub(super) fn others_wait(&self, name: &str) -> bool {
         self.lines.lock().get(name).is_some_and(|line| line.gives_way && line.met.elapsed() < self.nodes.config.ttl / 2)
     }
@@ -81,8 +81,8 @@ impl Wakes {
         self.lines.lock().insert(name.to_owned(), Line { node, met: Instant::now(), gives_way });
     }
 
-    /// Whether nobody sleeps before any lock: the first node counts its blocked clients now, and the probe has counted those of the
-    /// others. Somebody before another lock is counted, too, so that this errs on the side of giving way.
+    /// Whether no client sleeps before any lock: the first node counts its blocked clients now, and the probe has counted those of the
+    /// other nodes. Clients before other locks count, too: this errs on the side of giving way.
     pub(super) async fn nobody_sleeps(&self) -> bool {
         let up = self.nodes.up();
         let Some((&first, others)) = up.split_first() else { return false };
@@ -90,7 +90,7 @@ impl Wakes {
             && self.send(first, clients).await.is_some_and(|clients| !has_sleepers(&clients))
     }
 
-    /// Who holds the lock whose key this is: the value that a majority of the nodes has.
+    /// What identifies the holder of the lock with this key: the value that a majority of the nodes has.
     pub(super) async fn holder(&self, key: &str) -> Option<Vec<u8>> {
         let ask = |node| {
             self.send(node, async |node: &mut MultiplexedConnection| {
@@ -103,8 +103,9 @@ impl Wakes {
         values.iter().find(has).cloned()
     }
 
-    /// Takes the last place in the line before the lock called `name`, and returns when it is the first and a release wakes it: true; or
-    /// false when the place is lost, as `lost` were before. Dropping it gives it up; a wake-up that is on its way then wakes nobody.
+    /// Takes the last place in the line before the lock called `name`. Returns true when the place is the first and a release wakes it,
+    /// false when the place is lost; `lost` of them were lost before. Dropping the future gives the place up; a wake-up that is then on
+    /// its way wakes no waiter.
     pub(super) async fn line_up(&self, name: &str, lost: usize) -> bool {
         let Some(node) = self.place(name, lost) else { return false };
         let popped = self.pop(node, name).await;
@@ -116,7 +117,7 @@ impl Wakes {
         popped == Some(true)
     }
 
-    /// The node at which to line up: where others were met last, and then one after the other of those that are up.
+    /// The node at which to line up: where this replica last met others, and then one after the other of those that are up.
     fn place(&self, name: &str, lost: usize) -> Option<usize> {
         let up = self.nodes.up();
         let known = self.known(name).and_then(|known| up.iter().position(|&node| node == known));
@@ -134,7 +135,7 @@ impl Wakes {
         Some(token.is_some())
     }
 
-    /// Wakes one waiter for `name`, or leaves a token for the next one; at the first node, and at each where somebody may sleep.
+    /// Wakes one waiter for `name`, or leaves a token for the next one; at the first node, and at each where a client may sleep.
     pub(super) async fn wake(&self, name: &str) {
         let known = self.known(name);
         let mut nodes = self.nodes.up();
@@ -148,11 +149,11 @@ impl Wakes {
         }
     }
 
-    /// Whether somebody took the token at once.
+    /// Pushes a token. Returns whether a waiter took it at once.
     async fn push(&self, node: usize, name: &str) -> bool {
         let mut pipeline = redis::pipe();
         push_token(&mut pipeline, &self.key(name), self.nodes.config.ttl);
-        // A waiter takes the token at once, and then there is no list whose life could be limited.
+        // Where a waiter has taken the token there is no list any more, and limiting its life fails.
         self.send(node, async |node: &mut MultiplexedConnection| pipeline.query_async(node).await).await
             == Some((false,))
     }
@@ -196,7 +197,7 @@ impl Wakes {
     }
 }
 
-/// Adds what puts a token into a list, of which there is never more than one, and not for long.
+/// Adds the commands that put a token into a list: never more than one lies there, and not for long.
 pub(super) fn push_token<'a>(pipeline: &'a mut Pipeline, list: &str, lives: Duration) -> &'a mut Pipeline {
     pipeline.lpush(list, 1).ignore().ltrim(list, 0, 0).ignore().pexpire(list, millis(lives))
 }

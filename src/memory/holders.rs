@@ -29,7 +29,7 @@ const LEAD: Duration = Duration::from_millis(100);
 pub(super) type ByUser = HashMap<UserId, Entry>;
 
 /// What was issued of each coupon of a scope, in the catalogue's order: pieces by the stock and the next serial. They change in one
-/// generation when somebody corrects a row by hand, or the database's clock steps back across a closing. Pieces alone would not
+/// generation when a person corrects a row by hand, or the database's clock steps back across a closing. Pieces alone would not
 /// do: one that is taken back and issued again leaves as many as before.
 type Counts = Vec<(u32, u32)>;
 
@@ -166,7 +166,7 @@ impl Holders {
     /// A scope that could not be read is left out, and its orders ask the database; the next look asks for it again.
     fn remember(&self, of: (u64, u32), read: Exhausted, entries: Option<Vec<Entry>>) {
         let mut state = self.state.lock();
-        // Somebody may have changed something meanwhile, and stock may be had again; or another scope has got the place.
+        // An administrative change meanwhile may have made stock that can be had; or another scope has got the place.
         let Some(place) = state.missing.iter().position(|missing| *missing == read) else { return };
         if state.of != of {
             return;
@@ -236,7 +236,7 @@ mod tests {
         let sold_out = coupon("A", 0, None);
         assert_eq!(look(sold_out.clone()).await, (1, 1));
         assert_eq!(look(sold_out.clone()).await, (1, 1));
-        // A piece came back by hand, and was issued before anybody looked.
+        // A piece came back by hand, and was issued before the next look.
         assert_eq!(look(Coupon { next_serial: 12, ..sold_out.clone() }).await, (1, 2));
         // The clock stepped back before a closing, and the window closed again after another piece.
         let closed = |issued: u32| coupon("A", 10 - issued, Some(100));

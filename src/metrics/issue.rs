@@ -33,7 +33,7 @@ struct CodeLabel {
 }
 
 label_values! {
-    /// Why the same batch was run again.
+    /// Why the same batch, or the same order of a strategy without batches, was run again.
     Rerun {
         /// A user took a coupon of another code meanwhile.
         Duplicate => "duplicate",
@@ -174,12 +174,12 @@ impl IssueMetrics {
     }
 
     /// Records a batch that is about to be settled.
-    #[expect(clippy::cast_precision_loss, reason = "a batch has a few thousand orders at most")]
+    #[expect(clippy::cast_precision_loss, reason = "a batch has a few hundred orders at most")]
     pub fn batch(&self, size: usize) {
         self.batch_size.observe(size as f64);
     }
 
-    /// Counts a batch that is run again.
+    /// Counts work that is run again.
     pub fn rerun(&self, reason: Rerun) {
         self.reruns.get_or_create(&RerunLabels { reason: reason.label() }).inc();
     }

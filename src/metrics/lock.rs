@@ -14,9 +14,9 @@ use super::{Seconds, seconds};
 label_values! {
     /// What one attempt at the lock came to.
     Attempt {
-        /// It is ours.
+        /// The replica got it.
         Granted => "granted",
-        /// Somebody else holds it.
+        /// The replica did not get it: mostly it is held already.
         Contended => "contended",
         /// No quorum.
         Unavailable => "unavailable",
@@ -24,9 +24,9 @@ label_values! {
 }
 
 label_values! {
-    /// How a wait for the exclusive right ended.
+    /// How an order's wait for the exclusive right ended.
     Wait {
-        /// It is ours.
+        /// The order got it.
         Granted => "granted",
         /// The caller left before, or the deadline passed.
         Expired => "expired",

@@ -286,7 +286,7 @@ impl Tx<'_> {
             windowed(query.bind(change.total).bind(change.total), change.window)
         };
         if self.execute(change(REVIVE).bind(code.as_str())).await?.rows_affected() == 0 {
-            // The code is nobody's: changes come one after the other. So only the number can exist already.
+            // No coupon has the code: changes come one after the other. So only the number can exist already.
             match self.execute(change(CREATE)).await {
                 Err(StoreError::Duplicate(_)) => return Ok(false),
                 created => created.map(drop)?,

@@ -13,7 +13,7 @@ use super::wallet::{entry, entry_columns, held};
 use super::{Lane, Store, StoreError};
 use crate::coupons::{Code, Entry, Order, Settlement, Timestamp, UserId};
 
-/// The round of a code, and the entries which the batch's users hold in it and the code's scope, without any lock. Where nobody
+/// The round of a code, and the entries which the batch's users hold in it and the code's scope, without any lock. Where none of them
 /// holds anything, the round comes alone.
 const HELD: &str = concat!(
     "SELECT c.round, ",
@@ -34,10 +34,10 @@ const ORDERS_LENGTH_MAX: usize = 16_000;
 /// Characters of an order beside its user id: quotes, comma, request id in base64, arrival.
 const ORDER_LENGTH: usize = 3 + 22 + 5;
 
-/// The arrival of an order of which nobody knows when it came, or that came too long after the batch's first one.
+/// The arrival of an order without nginx's stamp, or of one that came too long after the batch's first one.
 const ARRIVAL_UNKNOWN: u64 = 99_999;
 
-/// How many of `orders`, from the first on, one call can carry: 380 with ids of 12 characters, 240 with the longest.
+/// How many of `orders`, from the first on, one call can carry: 380 with user ids of 12 characters, 242 with the longest.
 pub fn fitting<'a>(orders: impl Iterator<Item = &'a Order>) -> usize {
     let ends = orders.scan(2, |end, order| {
         *end += ORDER_LENGTH + order.user.as_str().len();
@@ -69,7 +69,7 @@ pub trait Database: Send + Sync + 'static {
 
 /// What a batch asks of a lane.
 pub trait Calls: Send + 'static {
-    /// Issues a coupon of `code` to each order, as far as rule and stock allow. One round trip, one transaction.
+    /// Issues one piece of `code` to each order, as far as rule and stock allow. One round trip, one transaction.
     ///
     /// `orders` are in the order in which serials are given. Safe to repeat with the same orders after any error.
     fn issue_batch(

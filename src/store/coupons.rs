@@ -37,7 +37,7 @@ macro_rules! row_columns {
     };
 }
 
-/// How many there are.
+/// How many columns these are.
 const ROW_COLUMNS: usize = 7;
 
 /// One coupon row as a single-issue strategy reads it.
@@ -66,7 +66,7 @@ const TAKE_IF_LEFT: &str = concat!(
     open!()
 );
 
-/// Takes one piece of a row that nobody has taken one of since it was read, if the window is still open.
+/// Takes one piece of a row of which none was taken since it was read, if the window is still open.
 const TAKE_IF_UNCHANGED: &str = concat!(
     "UPDATE coupon \
    SET remaining = remaining - 1, version = version + 1, next_serial = LAST_INSERT_ID(next_serial) + 1 \
@@ -136,7 +136,7 @@ impl Tx<'_> {
         Ok(serial(&self.execute(update).await?))
     }
 
-    /// Takes one piece and returns its serial if nobody wrote the row since `seen`; else `None`.
+    /// Takes one piece and returns its serial if the row has the round and the version of `seen`, and one is left; else `None`.
     pub async fn take_if_unchanged(&mut self, code: &Code, seen: LockedCoupon) -> Result<Option<u32>, StoreError> {
         let update = sqlx::query(TAKE_IF_UNCHANGED).bind(code.as_str()).bind(seen.round).bind(seen.version);
         Ok(serial(&self.execute(update).await?))

@@ -25,20 +25,20 @@ const PING_TIMEOUT: Duration = Duration::from_millis(250);
 /// risk: `MariaDB` 10.11 crashed while it dropped a temporary table.
 const OWN_END: Duration = Duration::from_secs(1);
 
-/// What a pool lends its connections for.
+/// What a pool lends its connections for, and so what bounds them.
 #[derive(Clone, Copy)]
 pub(super) struct Purpose {
-    /// Most of them at once.
+    /// Most connections at once.
     pub(super) most: usize,
-    /// Longest wait for a free one, where the wait does not end with the caller's.
+    /// Longest wait for a free lane, where no caller's deadline ends the wait.
     pub(super) patience: Duration,
     /// Longest one statement may take; the server gives up a little earlier by itself.
     pub(super) statement: Duration,
-    /// How long the server keeps one of which it hears nothing. One that was idle for half as long is replaced without a question.
+    /// How long the server keeps a connection on which it hears nothing. One that was idle for half as long is replaced without a question.
     pub(super) silence: Duration,
 }
 
-/// The server, and what is to be done about it; all pools share this.
+/// The server, and what all pools share about it.
 pub(super) struct Server {
     options: MySqlConnectOptions,
     /// Grows when a server is found to take no writes. Connections of an earlier term are closed instead of used: by then the
@@ -129,7 +129,7 @@ impl Lanes {
         Self(Arc::new(Pool { server: Arc::clone(server), purpose, turns, idle: Mutex::default() }))
     }
 
-    /// A lane, as soon as one is free.
+    /// A lane, as soon as one is free; the first to ask is the first to get one.
     pub async fn free(&self) -> Lane {
         let turn = Arc::clone(&self.0.turns).acquire_owned().await.expect("it is never closed");
         Lane { pool: Arc::clone(&self.0), connection: None, _turn: turn }
@@ -176,7 +176,7 @@ impl Lane {
         self.connection = Some(connection);
     }
 
-    /// Asks one thing.
+    /// One round trip: runs `work` on the connection, and keeps the connection after success.
     pub(super) async fn ask<T>(
         &mut self,
         work: impl AsyncFnOnce(&mut MySqlConnection) -> Result<T, sqlx::Error>,
@@ -204,7 +204,7 @@ impl Drop for Lane {
 }
 
 impl Connection {
-    /// Whether it may be used after its rest.
+    /// Whether it may be used after it was idle.
     async fn is_well(&mut self) -> bool {
         let idle = self.used.elapsed();
         if self.term != self.server.term.load(Ordering::Relaxed) || idle > self.purpose.silence / 2 {

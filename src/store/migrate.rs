@@ -93,7 +93,7 @@ pub(super) async fn connect(admin_url: &str, database: Option<&str>) -> anyhow::
     Ok(connection)
 }
 
-/// Waits until nobody else changes the database's shape.
+/// Waits until no other migration is at work on the database.
 async fn alone(connection: &mut MySqlConnection) -> anyhow::Result<()> {
     let alone: Option<i64> = sqlx::query_scalar(ALONE).fetch_one(connection).await?;
     ensure!(alone == Some(1), "another migration has been at work for a minute: wait until it has ended");

@@ -80,8 +80,8 @@ impl Store {
 }
 
 impl Tx<'_> {
-    /// Writes the order's row. The coupon row must have been locked or written by this transaction before: parent first,
-    /// or two issuers deadlock.
+    /// Writes the order's row. This transaction must have locked or written the coupon's row before: in the other order two issuers
+    /// would deadlock.
     pub async fn insert(
         &mut self,
         order: &Order,

@@ -251,7 +251,7 @@ async fn the_request_id_is_nginxs_or_a_new_one() {
     cluster.discard().await;
 }
 
-/// Asks with the holder's key, with another key of his, and as somebody else.
+/// Asks as the holder with the key of its entry and with another one, and as another user.
 async fn three_asks(cluster: &Cluster, replica: usize) -> [Answer; 3] {
     [
         cluster.issue(replica, "A", "holder", "k").await,

@@ -22,7 +22,7 @@ async fn expired(cluster: &Cluster) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_hangs_up_while_the_lock_is_awaited_takes_nothing_and_the_next_gets_his_place() {
+async fn a_client_that_hangs_up_while_the_lock_is_awaited_takes_nothing_and_the_next_gets_its_place() {
     for strategy in ["batched", "redlock"] {
         let setup = Setup::new(strategy).replicas(1).coupons([("A", 2)]).set("--lock-ttl-ms", LONG_TTL_MS);
         let cluster = setup.start().await;
@@ -32,7 +32,7 @@ async fn who_hangs_up_while_the_lock_is_awaited_takes_nothing_and_the_next_gets_
             let before = asks().await;
             vanish(&cluster, user, async || asks().await > before).await;
             let noticed = async || cluster.metric(0, "coupon_in_flight").await < 0.5;
-            eventually("the replica notices that he has left", noticed).await;
+            eventually("the replica notices that the client has left", noticed).await;
         }
         lock.release().await;
         eventually("the orders are forgotten", async || expired(&cluster).await > 2.5).await;
@@ -47,7 +47,7 @@ async fn who_hangs_up_while_the_lock_is_awaited_takes_nothing_and_the_next_gets_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_hangs_up_among_those_who_wait_leaves_no_gap_between_them() {
+async fn clients_that_hang_up_among_others_that_wait_leave_no_gap_between_them() {
     let cluster = Setup::new("batched").patient().replicas(1).coupons([("A", 4)]).start().await;
     let lock = cluster.hold_lock("A").await;
     let (stays, gone) = (["u-0", "u-1", "u-2", "u-3"], ["gone-0", "gone-1", "gone-2"]);
@@ -75,7 +75,7 @@ async fn who_hangs_up_among_those_who_wait_leaves_no_gap_between_them() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_hangs_up_while_he_waits_for_a_connection_takes_nothing() {
+async fn a_client_that_hangs_up_while_it_waits_for_a_connection_takes_nothing() {
     for strategy in ["pessimistic", "conditional", "optimistic", "redlock"] {
         let cluster = Setup::new(strategy).replicas(1).coupons([("A", 2)]).set("--pool-size", 1).start().await;
         let row = cluster.hold("A").await;
@@ -96,7 +96,7 @@ async fn who_hangs_up_while_he_waits_for_a_connection_takes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_hangs_up_while_his_order_is_settled_keeps_his_coupon_and_no_lock() {
+async fn a_client_that_hangs_up_while_its_order_is_settled_keeps_its_coupon_and_no_lock() {
     for strategy in ["batched", "redlock", "pessimistic"] {
         let cluster = Setup::new(strategy).coupons([("A", 5)]).set("--lock-ttl-ms", LONG_TTL_MS).start().await;
         let row = cluster.hold("A").await;
@@ -105,7 +105,7 @@ async fn who_hangs_up_while_his_order_is_settled_keeps_his_coupon_and_no_lock() 
         assert_eq!(held, strategy != "pessimistic", "{strategy}");
         row.release().await;
 
-        // The other replica is served at once: nobody waits for the end of a lease.
+        // The other replica is served at once: it does not wait for the end of a lease.
         let next = cluster.issue(1, "A", "u-1", "k").await;
         let again = cluster.issue(1, "A", "gone", "k").await;
 

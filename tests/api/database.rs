@@ -1,5 +1,4 @@
-//! A database that is there and does not do its work: it takes no writes, its tables are locked, its settings are not what
-//! anybody thought of.
+//! A database that is there and does not do its work: it takes no writes, its tables are locked, its settings are unusual.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -103,7 +102,7 @@ async fn after_a_failover_nobody_asks_the_demoted_server_any_more() {
         if answer.status == 201 { Ok(()) } else { Err(answer.text) }
     })
     .await;
-    assert_eq!(cluster.get(0, "/users/before/coupons").await.text, "[]", "the new server knows nothing of him");
+    assert_eq!(cluster.get(0, "/users/before/coupons").await.text, "[]", "the new server knows nothing of the user");
     let list = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = DATABASE()";
     eventually("nobody is connected to the demoted one", async || own.number(list).await == 0).await;
     own.restore().await;
@@ -114,7 +113,7 @@ async fn after_a_failover_nobody_asks_the_demoted_server_any_more() {
 /// What keeps the service from its tables.
 #[derive(Clone, Copy, Debug)]
 enum Obstacle {
-    /// Somebody has locked the table.
+    /// Another session has locked the table.
     TableLocked,
     /// A backup has locked all tables.
     EverythingLocked,
@@ -163,8 +162,8 @@ impl Obstacle {
     }
 }
 
-/// From now on an issue waits for a table of the test's, which has no bound of its own. Under the service's own name: nobody may kill what
-/// works under another.
+/// From now on an issue waits for a table of the test's, which has no bound of its own. Under the service's own name, because the service
+/// may kill nothing that works under another.
 async fn hang(cluster: &Cluster) {
     let url = cluster.database_url();
     let account = format!("'{}'@'%'", url.strip_prefix("mysql://").unwrap().split(':').next().unwrap());
@@ -292,7 +291,7 @@ async fn a_flood_of_wallet_reads_does_not_keep_a_closing_out() {
     cluster.finish().await;
 }
 
-/// Defaults that nobody thinks of, for both servers; then those of one alone.
+/// Unusual defaults, for both servers; then those of one alone.
 const DEFAULTS: [(&str, &str); 19] = [
     ("autocommit", "0"),
     ("completion_type", "'CHAIN'"),

@@ -1,4 +1,4 @@
-//! Headers that a client writes itself: they gain it no place in the queue and nothing of anybody else's.
+//! Headers that a client writes itself: they gain it no place in the queue and nothing of another user's.
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ async fn order(cluster: &Cluster, url: &str, user: &str, headers: &Headers<'_>) 
     cluster.client.send("POST", &format!("{url}/coupons/issue"), headers, Some(&body)).await
 }
 
-/// Lets these users ask one after the other while nobody gets the lock, so that one batch settles them all. Returns their
+/// Lets these users ask one after the other while the test holds the lock, so that one batch settles them all. Returns their
 /// serials.
 async fn serials(cluster: &Cluster, url: &str, asks: &[(String, Headers<'_>)]) -> Vec<Value> {
     let lock = cluster.hold_lock("A").await;
@@ -46,7 +46,7 @@ fn users<'a>(stamps: impl IntoIterator<Item = Option<&'a str>>) -> Vec<(String, 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_forged_stamp_gains_no_place_before_those_who_came_first() {
+async fn a_forged_stamp_gains_no_place_before_earlier_orders() {
     let cluster = Setup::new("batched").patient().replicas(1).start().await;
     let balancer = Balancer::start(&cluster, &[&cluster.replicas[0].url]).await;
     let asks = users([None; 3].into_iter().chain(FORGED.map(Some)));
@@ -70,7 +70,7 @@ async fn an_order_without_a_stamp_that_can_be_read_comes_after_those_that_came_t
 
 /// An unwanted truth: a replica cannot tell nginx's stamp from a forged one. So only nginx may reach it (SECURITY.md).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_gets_past_nginx_is_believed_and_gains_a_place_but_breaks_no_promise() {
+async fn a_client_that_gets_past_nginx_is_believed_and_gains_a_place_but_breaks_no_promise() {
     let cluster = Setup::new("batched").patient().replicas(1).start().await;
     let asks = users([Some("t=1700000000.100"), Some("t=1700000000.200"), Some("t=0.001")]);
     let given = serials(&cluster, &cluster.replicas[0].url, &asks).await;
@@ -79,7 +79,7 @@ async fn whoever_gets_past_nginx_is_believed_and_gains_a_place_but_breaks_no_pro
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn anothers_request_id_or_key_shows_and_takes_nothing_of_his() {
+async fn the_request_id_or_key_of_another_user_shows_and_takes_nothing() {
     let cluster = Setup::new("batched").patient().coupons([("A", 5)]).start().await;
     let (one, other) = (&cluster.replicas[0].url, &cluster.replicas[1].url);
     let balancer = Balancer::start(&cluster, &[one]).await;

@@ -65,7 +65,7 @@ async fn rewrite(cluster: &Cluster, changes: &[(&str, &str)]) {
     coupon_rush::store::migrate(&mysql.admin_url, &cluster.database_url()).await.unwrap();
 }
 
-/// Everybody asks both replicas at once, by two requests.
+/// Every user asks both replicas at once, by two requests.
 async fn click_twice(recorder: &Recorder<'_>, race: usize) {
     let asks = (0..USERS).flat_map(|user| [(user, 0, "k"), (user, 1, "l")]).map(|(user, replica, key)| async move {
         recorder.insist(replica, &code(race), &format!("u-{user}"), key).await;
@@ -92,7 +92,7 @@ fn shows(report: &Report, kind: Kind) -> bool {
     report.findings.iter().any(|finding| finding.kind == kind)
 }
 
-/// All users of a race ask one replica. When all are answered, every connection to the database is killed; then everybody
+/// All users of a race ask one replica. When all are answered, every connection to the database is killed; then every user
 /// without a decision asks again.
 async fn lose_connections(cluster: &Cluster, race: usize) -> Report {
     let (recorder, code, replica) = (Recorder::new(cluster), code(race), race % 2);

@@ -133,7 +133,7 @@ async fn assert_recovers(issued: &Issued, begun: Instant, usual: Duration) {
     assert!(longest < WITHIN + 10 * MOMENT, "an order took {longest:?}");
 }
 
-/// For a while, nobody connects or asks for the lock in vain hundreds of times a second.
+/// For a while, no replica connects or asks for the lock in vain hundreds of times a second.
 async fn assert_asked_rarely(nodes: &Nodes, cluster: &Cluster) {
     const CONTENDED: &str = r#"coupon_lock_attempts_total{result="contended"}"#;
     let started = Instant::now();
@@ -297,9 +297,9 @@ async fn eight_replicas_with_a_thousand_users_never_go_on_without_the_lock() {
 /// A time-to-live that is soon over.
 const SHORT: Duration = Duration::from_millis(400);
 
-/// Six turns take longer than the patience of a waiter, which sees that the lock goes round.
+/// Six turns take longer than the patience of a waiter, which sees that the lock changes hands.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_sees_a_slow_lock_go_round_waits_for_his_turn() {
+async fn a_waiter_that_sees_a_slow_lock_change_hands_waits_for_its_turn() {
     const TURN: Duration = Duration::from_millis(130);
     let redis = PrivateRedis::start().await;
     let urls = redis.urls();
@@ -315,9 +315,9 @@ async fn whoever_sees_a_slow_lock_go_round_waits_for_his_turn() {
     assert_eq!(join_all(turns).await, vec![Ok(()); 6]);
 }
 
-/// The key is another's again and again, as if the lock went round, and never free.
+/// The key is always another holder's, as if the lock changed hands, and never free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_waits_for_ever_for_a_lock_that_goes_round_among_others() {
+async fn no_waiter_waits_for_ever_for_a_lock_that_changes_hands_among_others() {
     let nodes = Nodes::start().await;
     let locks = locks(&nodes.urls(), SHORT).await;
     let (started, stop) = (Instant::now(), Arc::new(CancellationToken::new()));

@@ -58,8 +58,8 @@ async fn a_lease_may_stay_until_somebody_else_lines_up() {
     waiter.release(theirs.unwrap()).await;
 }
 
-/// Where the lock goes round, a waiter that is woken finds it free. On a busy machine a wake-up may overtake the release, and a turn
-/// may take longer than a sleep; where nobody waits for turns, every wave of orders shows it.
+/// Where replicas take turns, a waiter that is woken finds the lock free. On a busy machine a wake-up may overtake the release, and a turn
+/// may take longer than a sleep; where replicas do not wait for turns, every wave of orders shows it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_that_want_the_same_lock_take_turns_and_rarely_ask_in_vain() {
     const CALLERS: usize = 20;
@@ -124,7 +124,7 @@ async fn a_replica_that_lines_up_waits_for_few_batches_of_one_that_is_never_done
     cluster.finish().await;
 }
 
-/// It sleeps at another node than the one that carries the other's wake-ups.
+/// The second replica sleeps at another node than the one to which the first sends its wake-ups.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_cannot_reach_the_first_node_gets_its_turns_all_the_same() {
     let redis = PrivateRedis::start().await;
@@ -146,7 +146,7 @@ fn without_the_first(redis: &PrivateRedis) -> String {
     format!("redis://127.0.0.1:{}/,{others}", free_port())
 }
 
-/// They sleep at different nodes, and one of them cannot even see where the other sleeps.
+/// The replicas sleep at different nodes, and one of them cannot even see where the other sleeps.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_that_reach_different_nodes_take_turns_all_the_same() {
     let redis = PrivateRedis::start().await;
@@ -168,7 +168,7 @@ async fn replicas_that_reach_different_nodes_take_turns_all_the_same() {
 /// Four replicas of which each wants the lock again as soon as it has given it back. Three turns are a little longer than a sleep here, so
 /// that every replica asks by itself before its turn.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_asks_before_it_is_his_turn_keeps_his_place_in_line() {
+async fn a_waiter_that_asks_before_its_turn_keeps_its_place_in_line() {
     let redis = PrivateRedis::start().await;
     let urls = redis.urls();
     let replicas = join_all((0..4).map(|_| locks(&urls, TTL))).await;
@@ -176,7 +176,7 @@ async fn whoever_asks_before_it_is_his_turn_keeps_his_place_in_line() {
     let turns = turns("A", replicas.iter().zip([false; 4]), 300).await;
 
     let longest = waits(&turns, 4)[0];
-    assert!(longest <= 12, "somebody waited for {longest} turns of three others");
+    assert!(longest <= 12, "a waiter waited for {longest} turns of three others");
 }
 
 /// Which replica has each of so many turns of some 40 ms. Each wants the next one at once, or, if it is modest, when another has had one.

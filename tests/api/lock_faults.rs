@@ -1,4 +1,4 @@
-//! The lock under faults: Redis nodes that hang, restart empty or vanish, a lock that everybody gets, a holder that stalls.
+//! The lock under faults: Redis nodes that hang, restart empty or vanish, a lock that every replica gets, a holder that stalls.
 //! The database keeps every promise by itself; the lock only decides how fast it goes.
 
 use std::collections::HashSet;
@@ -353,7 +353,7 @@ async fn a_holder_stopped_past_its_lease_whose_call_goes_through_does_no_harm() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_holder_stopped_past_its_lease_who_runs_its_call_again_does_no_harm() {
+async fn a_holder_stopped_past_its_lease_that_runs_its_call_again_does_no_harm() {
     let cluster = Setup::new("batched").replicas(1).coupons([("A", STOCK)]).start().await;
     let holder = Arc::new(Process::replica(&cluster.arguments()).await);
     let row = cluster.hold("A").await;

@@ -90,7 +90,7 @@ async fn after_the_sell_out_two_thousand_right_answers_reach_neither_database_no
                 let asked = if number % 2 == 0 { "A" } else { "B" };
                 let (key, is_own) = (if number % 3 == 0 { "k" } else { "another" }, asked == code);
                 match number % 5 {
-                    // A holder; in an exclusive event whichever code he asks for.
+                    // A holder; in an exclusive event whichever code is asked for.
                     0..=2 if is_own || exclusive => {
                         let status = if is_own && key == "k" { 200 } else { 409 };
                         Question { code: asked, user, key, status, entry: Some(entry) }
@@ -162,7 +162,7 @@ async fn holders_are_read_anew_when_a_row_was_corrected_by_hand() {
 
         // One piece more; memory may see it, or only that it is gone again.
         cluster.run("UPDATE coupon SET total = total + 1, remaining = remaining + 1").await;
-        eventually("the piece goes to him", async || cluster.issue(0, "A", "late", "k").await.status == 201).await;
+        eventually("the user gets it", async || cluster.issue(0, "A", "late", "k").await.status == 201).await;
         cluster.until_state("A", "sold-out").await;
         until_both_tell(&cluster, "late", 200).await;
 

@@ -171,7 +171,7 @@ async fn goodput_survives(brake: Brake) {
     cluster.discard().await;
 }
 
-/// Everybody was answered, so that nothing is left of the crowd.
+/// Every order was answered, so that nothing is left of the crowd.
 async fn recovers(cluster: &Cluster, replica: &Process) {
     for user in 0..10 {
         assert_eq!(ask(&cluster.client, replica, format!("later-{user}")).await, 201);

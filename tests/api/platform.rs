@@ -1,4 +1,4 @@
-//! What somebody else's platform sees of a replica: its log, its trace, its leave-taking, its liveness.
+//! What another platform sees of a replica: its log, its trace, its leave-taking, its liveness.
 
 use std::io::PipeReader;
 use std::path::PathBuf;
@@ -147,7 +147,7 @@ async fn the_trace_of_a_request_reaches_its_line_and_the_line_of_its_failure_thr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_gets_a_line_per_request_who_has_not_asked_for_it() {
+async fn requests_are_logged_only_where_the_filter_asks_for_them() {
     for log in ["info", "debug,hyper=off"] {
         let logged = Logged::start(log).await;
         assert_eq!(ask(&logged.cluster.client, &logged.balancer.url, "u-private", None).await.status, 201);

@@ -130,7 +130,7 @@ async fn what_hyper_refuses_is_a_problem_and_counted_through_nginx_and_at_the_re
         }
         assert_eq!(counted(status).await, before + 2.0, "{}", String::from_utf8_lossy(&bytes[..80]));
     }
-    // Nobody takes a replica for dead because of them.
+    // nginx takes no replica for dead because of them.
     assert_eq!(cluster.client.get(&format!("{}/version", balancer.url)).await.status, 200);
     balancer.stop().await;
     cluster.finish().await;

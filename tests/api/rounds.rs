@@ -218,8 +218,9 @@ async fn keep_asking(cluster: &Cluster, user: &str, stop: &AtomicBool) -> Vec<An
     join_all(askers).await.concat()
 }
 
-/// The only piece of A goes to `holder` in every round, and whatever he asks meanwhile is answered with a piece of his, or "not now".
-async fn assert_holder_keeps_his_answers(cluster: &Cluster, strategy: &str) {
+/// The only piece of A goes to `holder` in every round, and whatever the holder asks meanwhile is answered with its own piece, or "not
+/// now".
+async fn assert_holder_keeps_its_answers(cluster: &Cluster, strategy: &str) {
     let stop = AtomicBool::new(false);
     let (answers, ()) = tokio::join!(keep_asking(cluster, "holder", &stop), async {
         for _ in 0..RESETS {
@@ -239,14 +240,14 @@ async fn assert_holder_keeps_his_answers(cluster: &Cluster, strategy: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_holds_a_coupon_is_not_told_sold_out_while_a_reset_commits() {
+async fn a_holder_is_not_told_sold_out_while_a_reset_commits() {
     for exclusive in [true, false] {
         let setup = |strategy: &str| {
             let setup = Setup::new(strategy).coupons([("A", 1), ("B", PLENTY)]);
             if exclusive { setup.exclusive() } else { setup }
         };
         in_each(SOUND, setup, |strategy, cluster| async move {
-            assert_holder_keeps_his_answers(&cluster, strategy).await;
+            assert_holder_keeps_its_answers(&cluster, strategy).await;
             cluster.finish().await;
         })
         .await;

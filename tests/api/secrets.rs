@@ -1,4 +1,4 @@
-//! What nobody may read: passwords and tokens anywhere, users in the log of a normal replica. Whatever happens to it.
+//! What must not be readable, whatever happens to a replica: passwords and tokens anywhere, users in the log of a normal one.
 
 use std::path::PathBuf;
 

@@ -101,7 +101,7 @@ impl Setup {
         Self { coupons: coupons.into_iter().map(|(code, total)| (code.into(), total)).collect(), ..self }
     }
 
-    /// With locks that nobody goes on without, however long a test keeps them.
+    /// With a time-to-live so long that a replica waits for a lock for as long as a test keeps it.
     pub fn patient(self) -> Self {
         self.set("--lock-ttl-ms", 60_000)
     }

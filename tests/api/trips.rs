@@ -99,7 +99,7 @@ async fn one_issue_makes_as_many_round_trips_as_its_strategy_says() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_who_wait_together_cost_batched_one_call_and_one_lock() {
+async fn a_hundred_orders_that_wait_together_cost_batched_one_call_and_one_lock() {
     let cluster = Setup::new("batched").patient().replicas(1).coupons([("A", 200)]).start().await;
     assert_eq!(cluster.issue(0, "A", "first", "k").await.status, 201);
     let lock = cluster.hold_lock("A").await;

@@ -106,7 +106,7 @@ async fn old_rounds_are_removed_in_small_steps_while_the_current_one_goes_on() {
 
     let mut steps = Vec::new();
     let served = Box::pin(served_during(&cluster, async {
-        // Somebody interrupts it after a step, and it is run again.
+        // It is interrupted after a step, and run again.
         let mut started = false;
         let interrupted = purge(&admin, &url, 2, |_| started = true);
         tokio::time::timeout(Duration::from_millis(40), interrupted).await.unwrap_err();

@@ -32,7 +32,7 @@ async fn an_issue_counts_one_wait_for_the_exclusive_right_where_its_strategy_has
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_is_refused_without_the_lock_did_not_wait_for_it() {
+async fn an_order_that_is_refused_without_the_lock_did_not_wait_for_it() {
     let cluster = Setup::new("batched").replicas(1).coupons([("A", 1), ("B", 5)]).exclusive().start().await;
     assert_eq!(cluster.decided(0, "A", "u-1").await.status, 201);
     // B has stock, so that no memory has the holders of this event, and each order for A comes this far.
@@ -51,7 +51,7 @@ async fn whoever_is_refused_without_the_lock_did_not_wait_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_leaves_while_he_waits_for_a_connection_has_waited_in_vain() {
+async fn a_client_that_leaves_while_it_waits_for_a_connection_has_waited_in_vain() {
     const USERS: usize = 4;
     join_all([("conditional", true), ("pessimistic", true), ("unlocked", false)].map(
         |(strategy, has_right)| async move {

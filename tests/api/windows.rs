@@ -35,7 +35,7 @@ async fn put_window(cluster: &Cluster, whose: Whose, opens_at: Option<Timestamp>
     assert_eq!((answer.status, answer.member("opensAt")), (200, json!(text(opens_at))), "{}", answer.text);
 }
 
-/// Newcomers are refused, and the holder gets his entry.
+/// Newcomers are refused, and the holder gets its entry.
 async fn assert_not_open(cluster: &Cluster, entry: &Value, retry_after: std::ops::RangeInclusive<u64>) {
     for replica in 0..2 {
         let newcomer = cluster.issue(replica, "A", "newcomer", "k").await;

@@ -23,7 +23,7 @@ from settings import PASSED_THROUGH, PATIENCE, PORTS, REQUEST_DEADLINE_MS, STOP_
 
 UNSTABLE = TOOLS / "docker"
 HARDENED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
-# What runs once and ends, or only for those who ask it.
+# What runs once and ends, or only when a person asks for it.
 BRIEF = ("migrate", "seed", "k6")
 # Their images have no program that could ask them; Prometheus tells when they are gone.
 UNASKED = ("exporter-nginx", "exporter-host", "exporter-redis", "exporter-mysql")

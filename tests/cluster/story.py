@@ -66,7 +66,7 @@ def refused_in_one_line(result, *words):
 
 
 def new_round():
-    """A reset as a person makes it, who is told which round to name."""
+    """A reset as a person makes it: the refusal says which round to name, and the second call names it."""
     said = cluster("reset")
     refused(said, "which round")
     ends = int(re.search(r"make reset ROUND=(\d+)", said[1])[1])

@@ -28,7 +28,7 @@ struct State {
     /// What each user was told at last.
     told: [Option<Told>; USERS],
     breaks: usize,
-    /// Whether somebody was told "sold out" while stock was left.
+    /// Whether a user was told "sold out" while stock was left.
     falsely_refused: bool,
 }
 
@@ -41,7 +41,7 @@ struct Replica {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 struct Session {
-    /// Nobody, once its connection is broken.
+    /// None, once its connection is broken.
     caller: Option<usize>,
     batch: Vec<usize>,
     step: Step,
@@ -144,7 +144,7 @@ impl Service {
             }
             Step::Committed => return,
         };
-        // Nobody waits for the answer of an orphan.
+        // No replica waits for the answer of an orphan.
         state.sessions.retain(|session| session.caller.is_some() || session.step != Step::Committed);
     }
 }

@@ -1,4 +1,4 @@
-//! The orders that wait, by code. At most one task attends to a code's queue; a queue without orders does not exist.
+//! The orders that wait, by code. A code has a queue as long as a task attends to it, and never two tasks.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Answers the caller; one that has left meanwhile finds the same answer when it asks again.
+    /// Answers the caller. A client that has hung up meanwhile gets the same answer when it asks again.
     pub(super) fn answer(self, answer: Answer) {
         let _ = self.caller.send(answer);
     }
@@ -30,7 +30,7 @@ impl Waiting {
     }
 }
 
-/// The queues of all codes. A code has one as long as a task attends to it.
+/// The queues of all codes.
 pub(super) struct Queues {
     by_code: Mutex<HashMap<Code, Vec<Waiting>>>,
     issue: IssueMetrics,
@@ -60,7 +60,7 @@ impl Queues {
         Ok(false)
     }
 
-    /// Whether an order for `code` still waits. If not, the queue goes, and the task that asked must go, too.
+    /// Whether an order for `code` still waits. If not, the queue goes, and the task that asked must end.
     pub(super) fn is_wanted(&self, code: &Code) -> bool {
         let mut queues = self.by_code.lock();
         let Some(queue) = queues.get_mut(code) else { return false };
@@ -84,7 +84,8 @@ impl Queues {
         self.by_code.lock().get(code).is_some_and(|queue| queue.iter().any(|order| !order.is_gone()))
     }
 
-    /// Takes the next batch out of the queue: the earliest arrivals. A caller that will have left by `end` is sent away.
+    /// Takes the next batch out of the queue: the earliest arrivals, as many as fit into one call. An order whose caller will have left by
+    /// `end` is told "busy" instead.
     pub(super) fn close(&self, code: &Code, end: Instant) -> Vec<Waiting> {
         let mut queues = self.by_code.lock();
         let Some(queue) = queues.get_mut(code) else { return Vec::new() };

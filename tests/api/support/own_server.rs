@@ -79,6 +79,6 @@ async fn start() -> Servers {
     up.args(["up", "--only", "servers"]).env("CLUSTER_DIR", &folder).env("REDIS_NODES", "1");
     let up = up.env("PORT_OFFSET", (offset + 100).to_string()).status().await.unwrap();
     assert!(up.success(), "the server does not start");
-    // The lock's nodes may be anybody's.
+    // The lock's nodes may be those that others use.
     Servers { mysql: Servers::read(&folder.join("cluster.json")).unwrap().mysql, ..servers() }
 }

@@ -183,7 +183,7 @@ impl Books {
         found.map(|(_, entry)| entry)
     }
 
-    /// What an administrator does, or somebody by hand.
+    /// What an administrator does, or a person by hand.
     pub(super) fn change(&mut self, kind: ChangeKind, at_ms: u64) {
         let first = self.coupons.values_mut().next().unwrap();
         match kind {

@@ -13,7 +13,7 @@ use super::{hop, millis};
 use crate::issuance::locking::Locking;
 use crate::lock::{LockError, Patience};
 
-/// How long a key lives when nobody deletes it.
+/// How long a key lives when its holder does not delete it.
 const TTL: Duration = Duration::from_millis(1_500);
 
 /// Longest sleep of a waiter without a wake-up.
@@ -33,7 +33,7 @@ struct State {
     faults: VecDeque<LockFault>,
     tokens: u64,
     waiting: usize,
-    /// Whether the last release woke somebody.
+    /// Whether the last release woke a waiter.
     lines_up: bool,
     /// Leases that were granted and not given back.
     outstanding: usize,
@@ -62,12 +62,12 @@ impl Keys {
         Arc::new(Self { state: Mutex::new(state), released: Notify::new() })
     }
 
-    /// Leases that nobody has given back.
+    /// Leases that were not given back.
     pub(super) fn outstanding(&self) -> usize {
         self.state.lock().outstanding
     }
 
-    /// One attempt; `None` while somebody else holds the key.
+    /// One attempt; `None` while the key is held.
     async fn attempt(&self, name: &str) -> Result<Option<Token>, LockError> {
         let fault = self.state.lock().faults.pop_front().unwrap_or(LockFault::None);
         hop().await;

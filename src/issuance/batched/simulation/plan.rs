@@ -41,7 +41,7 @@ pub(super) struct Ask {
     pub(super) patience_ms: Option<u64>,
     /// Whether nginx stamps its arrival.
     pub(super) stamped: bool,
-    /// How often he asks again, with the same key, when he has a final answer.
+    /// How often the client asks again, with the same key, when it has a final answer.
     pub(super) again: usize,
 }
 
@@ -63,7 +63,7 @@ pub(super) enum CallFault {
     Orphaned {
         later_ms: u64,
     },
-    /// Nobody hears of the call any more until it times out; the server carries it out so much later.
+    /// The replica hears nothing of the call until it times out; the server carries it out so much later.
     Silent {
         later_ms: u64,
     },

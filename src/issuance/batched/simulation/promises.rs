@@ -101,7 +101,7 @@ fn is_held(books: &Books, entry: &Entry, attempt: &Attempt) -> bool {
 }
 
 /// Whether there was a moment that the attempt may know of in which this was so and its user held nothing. The two are of one
-/// moment: neither one round's stock and another's holdings, nor what was before somebody's own coupon.
+/// moment: neither one round's stock and another's holdings, nor what was before the user got its own piece.
 fn was_refusable(books: &Books, attempt: &Attempt, refuses: impl Fn(&Moment) -> bool) -> bool {
     seen_during(books, attempt).iter().any(|Seen { moment, from_ms }| {
         let holding = (moment.round, moment.scope, attempt.user.clone());

@@ -208,7 +208,7 @@ impl Access {
         Self { server: Arc::clone(server), turns: Arc::new(Semaphore::new(BATCHES)) }
     }
 
-    /// A connection that takes nobody's turn.
+    /// A connection beside those that orders take turns at.
     pub(super) fn connection(&self) -> Connection {
         Connection(Arc::clone(&self.server), None)
     }

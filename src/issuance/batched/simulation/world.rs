@@ -27,7 +27,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// Attempts of one client. The faults of a plan end long before.
 const ATTEMPTS_MAX: usize = 60;
 
-/// Longest pause of a client before he asks again.
+/// Longest pause of a client before it asks again.
 const PAUSE_MAX_MS: u64 = 300;
 
 /// How long replicas and server may be at work after the last client has gone.
@@ -36,7 +36,7 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// The users that ask last, to see whether every queue is still attended to.
 const PROBES: u8 = 100;
 
-/// What nobody looks at here, made once because it is large.
+/// Needed, and looked at by no test here; made once because it is large.
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| Metrics::new("batched", 3));
 
 /// One attempt of a client.
@@ -126,7 +126,7 @@ async fn simulate(plan: &Plan, without: Option<Guard>) -> Record {
 }
 
 impl World {
-    /// Runs these clients until each of them has got as many final answers as he asks for.
+    /// Runs these clients until each of them has got as many final answers as it asks for.
     async fn all(self: &Arc<Self>, asks: Vec<Ask>) {
         let clients: JoinSet<()> = asks.into_iter().map(|ask| Arc::clone(self).client(ask)).collect();
         clients.join_all().await;
