@@ -24,11 +24,8 @@ use wake::Wakes;
 
 use crate::metrics::{Attempt, LockMetrics};
 
-/// First pause of [`Patience::Retry`].
-const RETRY_FIRST: Duration = Duration::from_millis(1);
-
-/// Longest such pause: so long the lock may be free before its next attempt.
-const RETRY_MAX: Duration = Duration::from_millis(25);
+/// First and longest pause of [`Patience::Retry`]: so long the lock may be free before its next attempt.
+const RETRY: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(25)];
 
 /// Longest sleep of a waiter without a wake-up. Then it asks by itself, and keeps its place in line: the holder may have died, or may
 /// wake no waiter.
@@ -221,13 +218,13 @@ impl Locks {
 
     /// Pauses between the attempts.
     async fn acquire_by_asking(&self, name: &str, mut wanted: impl FnMut() -> bool) -> Result<Lease, LockError> {
-        let mut pause = RETRY_FIRST;
+        let [mut pause, longest] = RETRY;
         while wanted() {
             if let Some(lease) = self.attempt(name).await? {
                 return Ok(lease);
             }
             sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-            pause = (pause * 3 / 2).min(RETRY_MAX);
+            pause = (pause * 3 / 2).min(longest);
         }
         Err(LockError::Abandoned)
     }
@@ -254,13 +251,8 @@ impl Locks {
             return Ok(None);
         };
         self.metrics.attempted(Attempt::Granted);
-        Ok(Some(Lease {
-            lock,
-            name: name.to_owned(),
-            granted: Instant::now(),
-            valid_until: asked + self.ttl.saturating_sub(drift(self.ttl)),
-            wakes: false,
-        }))
+        let valid_until = asked + self.ttl.saturating_sub(drift(self.ttl));
+        Ok(Some(Lease { lock, name: name.to_owned(), granted: Instant::now(), valid_until, wakes: false }))
     }
 
     fn key(&self, name: &str) -> String {
@@ -281,9 +273,8 @@ impl Locks {
         let now = Instant::now();
         self.metrics.held(lease.granted, now > lease.valid_until);
         // Through the current manager: the one that took the lock may still wait for a node that hangs.
-        let Lock { resource, val, validity_time, lock_manager } = lease.lock;
-        let lock_manager = self.nodes.manager().unwrap_or(lock_manager);
-        let lock = Lock { resource, val, validity_time, lock_manager };
+        let lock_manager = self.nodes.manager().unwrap_or(lease.lock.lock_manager);
+        let lock = Lock { lock_manager, ..lease.lock };
         if lease.wakes {
             // Together: the unlocking is under way before the wake-up, and arrives before the woken waiter asks. A hung node delays
             // the one and not the other.
