@@ -127,6 +127,7 @@ impl AsRawFd for Clock {
 }
 
 impl Timer {
+    #[expect(deprecated, reason = "what replaces it is unsafe, and the clock owns its descriptor, as it has to")]
     fn new() -> io::Result<Self> {
         let clock = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
         AsyncFd::new(Clock(clock)).map(Self)
