@@ -24,6 +24,10 @@ BEFORE_LOAD :=
 else
 $(error RUNTIME=$(RUNTIME) will not do: give local or docker)
 endif
+# A knob that does not exist would change nothing, and be noticed after twenty minutes.
+ifneq ($(ROUNDS)$(TRIES),)
+$(error there is no ROUNDS= and no TRIES=: give REPEATS=, how often bench or sweep measures everything)
+endif
 COUPON_LAB_BIN ?= $(or $(CARGO_TARGET_DIR),target)/release/lab
 export CLUSTER_DIR
 
