@@ -24,6 +24,10 @@ BEFORE_LOAD :=
 else
 $(error RUNTIME=$(RUNTIME) will not do: give local or docker)
 endif
+# A knob that does not exist would change nothing, and be noticed after twenty minutes.
+ifneq ($(ROUNDS)$(TRIES),)
+$(error there is no ROUNDS= and no TRIES=: give REPEATS=, how often bench or sweep measures everything)
+endif
 # What is built and run: `release`, or `dev`, with every check that the compiler can put in, and the tests at the same go.
 PROFILE ?= release
 BUILT := $(or $(CARGO_TARGET_DIR),target)/$(patsubst dev,debug,$(PROFILE))

@@ -1,5 +1,5 @@
-// The coupons of the experiments: `L-01` ... for streams of requests, `F-001` ... for the tiny rounds of the fairness run. They
-// are there while their run lasts: local/k6 retires them after the verdict, and before a run what an interrupted one left.
+// The coupons of the streams of requests: `L-01` ... They are there while their run lasts: local/k6 retires them after the
+// verdict, and before a run what an interrupted one left.
 import http from 'k6/http';
 
 import * as api from './api.js';
@@ -17,11 +17,8 @@ export const BATCH = { batch: AT_ONCE, batchPerHost: AT_ONCE };
 
 // The coupons of a stream of requests, which do not sell out, as CODES= asks for.
 export function ofStream() {
-  return names('L', knobs.count('CODES', 1, { max: 64 }), 2).map((code) => ({ code, total: PLENTY }));
-}
-
-export function names(prefix, number, digits) {
-  return Array.from({ length: number }, (_, i) => `${prefix}-${String(i + 1).padStart(digits, '0')}`);
+  const length = knobs.count('CODES', 1, { max: 64 });
+  return Array.from({ length }, (_, i) => ({ code: `L-${String(i + 1).padStart(2, '0')}`, total: PLENTY }));
 }
 
 // A new round in which the `wanted` coupons are open with their `total`.

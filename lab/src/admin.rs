@@ -7,92 +7,48 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Replica};
 
 /// A call that changed something answers after 1.1 s; what takes this long was forgotten.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Between two looks at a replica that is not ready yet, and before a call that failed is repeated.
+/// Before a call that failed is repeated.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A client of every replica's ops listener.
 #[derive(Clone, Debug)]
 pub struct Admin {
     http: Client,
-    /// Name and base address of each replica's ops listener.
-    replicas: Vec<(String, String)>,
+    replicas: Vec<Replica>,
     token: String,
 }
 
-/// A kind of coupon as it is to be.
-#[derive(Clone, Copy, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Coupon {
-    /// 1 to 100.
-    pub discount_percent: u8,
-    /// Pieces in the round, 0 to 1,000,000.
-    pub total: u32,
-    /// Its own window.
-    #[serde(flatten)]
-    pub window: Window,
-}
-
-/// When something may be issued; `None`: no bound.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Window {
-    /// Not before.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub opens_at: Option<OffsetDateTime>,
-    /// Not from here on.
-    #[serde(with = "time::serde::rfc3339::option")]
-    pub closes_at: Option<OffsetDateTime>,
-}
-
-impl Coupon {
-    /// So many pieces, to be had whenever the event is open.
-    pub fn open(total: u32) -> Self {
-        Self { discount_percent: 100, total, window: Window::default() }
-    }
-}
-
-/// The campaign's rule.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// The current round.
+    /// The current one.
     pub round: u32,
-    /// One coupon per user over the whole event, else one per code; of the current round.
-    pub exclusive: bool,
-    /// The same for the next round.
+    /// One coupon per user over the whole event, else one per code; of the next round.
     pub exclusive_next: bool,
 }
 
 /// The books of the current round.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Audit {
-    /// Which round.
-    pub round: u32,
-    /// In the order of their codes.
-    pub coupons: Vec<Audited>,
+#[derive(Deserialize)]
+struct Audit {
+    round: u32,
+    coupons: Vec<Audited>,
 }
 
-/// One coupon's books.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Audited {
-    /// Its code.
     pub code: String,
-    /// Pieces in the round.
-    pub total: u32,
     /// Pieces that the counter says are left.
     pub remaining: u32,
-    /// Issued pieces.
-    pub rows: u64,
     /// When the last winner reached nginx; `None` when nobody won, or nobody came through nginx.
     #[serde(with = "time::serde::rfc3339::option")]
     pub latest_winner_arrival: Option<OffsetDateTime>,
@@ -101,32 +57,25 @@ pub struct Audited {
     pub earliest_loser_arrival: Option<OffsetDateTime>,
 }
 
-/// The round that a reset is to end, in its answer the one that it began, or in its refusal the current one.
-#[derive(Deserialize, Serialize)]
-struct Round {
-    round: u32,
-}
-
 impl Admin {
     /// A client for the cluster as it is described now; after a change of its replicas make another one.
     pub fn new(cluster: &Cluster) -> anyhow::Result<Self> {
-        let file =
-            cluster.admin_token_file.as_ref().context("the cluster has no replica running; `make up` starts one")?;
+        let file = cluster.admin_token_file.as_ref().filter(|_| !cluster.replicas.is_empty());
+        let file = file.context("the cluster has no replica running; `make up` starts one")?;
         let tokens =
             fs::read_to_string(file).with_context(|| format!("cannot read {}; `make up` writes it", file.display()))?;
         // While callers change from one token to another a second line holds the old one.
         let token = tokens.lines().next().unwrap_or_default().trim().to_owned();
-        let replicas: Vec<_> =
-            cluster.replicas.iter().map(|replica| (replica.name.clone(), replica.ops_url.clone())).collect();
-        ensure!(!replicas.is_empty(), "the cluster has no replica running; `make up` starts one");
         let http = Client::builder().timeout(TIMEOUT).no_proxy().build().context("cannot make an HTTP client")?;
-        Ok(Self { http, replicas, token })
+        Ok(Self { http, replicas: cluster.replicas.clone(), token })
     }
 
-    /// Creates the coupon or changes it to this. Every replica has seen it afterwards. Repeating is safe.
-    pub async fn put_coupon(&self, code: &str, coupon: Coupon) -> anyhow::Result<()> {
+    /// Makes the coupon be one of so many pieces, to be had whenever the event is open. Every replica has seen it afterwards.
+    /// Repeating is safe.
+    pub async fn put_coupon(&self, code: &str, total: u32) -> anyhow::Result<()> {
+        let coupon = json!({"discountPercent": 100, "total": total, "opensAt": null, "closesAt": null});
         let request = self.first(Method::PUT, &format!("/admin/coupons/{code}")).json(&coupon);
-        json::<serde_json::Value>(request).await.map(drop).with_context(|| format!("cannot put the coupon {code}"))
+        json::<Value>(request).await.map(drop).with_context(|| format!("cannot put the coupon {code}"))
     }
 
     /// Retires a coupon that nobody holds in the current round. Every replica has seen it afterwards. Repeating is safe.
@@ -137,103 +86,76 @@ impl Admin {
         Ok(())
     }
 
-    /// The campaign's rule.
     pub async fn event(&self) -> anyhow::Result<Event> {
         json(self.first(Method::GET, "/admin/event")).await.context("cannot read the event")
     }
 
-    /// Changes the event: its window at once, its rule from the next round on. Repeating is safe.
-    pub async fn put_event(&self, exclusive: bool, window: Window) -> anyhow::Result<Event> {
-        #[derive(Serialize)]
-        struct Change {
-            exclusive: bool,
-            #[serde(flatten)]
-            window: Window,
-        }
-        let request = self.first(Method::PUT, "/admin/event").json(&Change { exclusive, window });
-        json(request).await.context("cannot change the event")
+    /// Opens the event for good or closes it, at once, and changes its rule from the next round on. Repeating is safe.
+    pub async fn put_event(&self, exclusive: bool, open: bool) -> anyhow::Result<()> {
+        let closes_at = (!open).then_some("1970-01-01T00:00:00Z");
+        let event = json!({"exclusive": exclusive, "opensAt": null, "closesAt": closes_at});
+        let request = self.first(Method::PUT, "/admin/event").json(&event);
+        json::<Value>(request).await.map(drop).context("cannot change the event")
     }
 
-    /// Ends the current round and returns the next one: full stock, empty wallets. The round is looked up once, so that what is
+    /// Ends the current round and begins the next one: full stock, empty wallets. The round is looked up once, so that what is
     /// asked again for want of an answer ends no other one.
-    pub async fn reset(&self) -> anyhow::Result<u32> {
+    pub async fn reset(&self) -> anyhow::Result<()> {
         let ends = self.event().await?.round;
-        insist(3 * TIMEOUT, async || self.end(ends).await).await
+        insist(3 * TIMEOUT, async || self.end(ends).await).await.map(drop)
     }
 
     /// Ends this round, if it has not ended yet, and returns the next one. Repeating is safe.
     pub async fn end(&self, round: u32) -> anyhow::Result<u32> {
-        let request = self.first(Method::POST, "/admin/reset").json(&Round { round });
-        let ended = async {
-            let answer = request.send().await?;
-            if answer.status() != StatusCode::CONFLICT {
-                return read(answer).await;
-            }
-            let refusal = answer.text().await?;
-            let current = serde_json::from_str(&refusal).map(|Round { round }| round).ok();
-            ensure!(current == Some(round + 1), "another round is under way: {refusal}");
-            Ok(Round { round: round + 1 })
-        };
-        ended.await.map(|Round { round }| round).with_context(|| format!("cannot end round {round}"))
-    }
-
-    /// The books. Each replica knows only the losers it refused itself, so all of them are asked and the earliest counts.
-    pub async fn audit(&self) -> anyhow::Result<Audit> {
-        let mut merged: Option<Audit> = None;
-        for (name, ops) in &self.replicas {
-            let request = self.call(Method::GET, ops, "/admin/audit");
-            let audit = json(request).await.with_context(|| format!("cannot read the audit of {name}"))?;
-            merged = Some(match merged {
-                None => audit,
-                Some(before) => merge(before, &audit)?,
-            });
+        let request = self.first(Method::POST, "/admin/reset").json(&json!({"round": round}));
+        let answer = request.send().await?;
+        let has_ended = answer.status() == StatusCode::CONFLICT && self.event().await?.round == round + 1;
+        if !has_ended {
+            read::<Value>(answer).await.with_context(|| format!("cannot end round {round}"))?;
         }
-        merged.context("the cluster has no replica running; `make up` starts one")
+        Ok(round + 1)
     }
 
-    /// Waits until every replica serves.
+    /// The books of the current round, in the order of their codes.
+    pub async fn audit(&self) -> anyhow::Result<Vec<Audited>> {
+        let mut audits = Vec::new();
+        for Replica { name, ops_url, .. } in &self.replicas {
+            let audit = json(self.call(Method::GET, ops_url, "/admin/audit")).await;
+            audits.push(audit.with_context(|| format!("cannot read the audit of {name}"))?);
+        }
+        merge(audits)
+    }
+
     pub async fn ready(&self, patience: Duration) -> anyhow::Result<()> {
-        let deadline = Instant::now() + patience;
-        for (name, ops) in &self.replicas {
-            let serves = async || {
-                let answer = self.http.get(format!("{ops}/readyz")).send().await;
-                answer.is_ok_and(|answer| answer.status().is_success())
-            };
-            while !serves().await {
-                ensure!(Instant::now() < deadline, "{name} is not ready after {patience:?}; see `make logs S={name}`");
-                tokio::time::sleep(PAUSE).await;
+        let all = async || {
+            for Replica { name, ops_url, .. } in &self.replicas {
+                let answer = self.http.get(format!("{ops_url}/readyz")).send().await;
+                let is_ready = answer.is_ok_and(|answer| answer.status().is_success());
+                ensure!(is_ready, "{name} is not ready after {patience:?}; see `make logs S={name}`");
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        insist(patience, all).await
     }
 
     /// What every replica exposes at `/metrics` at this moment, by its name.
     pub async fn metrics(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let mut pages = BTreeMap::new();
-        for (name, ops) in &self.replicas {
-            pages.insert(name.clone(), self.page(name, ops).await?);
+        for Replica { name, ops_url, .. } in &self.replicas {
+            let request = self.http.get(format!("{ops_url}/metrics"));
+            let page = async { request.send().await?.error_for_status()?.text().await };
+            pages.insert(name.clone(), page.await.with_context(|| format!("cannot read the metrics of {name}"))?);
         }
         Ok(pages)
     }
 
-    /// The same of one replica.
-    pub async fn metrics_of(&self, name: &str) -> anyhow::Result<String> {
-        let ops = self.replicas.iter().find(|(replica, _)| replica == name).map(|(_, ops)| ops);
-        self.page(name, ops.with_context(|| format!("the cluster has no {name}"))?).await
-    }
-
-    async fn page(&self, name: &str, ops: &str) -> anyhow::Result<String> {
-        let page = async { self.http.get(format!("{ops}/metrics")).send().await?.error_for_status()?.text().await };
-        page.await.with_context(|| format!("cannot read the metrics of {name}"))
-    }
-
     /// Changes are made at one replica; all of them learn of it from the database.
     fn first(&self, method: Method, path: &str) -> RequestBuilder {
-        self.call(method, &self.replicas[0].1, path)
+        self.call(method, &self.replicas[0].ops_url, path)
     }
 
-    fn call(&self, method: Method, ops: &str, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{ops}{path}")).bearer_auth(&self.token)
+    fn call(&self, method: Method, ops_url: &str, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{ops_url}{path}")).bearer_auth(&self.token)
     }
 }
 
@@ -248,15 +170,20 @@ pub async fn insist<T>(patience: Duration, call: impl AsyncFn() -> anyhow::Resul
     }
 }
 
-/// A loser counts once, whichever replica refused it; everything else comes from the database and is the same in both.
-fn merge(mut one: Audit, other: &Audit) -> anyhow::Result<Audit> {
-    ensure!(one.round == other.round, "a new round began while the audit was read: ask again");
-    for coupon in &mut one.coupons {
-        let Some(same) = other.coupons.iter().find(|same| same.code == coupon.code) else { continue };
-        let earliest = [coupon.earliest_loser_arrival, same.earliest_loser_arrival].into_iter().flatten().min();
-        coupon.earliest_loser_arrival = earliest;
+/// Each replica knows only the losers that it refused itself, so the earliest of all counts; everything else comes from the
+/// database and is the same in each audit.
+fn merge(audits: Vec<Audit>) -> anyhow::Result<Vec<Audited>> {
+    let is_one_round = audits.windows(2).all(|two| two[0].round == two[1].round);
+    ensure!(is_one_round, "a new round began while the audit was read: ask again");
+    let mut audits = audits.into_iter().map(|audit| audit.coupons);
+    let mut merged = audits.next().unwrap_or_default();
+    for other in audits.flatten() {
+        if let Some(same) = merged.iter_mut().find(|same| same.code == other.code) {
+            let losers = [same.earliest_loser_arrival, other.earliest_loser_arrival];
+            same.earliest_loser_arrival = losers.into_iter().flatten().min();
+        }
     }
-    Ok(one)
+    Ok(merged)
 }
 
 /// The body of a successful answer; a refusal becomes an error with the replica's own words.
@@ -277,30 +204,25 @@ mod tests {
     use super::*;
 
     fn audit(round: u32, loser: Option<&str>) -> Audit {
-        let coupon = serde_json::json!({"code": "A", "total": 3, "remaining": 0, "rows": 3, "distinctUsers": 3,
-            "lowestSerial": 1, "highestSerial": 3, "latestWinnerArrival": "2026-01-01T00:00:00.120Z",
-            "earliestLoserArrival": loser});
-        serde_json::from_value(serde_json::json!({"round": round, "exclusive": true, "coupons": [coupon]})).unwrap()
-    }
-
-    fn earliest(audits: &[Option<&str>]) -> Option<OffsetDateTime> {
-        let mut audits = audits.iter().map(|loser| audit(1, *loser));
-        let first = audits.next().unwrap();
-        audits.fold(first, |one, other| merge(one, &other).unwrap()).coupons[0].earliest_loser_arrival
+        let coupon = json!({"code": "A", "total": 3, "remaining": 0, "rows": 3, "distinctUsers": 3, "lowestSerial": 1,
+            "highestSerial": 3, "latestWinnerArrival": "2026-01-01T00:00:00.120Z", "earliestLoserArrival": loser});
+        serde_json::from_value(json!({"round": round, "exclusive": true, "coupons": [coupon]})).unwrap()
     }
 
     #[test]
     fn the_earliest_loser_is_the_earliest_of_all_replicas() {
         let (early, late) = ("2026-01-01T00:00:00.110Z", "2026-01-01T00:00:00.115Z");
+        let merged = |losers: &[Option<&str>]| {
+            let audits = losers.iter().map(|loser| audit(1, *loser)).collect();
+            merge(audits).unwrap()[0].earliest_loser_arrival
+        };
 
-        let found = earliest(&[Some(late), None, Some(early)]);
-
-        assert_eq!(found, audit(1, Some(early)).coupons[0].earliest_loser_arrival);
-        assert_eq!(earliest(&[None, None]), None);
+        assert_eq!(merged(&[Some(late), None, Some(early)]), audit(1, Some(early)).coupons[0].earliest_loser_arrival);
+        assert_eq!(merged(&[None, None]), None);
     }
 
     #[test]
     fn audits_of_two_rounds_are_not_merged() {
-        assert!(merge(audit(1, None), &audit(2, None)).is_err());
+        assert!(merge(vec![audit(1, None), audit(2, None)]).is_err());
     }
 }

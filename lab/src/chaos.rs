@@ -193,8 +193,7 @@ impl ChaosArgs {
         results: &mut Results,
         interrupt: Interrupt,
     ) -> anyhow::Result<()> {
-        let others = [("EXPORTERS".to_owned(), "off".to_owned())].into();
-        let knobs = Knobs { strategy: self.strategy, replicas: REPLICAS, others };
+        let knobs = Knobs { strategy: self.strategy, replicas: REPLICAS, others: [].into() };
         let mut private = Private::start(root, "chaos", self.port_offset, knobs, interrupt.clone()).await?;
         let within = if self.quick { PATIENCE_QUICK } else { PATIENCE };
         let work = async {
@@ -242,9 +241,7 @@ impl ChaosArgs {
     }
 
     async fn all(&self, mut run: Run<'_>, seed: u64, results: &mut Results) -> anyhow::Result<()> {
-        if let Some(mysql) = &run.cluster().mysql {
-            results.database = format!("{} {}", mysql.engine, mysql.version.as_deref().unwrap_or("?"));
-        }
+        results.database = run.cluster().database();
         let (faults, hung) = (self.faults().await?, self.hung_lasts());
         results.hangs = !hung.is_zero();
         let count = self.waves.unwrap_or(if self.quick { WAVES_QUICK } else { WAVES });

@@ -5,15 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use serde::Deserialize;
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, MySqlConnection};
 
-pub mod inherited;
-pub mod private;
+pub(crate) mod private;
 
 /// Longest wait for a lock node's answer: on a busy machine half a second, which is the client's own, is too short.
 const REDIS_PATIENCE: Duration = Duration::from_secs(5);
@@ -21,20 +20,16 @@ const REDIS_PATIENCE: Duration = Duration::from_secs(5);
 /// A local cluster, as `make up` wrote it down. A part that does not run is `None` or empty.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Cluster {
-    /// The one address that clients use.
-    pub nginx: Option<Server>,
-    /// The service's processes, in the order of their numbers.
-    pub replicas: Vec<Replica>,
+    pub(crate) nginx: Option<Server>,
+    /// In the order of their numbers.
+    pub(crate) replicas: Vec<Replica>,
     /// The independent lock servers.
     pub redis: Vec<Server>,
     /// The database.
     pub mysql: Option<MySql>,
-    /// The metrics server.
-    pub prometheus: Option<Server>,
-    /// The value of `STRATEGY` that the replicas were started with.
-    pub strategy: Option<String>,
+    pub(crate) prometheus: Option<Server>,
     /// Where the bearer token of the admin calls lies.
-    pub admin_token_file: Option<PathBuf>,
+    pub(crate) admin_token_file: Option<PathBuf>,
 }
 
 /// A server that is known by its address alone.
@@ -42,20 +37,18 @@ pub struct Cluster {
 pub struct Server {
     /// Base address: of an HTTP API, or of a lock node.
     pub url: String,
-    /// Process id.
-    pub pid: Option<u32>,
+    pub(crate) pid: Option<u32>,
 }
 
 /// One process of the service.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Replica {
+pub(crate) struct Replica {
     /// The supervisor's name for it.
     pub name: String,
     /// Base address of its public API, behind nginx.
     pub url: String,
     /// Base address of its operations listener: probes, metrics, admin calls.
     pub ops_url: String,
-    /// Process id.
     pub pid: Option<u32>,
 }
 
@@ -65,18 +58,17 @@ pub struct MySql {
     /// `mysql` or `mariadb`.
     pub engine: String,
     /// What the server says about itself.
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// The service's own, least-privileged account.
     pub url: String,
     /// An account that may do everything; for tests and the laboratory.
     pub admin_url: String,
-    /// Process id.
-    pub pid: Option<u32>,
+    pub(crate) pid: Option<u32>,
 }
 
 impl Server {
     /// Opens a connection to a lock node.
-    pub async fn connect_redis(&self) -> anyhow::Result<MultiplexedConnection> {
+    pub(crate) async fn connect_redis(&self) -> anyhow::Result<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new().set_response_timeout(Some(REDIS_PATIENCE));
         let connection =
             redis::Client::open(self.url.as_str())?.get_multiplexed_async_connection_with_config(&config).await;
@@ -95,14 +87,24 @@ impl Cluster {
 
     /// Opens a connection that may read everything. Errors never contain the address, for it has a password in it.
     pub async fn connect(&self) -> anyhow::Result<MySqlConnection> {
-        let mysql =
-            self.mysql.as_ref().ok_or_else(|| anyhow!("the cluster has no database running; `make up` starts it"))?;
+        let mysql = self.mysql.as_ref().context("the cluster has no database running; `make up` starts it")?;
         let options: MySqlConnectOptions =
             mysql.admin_url.parse().context("the cluster's admin_url is no MySQL address; `make up` rewrites it")?;
         options.connect().await.with_context(|| {
             let engine = &mysql.engine;
             format!("cannot connect to {engine}; `make status` shows whether it runs, `make up` starts it")
         })
+    }
+
+    /// Where nginx answers.
+    pub(crate) fn url(&self) -> anyhow::Result<String> {
+        Ok(self.nginx.as_ref().context("the cluster has no nginx running")?.url.clone())
+    }
+
+    /// Engine and version of the database; empty when it does not run.
+    pub(crate) fn database(&self) -> String {
+        let version = |it: &MySql| format!("{} {}", it.engine, it.version.as_deref().unwrap_or("?"));
+        self.mysql.as_ref().map(version).unwrap_or_default()
     }
 }
 

@@ -2,11 +2,11 @@
 
 #![expect(clippy::disallowed_methods, reason = "the laboratory's SQL lives here and in verify")]
 
+use std::time::Duration;
+
 use anyhow::Context;
-use serde::Serialize;
 use sqlx::{AssertSqlSafe, FromRow, MySqlConnection, Row};
 
-/// The account that the replicas use.
 const SERVICE: &str = "coupon";
 
 /// Orders that keep the database from its work, each with the one that lets it go on.
@@ -14,19 +14,9 @@ pub const READ_ONLY: [&str; 2] = ["SET GLOBAL read_only = 1", "SET GLOBAL read_o
 /// The same for whatever needs a coupon's row.
 pub const TABLE_LOCKED: [&str; 2] = ["LOCK TABLES coupon WRITE", "UNLOCK TABLES"];
 
-/// How the stock of the current round went.
-#[derive(Clone, Copy, Debug, FromRow)]
-pub struct Drain {
-    /// Coupons issued.
-    pub issued: i64,
-    /// Microseconds from the first issue to the last; `None` without any.
-    pub micros: Option<i64>,
-}
-
 /// A winner of the current round.
-#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+#[derive(Clone, FromRow)]
 pub struct Winner {
-    /// Which coupon.
     pub code: String,
     /// The place; `None` under `unlocked`.
     pub serial: Option<u32>,
@@ -34,22 +24,13 @@ pub struct Winner {
     pub arrived_ms: Option<u64>,
 }
 
-/// Statements by kind, since the server began.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Statements {
-    /// Everything a client sent.
-    pub questions: u64,
-    /// `CALL`.
-    pub calls: u64,
-    /// `COMMIT`.
-    pub commits: u64,
-}
-
-/// Reads how long the issues of the current round took.
-pub async fn drain(connection: &mut MySqlConnection) -> anyhow::Result<Drain> {
+/// Coupons that were issued in the current round, and the time from the first issue to the last.
+pub async fn drain(connection: &mut MySqlConnection) -> anyhow::Result<(u32, Duration)> {
     let query = "SELECT COUNT(*) AS issued, TIMESTAMPDIFF(MICROSECOND, MIN(issued_at), MAX(issued_at)) AS micros \
                  FROM wallet JOIN event ON event.round = wallet.round";
-    sqlx::query_as(query).fetch_one(connection).await.context("cannot read when coupons were issued")
+    let found = sqlx::query_as(query).fetch_one(connection).await.context("cannot read when coupons were issued");
+    let (issued, micros): (i64, Option<i64>) = found?;
+    Ok((issued.try_into()?, Duration::from_micros(micros.unwrap_or(0).try_into()?)))
 }
 
 /// Reads the winners of all coupons whose codes begin with `prefix`, code by code in the order of their serials.
@@ -65,22 +46,13 @@ pub async fn empty_wallets(connection: &mut MySqlConnection) -> anyhow::Result<(
     tell(connection, "TRUNCATE TABLE wallet").await
 }
 
-/// Reads how many statements there were.
-pub async fn statements(connection: &mut MySqlConnection) -> anyhow::Result<Statements> {
-    let query = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Questions', 'Com_call_procedure', 'Com_commit')";
-    let mut found = Statements::default();
-    for row in sqlx::raw_sql(query).fetch_all(connection).await.context("cannot read the database's counters")? {
-        let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-        *match name.as_str() {
-            "Questions" => &mut found.questions,
-            "Com_call_procedure" => &mut found.calls,
-            _ => &mut found.commits,
-        } = value.parse()?;
-    }
-    Ok(found)
+/// How many statements clients have sent since the server began.
+pub async fn statements(connection: &mut MySqlConnection) -> anyhow::Result<u64> {
+    let row = sqlx::raw_sql("SHOW GLOBAL STATUS LIKE 'Questions'").fetch_one(connection).await;
+    let count: String = row.context("cannot read the database's counters")?.try_get(1)?;
+    Ok(count.parse()?)
 }
 
-/// The ids of the replicas' connections.
 pub async fn service_connections(connection: &mut MySqlConnection) -> anyhow::Result<Vec<u64>> {
     let list = "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist WHERE user = ?";
     Ok(sqlx::query_scalar(list).bind(SERVICE).fetch_all(connection).await?)
@@ -91,12 +63,10 @@ pub async fn kill(connection: &mut MySqlConnection, id: u64) -> bool {
     tell(connection, format!("KILL {id}")).await.is_ok()
 }
 
-/// How many connections the server allows.
 pub async fn connections_max(connection: &mut MySqlConnection) -> anyhow::Result<u32> {
     Ok(sqlx::query_scalar("SELECT CAST(@@GLOBAL.max_connections AS UNSIGNED)").fetch_one(connection).await?)
 }
 
-/// Changes that.
 pub async fn allow_connections(connection: &mut MySqlConnection, most: u32) -> anyhow::Result<()> {
     tell(connection, format!("SET GLOBAL max_connections = {most}")).await
 }

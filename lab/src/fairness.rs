@@ -1,20 +1,13 @@
 //! `lab fairness`: tiny coupons on a running cluster, sold out one after the other, and who overtook whom.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
 use crate::cluster::Cluster;
-use crate::cluster::private::Knobs;
-use crate::interrupt::{Interrupt, Interrupted};
-use crate::measure::fairness::Fairness;
-use crate::measure::measure;
-use crate::measure::numbers::percent;
-use crate::measure::sample::Sample;
-use crate::measure::scenario::Contests;
-use crate::measure::stage::Stage;
-use crate::strategy::Strategy;
+use crate::interrupt::Interrupt;
+use crate::measure::{Contests, Fairness, Sample, Stage, both, measure};
 
 const WARM_UP: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 1_000;
@@ -41,37 +34,39 @@ pub struct Command {
 
 impl Command {
     /// Plays the contests in a round of their own and prints what came of them. The exit status: 0 all went well, 1 a promise was
-    /// broken, 130 interrupted.
-    pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
-        let cluster = Cluster::read(&self.cluster)?;
-        // The cluster stays as it is, so nobody looks at these.
-        let knobs = Knobs { strategy: Strategy::Batched, replicas: 1, others: [].into() };
+    /// broken.
+    pub async fn run(&self, interrupt: Interrupt) -> anyhow::Result<u8> {
         let Self { contests: coupons, pieces, over, rate, .. } = *self;
-        let scenario = Contests { coupons, pieces, over, rate }.scenario(knobs, CONNECTIONS, WARM_UP);
-        let mut stage = Stage::visit(root, cluster, interrupt.clone()).await?;
+        let scenario = Contests { coupons, pieces, over, rate }.scenario(CONNECTIONS, WARM_UP);
+        let mut stage = Stage::visit(Cluster::read(&self.cluster)?).await?;
         let measured = interrupt.or(measure(&mut stage, &scenario, None)).await;
-        let withdrawn = stage.withdraw().await;
-        let sample = match measured {
-            Err(error) if error.is::<Interrupted>() => return withdrawn.map(|()| Interrupted::STATUS),
-            measured => measured?,
-        };
+        let sample = both(measured, stage.withdraw().await)?;
         print!("{}", self.text(&sample));
-        withdrawn.map(|()| u8::from(sample.broken.is_some()))
+        Ok(u8::from(sample.broken.is_some()))
     }
 
     fn text(&self, sample: &Sample) -> String {
         let Self { contests, pieces, over, rate, .. } = self;
-        let fairness = sample.fairness.as_ref().map(Fairness::text).unwrap_or_default();
-        let shares: Vec<String> =
-            sample.replicas.shares.iter().map(|(name, share)| format!("{name} {}", percent(*share))).collect();
-        let verdict =
-            sample.broken.as_deref().or(sample.verdict.as_ref().map(|it| it.text.as_str())).unwrap_or_default();
-        let short = sample.short().map(|short| format!("{short}\n")).unwrap_or_default();
+        let Some(fairness) = &sample.fairness else { return sample.broken.clone().unwrap_or_default() + "\n" };
+        let Fairness { played, decided, queue_jump, inversions } = fairness;
+        let percent = |share: f64| format!("{:.1} %", share * 100.0);
+        let jump = queue_jump.map_or("not known".to_owned(), |it| {
+            format!("p50 {:.0} ms, p95 {:.0} ms, most {:.0} ms", it.p50, it.p95, it.max)
+        });
+        let pairs = inversions.map_or("not known, for there are no serials".to_owned(), |it| {
+            format!("{}, {} of {}", percent(it.share()), it.inverted, it.pairs)
+        });
+        let shares = sample.replicas.shares.iter().map(|(name, share)| format!("{name} {}", percent(*share)));
+        let verdict = sample.broken.as_deref().or(sample.verdict.as_ref().map(|it| it.text.as_str()));
         format!(
-            "{contests} coupons of {pieces} pieces, each asked for by {} users, {rate} a second\n{fairness}\
-             issued by             {}\n{short}{verdict}\n",
+            "{contests} coupons of {pieces} pieces, each asked for by {} users, {rate} a second\n\
+             queue-jump            {jump}; {decided} of {played} coupons sold out and refused somebody\n\
+             pairs out of order    {pairs}\n\
+             issued by             {}\n{}{}\n",
             pieces * over,
-            shares.join(", ")
+            shares.collect::<Vec<_>>().join(", "),
+            sample.short().map(|short| short + "\n").unwrap_or_default(),
+            verdict.unwrap_or_default()
         )
     }
 }

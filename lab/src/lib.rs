@@ -1,7 +1,7 @@
 //! The laboratory: what a cluster is made of, how it behaves under load, and what a rush left behind in it. Tests, demo and
 //! load runs share it; the service never links it.
 
-pub mod admin;
+mod admin;
 pub mod bench;
 pub mod chaos;
 pub mod cluster;
@@ -17,8 +17,7 @@ mod processes;
 mod progress;
 pub mod proxy;
 pub mod script;
-mod servers;
-pub mod strategy;
+mod strategy;
 pub mod sweep;
 mod table;
 pub mod verify;

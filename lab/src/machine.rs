@@ -6,19 +6,17 @@ use std::process::Command;
 use std::thread::available_parallelism;
 
 use procfs::{CpuInfo, Current, LoadAverage, Meminfo};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// What the figures depend on besides the service.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
     /// Of the processors.
     pub model: String,
-    /// How many there are for us.
     pub processors: usize,
     /// Bytes.
     pub memory: u64,
-    /// Linux's version.
     pub kernel: String,
     /// What is measured; with `+` when the folder differs from it.
     pub commit: String,
@@ -29,24 +27,16 @@ pub struct Machine {
 impl Machine {
     /// This one, now. What cannot be found out is left empty; no figure depends on it.
     pub fn describe(root: &Path) -> Self {
+        let git = ["describe", "--always", "--dirty=+", "--exclude=*"];
+        let commit = Command::new("git").args(git).current_dir(root).output().ok().filter(|done| done.status.success());
         let model = CpuInfo::current().ok().and_then(|it| it.model_name(0).map(str::to_owned));
         Self {
             model: model.unwrap_or_default(),
             processors: available_parallelism().map_or(1, Into::into),
             memory: Meminfo::current().map_or(0, |it| it.mem_total),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-            commit: commit(root),
+            commit: commit.map_or("unknown".to_owned(), |it| String::from_utf8_lossy(&it.stdout).trim().to_owned()),
             load_before: LoadAverage::current().map_or(0.0, |it| it.one.into()),
         }
     }
-}
-
-fn commit(root: &Path) -> String {
-    let git = |words: &[&str]| {
-        let done = Command::new("git").args(words).current_dir(root).output().ok().filter(|done| done.status.success());
-        done.map(|done| String::from_utf8_lossy(&done.stdout).trim().to_owned())
-    };
-    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".to_owned() };
-    let is_clean = git(&["status", "--porcelain"]).is_some_and(|changes| changes.is_empty());
-    if is_clean { commit } else { commit + "+" }
 }

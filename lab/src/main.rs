@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use coupon_lab::cluster::Cluster;
 use coupon_lab::history::{self, History};
-use coupon_lab::interrupt::Interrupt;
+use coupon_lab::interrupt::{Interrupt, Interrupted};
 use coupon_lab::verify::{PATIENCE, Report, read_acks, verify, verify_history};
 use coupon_lab::{bench, chaos, distance, fairness, load, sweep};
 
@@ -79,6 +79,7 @@ async fn main() -> ExitCode {
     let done = Box::pin(run(&Arguments::parse().command)).await;
     match done {
         Ok(status) => ExitCode::from(status),
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(Interrupted::STATUS),
         Err(error) => {
             eprintln!("lab: {}", causes(&error));
             ExitCode::from(2)
@@ -91,7 +92,7 @@ async fn run(command: &Command) -> anyhow::Result<u8> {
     match command {
         Command::Verify(arguments) => judge(arguments).await.map(|report| u8::from(!report.is_clean())),
         Command::Load(load) => load.run().await.map(|fine| u8::from(!fine)),
-        Command::Fairness(fairness) => fairness.run(&here()?, Interrupt::watch()?).await,
+        Command::Fairness(fairness) => fairness.run(Interrupt::watch()?).await,
         Command::Bench(bench) => bench.run(&here()?, Interrupt::watch()?).await,
         Command::Sweep(sweep) => sweep.run(&here()?, Interrupt::watch()?).await,
         Command::Chaos(chaos) => chaos.run(&here()?, Interrupt::watch()?).await,

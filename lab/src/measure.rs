@@ -9,22 +9,23 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::{Instant, sleep_until};
 
-pub mod fairness;
+mod fairness;
 mod histogram;
-pub mod k6;
-pub mod numbers;
+mod numbers;
 pub mod quiet;
-pub mod sample;
-pub mod scenario;
+mod sample;
+mod scenario;
 mod speed;
-pub mod stage;
+mod stage;
 
 use crate::load::{Load, Outcome, Pace, Plan, Requests, Until, Users, load};
-use crate::verify::{Ack, Report};
-use fairness::Fairness;
-use sample::{Sample, Verdict};
-use scenario::{Scenario, Stock};
-use stage::{Moment, Stage};
+use crate::verify::{Ack, verify};
+pub use fairness::Fairness;
+pub use numbers::{Spread, float, number, shown};
+pub use sample::{Sample, Times, Verdict};
+pub use scenario::{ANSWERS, Contests, Scenario, Stock, holders, issues};
+use stage::Moment;
+pub use stage::{Stage, both};
 
 /// How long users are sent away before a measurement of that, so that every replica remembers that all is gone.
 const REFUSING: Duration = Duration::from_millis(700);
@@ -40,18 +41,22 @@ pub async fn measure(stage: &mut Stage, scenario: &Scenario, evidence: Option<&P
     };
     let load = Load::connect(plan).await?;
     let (outcome, before, after) = send(stage, scenario, load).await?;
-    let mut sample = Sample::of(scenario, &outcome);
+    let mut sample = Sample::of(scenario.pace, &outcome);
     sample.count(stage, &before, &after, outcome.cpu_seconds)?;
     sample.broken = doubt(scenario, &outcome);
     if scenario.stock.is_touched() {
         acks.extend(outcome.acks()?);
-        let report = stage.verify(&acks).await?;
-        judge(&mut sample, &report);
+        let report = verify(&mut stage.database, Some(&acks)).await?;
+        let (clean, text, lost_updates) = (report.is_clean(), report.verdict(), report.lost_updates());
+        if !clean {
+            sample.broken = Some(text.clone());
+            if let Some(path) = evidence {
+                fs::write(path, outcome.promised()).with_context(|| format!("cannot write {}", path.display()))?;
+            }
+        }
+        sample.verdict = Some(Verdict { clean, text, lost_updates });
         if scenario.is_contest() {
             sample.fairness = Some(Fairness::read(stage).await?);
-        }
-        if let (false, Some(path)) = (report.is_clean(), evidence) {
-            fs::write(path, outcome.promised()).with_context(|| format!("cannot write {}", path.display()))?;
         }
     }
     Ok(sample)
@@ -59,7 +64,7 @@ pub async fn measure(stage: &mut Stage, scenario: &Scenario, evidence: Option<&P
 
 fn plan(stage: &Stage, scenario: &Scenario) -> anyhow::Result<Plan> {
     Ok(Plan {
-        url: stage.url()?,
+        url: stage.cluster.url()?,
         connections: scenario.connections,
         pace: scenario.pace,
         until: Until::Elapsed(scenario.time),
@@ -72,7 +77,7 @@ fn plan(stage: &Stage, scenario: &Scenario) -> anyhow::Result<Plan> {
 /// Everybody who can have a piece gets one, and then some strangers are told that all is gone.
 async fn give_away(plan: &Plan, code: &str, pieces: u32) -> anyhow::Result<Vec<Ack>> {
     let asks = |users, key: &str| Requests::Issue { codes: vec![code.to_owned()], users, key: key.to_owned() };
-    let holders = asks(scenario::holders(pieces), "given");
+    let holders = asks(holders(pieces), "given");
     let strangers = asks(Users::New { prefix: "stranger".to_owned() }, "first");
     let closed = Plan { pace: Pace::Closed, ..plan.clone() };
     let given = load(Plan { requests: holders, until: Until::Sent(pieces.into()), ..closed.clone() }).await?;
@@ -83,17 +88,16 @@ async fn give_away(plan: &Plan, code: &str, pieces: u32) -> anyhow::Result<Vec<A
 /// Sends the load and looks at all counters at both edges of the measured window. What is late is still awaited after it.
 async fn send(stage: &mut Stage, scenario: &Scenario, load: Load) -> anyhow::Result<(Outcome, Moment, Moment)> {
     // A load that begins cold begins at once.
-    let cold = if scenario.warm_up.is_zero() { Some(stage.before().await?) } else { None };
+    let cold = if scenario.warm_up.is_zero() { Some(stage.begin(false).await?) } else { None };
     let begin = Instant::now() + scenario.warm_up;
     let looks = async {
-        let before = if let Some(before) = cold {
-            before
-        } else {
-            sleep_until(begin).await;
-            stage.look_warm().await?
+        sleep_until(begin).await;
+        let before = match cold {
+            Some(before) => before,
+            None => stage.begin(true).await?,
         };
         sleep_until(begin + scenario.time).await;
-        anyhow::Ok((before, stage.look().await?))
+        anyhow::Ok((before, stage.end().await?))
     };
     let (outcome, (before, after)) = tokio::try_join!(load.run_warmed(scenario.warm_up), looks)?;
     Ok((outcome, before, after))
@@ -109,11 +113,4 @@ fn doubt(scenario: &Scenario, outcome: &Outcome) -> Option<String> {
         return Some(format!("{:?}", outcome.errors));
     }
     (outcome.answers == 0).then(|| "no answer that counts".to_owned())
-}
-
-fn judge(sample: &mut Sample, report: &Report) {
-    if !report.is_clean() {
-        sample.broken = Some(report.verdict());
-    }
-    sample.verdict = Some(Verdict::from(report));
 }

@@ -3,12 +3,13 @@
 //! Repeats are interleaved: each measures everything once, so that a machine that becomes slower or faster meanwhile does so to all
 //! of them. Within a repeat the order spares restarts.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
+
+use anyhow::ensure;
 
 use crate::cluster::private::Knobs;
 use crate::load::{Pace, Requests};
-use crate::measure::scenario::{Contests, Scenario, Stock, holders, issues};
+use crate::measure::{Contests, Scenario, Stock, holders, issues};
 use crate::strategy::Strategy;
 
 /// Replicas of the cluster that most is measured on.
@@ -21,78 +22,71 @@ pub const CROSS_CHECK: (u32, Duration) = (1_000, Duration::from_secs(10));
 pub const POOL_SIZES: [u32; 4] = [2, 4, 8, 16];
 /// What `batched` runs with: the service's default.
 const POOL_SIZE: u32 = 8;
+/// The knob, which a run sets by itself.
+pub const POOL: &str = "POOL_SIZE";
 
 /// Connections of what is no question of connections, and of what is.
 const CONNECTIONS: usize = 200;
 const MANY: usize = 1_000;
 
 const WARM_UP: Duration = Duration::from_millis(700);
-/// Of most loads.
 const SHORT: [Duration; 2] = [WARM_UP, Duration::from_secs(3)];
 /// Where a percentile needs more requests, or a strategy issues few.
 const LONG: [Duration; 2] = [WARM_UP, Duration::from_secs(4)];
 /// To find a strategy's best pool.
 const PROBE: [Duration; 2] = [WARM_UP, Duration::from_millis(1_500)];
 
-/// The coupon that is gone.
 const GONE: &str = "GONE";
 const GONE_PIECES: u32 = 10_000;
 
-/// Tiny coupons that are fought for.
 const CONTESTS: Contests = Contests { coupons: 200, pieces: 20, over: 2, rate: RATE };
 
 /// How long one takes with everything around it, beside its load: as seen on two cores. Only the time left is guessed from it.
 const AROUND: f64 = 3.0;
 const BY_K6: f64 = 40.0;
 
-/// One thing to measure.
 #[derive(Clone, Debug)]
 pub struct Item {
     /// In `bench.json` and for `--only`.
     pub name: String,
-    /// How.
+    pub knobs: Knobs,
     pub what: What,
     /// Names of what its figures are told against.
-    needs: Vec<String>,
+    needs: &'static [&'static str],
+    /// From 1. What is measured once is in repeat 0.
+    pub repeat: u32,
 }
 
-/// How something is measured.
 #[derive(Clone, Debug)]
 pub enum What {
-    /// By our loader.
     Load(Scenario),
     /// In an open model, at the highest rate of issues in the same repeat, divided by this.
-    OfPeak(u32, Scenario),
+    OfPeak(f64, Scenario),
     /// A strategy, with the pool that its probes found best.
-    Best(Strategy, Scenario),
-    /// 10,000 users at once, by k6.
+    Best(Scenario),
     Rush,
     /// The cross-check, by k6.
     Arrival,
 }
 
-/// One thing in one repeat. What is measured once is in repeat 0.
-#[derive(Clone, Debug)]
-pub struct Step {
-    /// What.
-    pub item: Item,
-    /// From 1.
-    pub repeat: u32,
-}
-
 impl Item {
-    fn new(name: impl Into<String>, what: What, needs: &[&str]) -> Self {
-        Self { name: name.into(), what, needs: needs.iter().map(ToString::to_string).collect() }
+    /// On the cluster that most is measured on.
+    fn new(name: impl Into<String>, what: What, needs: &'static [&'static str]) -> Self {
+        Self { name: name.into(), knobs: batched(REPLICAS), what, needs, repeat: 0 }
     }
 
-    fn load(name: impl Into<String>, scenario: Scenario, needs: &[&str]) -> Self {
+    fn load(name: impl Into<String>, scenario: Scenario, needs: &'static [&'static str]) -> Self {
         Self::new(name, What::Load(scenario), needs)
+    }
+
+    fn on(self, knobs: Knobs) -> Self {
+        Self { knobs, ..self }
     }
 
     /// What is asked, where our loader asks it.
     pub fn scenario(&self) -> Option<&Scenario> {
         match &self.what {
-            What::Load(scenario) | What::OfPeak(_, scenario) | What::Best(_, scenario) => Some(scenario),
+            What::Load(scenario) | What::OfPeak(_, scenario) | What::Best(scenario) => Some(scenario),
             What::Rush | What::Arrival => None,
         }
     }
@@ -103,61 +97,43 @@ impl Item {
     }
 }
 
-/// The name of a strategy's probe.
 pub fn probe(strategy: Strategy, pool_size: u32) -> String {
     format!("{strategy}-pool-{pool_size}")
 }
 
-/// The cluster of a strategy; of `batched`, what a run begins with.
 pub fn knobs(strategy: Strategy, replicas: u32, pool_size: u32) -> Knobs {
-    let others = [("POOL_SIZE", pool_size.to_string()), ("EXPORTERS", "off".to_owned())];
-    Knobs { strategy, replicas, others: others.map(|(name, value)| (name.to_owned(), value)).into() }
+    Knobs { strategy, replicas, others: [(POOL.to_owned(), pool_size.to_string())].into() }
 }
 
-/// `batched` on so many replicas.
-pub fn batched(replicas: u32) -> Knobs {
+fn batched(replicas: u32) -> Knobs {
     knobs(Strategy::Batched, replicas, POOL_SIZE)
 }
 
-/// The cluster that most is measured on.
-pub fn usual() -> Knobs {
-    batched(REPLICAS)
-}
-
-/// What a person's environment changes in every cluster of a run: `inherited`, without what the run sets by itself.
-pub fn knobs_of_others(mut inherited: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    inherited.retain(|name, _| !usual().others.contains_key(name));
-    inherited
-}
-
 fn hot(connections: usize, pace: Pace, times: [Duration; 2]) -> Scenario {
-    Scenario::issues(usual(), false, connections, pace, times)
+    Scenario::issues(false, connections, pace, times)
 }
 
-fn shared(pace: Pace, replicas: u32) -> Scenario {
-    // Many connections, for a fixed rate, too: few would leave no batches to speak of.
-    Scenario::issues(batched(replicas), true, MANY, pace, LONG)
-}
-
-/// What changes nothing and is answered with this.
-fn untouched(requests: Requests, connections: usize, status: u16) -> Scenario {
-    Scenario { stock: Stock::Untouched, requests, expect: vec![status], ..hot(connections, Pace::Closed, SHORT) }
+/// Many connections, for a fixed rate, too: few would leave no batches to speak of.
+fn shared(pace: Pace) -> Scenario {
+    Scenario::issues(true, MANY, pace, LONG)
 }
 
 fn trivial(connections: usize) -> Scenario {
-    untouched(Requests::Get { path: "/version".to_owned() }, connections, 200)
+    asked(Stock::Untouched, Requests::Get { path: "/version".to_owned() }, connections, 200)
 }
 
 /// What is asked when all is gone, and answered with this.
 fn gone(requests: Requests, status: u16) -> Scenario {
-    let stock = Stock::Gone(GONE.to_owned(), GONE_PIECES);
-    Scenario { stock, requests, expect: vec![status], ..hot(CONNECTIONS, Pace::Closed, SHORT) }
+    asked(Stock::Gone(GONE.to_owned(), GONE_PIECES), requests, CONNECTIONS, status)
+}
+
+fn asked(stock: Stock, requests: Requests, connections: usize, status: u16) -> Scenario {
+    Scenario { stock, requests, expect: vec![status], ..hot(connections, Pace::Closed, SHORT) }
 }
 
 /// Issues by a strategy that may refuse when it cannot keep up; its rate is that of its issues.
-fn by(strategy: Strategy, pool_size: u32, times: [Duration; 2]) -> Scenario {
-    let knobs = knobs(strategy, REPLICAS, pool_size);
-    Scenario { knobs, tolerate: vec![503], ..hot(CONNECTIONS, Pace::Closed, times) }
+fn refusing(times: [Duration; 2]) -> Scenario {
+    Scenario { tolerate: vec![503], ..hot(CONNECTIONS, Pace::Closed, times) }
 }
 
 /// Measured once: k6 first, on replicas that nothing has fattened yet, then the probes.
@@ -170,7 +146,8 @@ fn once() -> Vec<Item> {
         Item::load("arrival-1000", ours, &["arrival-1000-k6"]),
     ];
     for strategy in others() {
-        items.extend(POOL_SIZES.map(|size| Item::load(probe(strategy, size), by(strategy, size, PROBE), &[])));
+        let probe = |size| Item::load(probe(strategy, size), refusing(PROBE), &[]).on(knobs(strategy, REPLICAS, size));
+        items.extend(POOL_SIZES.map(probe));
     }
     items
 }
@@ -186,126 +163,110 @@ fn quick() -> Vec<Item> {
         Item::load("issue-200", hot(CONNECTIONS, Pace::Closed, LONG), &[]),
         Item::load("version-1000", trivial(MANY), &[]),
         Item::load("issue-1000", hot(MANY, Pace::Closed, LONG), &["version-1000"]),
-        Item::load("refused-200", untouched(Requests::Refused, CONNECTIONS, 422), &[]),
+        Item::load("refused-200", asked(Stock::Untouched, Requests::Refused, CONNECTIONS, 422), &[]),
         Item::load("alone", hot(1, Pace::Closed, SHORT), &[]),
     ]
 }
 
 /// What else is measured in every repeat. The shares of the peak come after the peak.
 fn more() -> Vec<Item> {
-    let open =
-        |connections, replicas| Scenario::issues(batched(replicas), false, connections, Pace::Open(RATE.into()), LONG);
+    let open = Pace::Open(RATE.into());
     let of_peak = |share| What::OfPeak(share, hot(MANY, Pace::Closed, LONG));
     let held = Requests::Issue { codes: vec![GONE.to_owned()], users: holders(GONE_PIECES), key: "again".to_owned() };
-    let rate = |replicas| Item::load(format!("rate-3000-of-{replicas}"), open(CONNECTIONS, replicas), &[]);
+    let rate = |replicas| {
+        Item::load(format!("rate-3000-of-{replicas}"), hot(CONNECTIONS, open, LONG), &[]).on(batched(replicas))
+    };
     let mut items = vec![
-        Item::load("issue-32-codes", shared(Pace::Closed, REPLICAS), &["issue-1000", "version-1000"]),
+        Item::load("issue-32-codes", shared(Pace::Closed), &["issue-1000", "version-1000"]),
         Item::load("sold-out", gone(issues(vec![GONE.to_owned()]), 410), &[]),
         Item::load("already-issued", gone(held, 409), &[]),
-        Item::new("open-third", of_peak(3), &["issue-1000"]),
-        Item::new("open-half", of_peak(2), &["issue-1000"]),
+        Item::new("open-third", of_peak(3.0), &["issue-1000"]),
+        Item::new("open-half", of_peak(2.0), &["issue-1000"]),
         rate(1),
         rate(2),
         rate(4),
-        Item::load("rate-3000-32-codes", shared(Pace::Open(RATE.into()), 4), &["rate-3000-of-4"]),
-        Item::load("jump", CONTESTS.scenario(batched(4), CONNECTIONS, WARM_UP), &[]),
+        Item::load("rate-3000-32-codes", shared(open), &["rate-3000-of-4"]).on(batched(4)),
+        Item::load("jump", CONTESTS.scenario(CONNECTIONS, WARM_UP), &[]).on(batched(4)),
         rate(8),
     ];
     let best = |strategy: Strategy| {
         let compared: &[&str] = if strategy == Strategy::Pessimistic { &["issue-200"] } else { &[] };
-        Item::new(strategy.to_string(), What::Best(strategy, by(strategy, POOL_SIZE, LONG)), compared)
+        let what = What::Best(refusing(LONG));
+        Item::new(strategy.name(), what, compared).on(knobs(strategy, REPLICAS, POOL_SIZE))
     };
     items.extend(others().map(best));
     items
 }
 
-/// All steps in order. `only` keeps the items whose name begins with one of its words, and what those are measured against.
-pub fn steps(repeats: u32, is_quick: bool, only: &[String]) -> Vec<Step> {
-    let (mut once, mut each) = (once(), quick());
+/// All in order. `only` keeps the items whose name begins with one of its words, and what those are measured against; a word
+/// that names nothing is an error.
+pub fn items(repeats: u32, is_quick: bool, only: &[String]) -> anyhow::Result<Vec<Item>> {
+    let (mut items, mut each) = (once(), quick());
     if is_quick {
-        once.clear();
+        items.clear();
     } else {
         each.extend(more());
     }
-    let needed: Vec<String> =
-        once.iter().chain(&each).filter(|it| named(&it.name, only)).flat_map(|it| it.needs.clone()).collect();
+    let all = || items.iter().chain(&each);
+    for word in only {
+        let names: Vec<_> = all().map(|it| it.name.as_str()).collect();
+        let is_one = names.iter().any(|name| name.starts_with(word));
+        ensure!(is_one, "--only {word}: no measurement's name begins with that; there are {}", names.join(", "));
+    }
+    let is_named = |it: &Item| only.is_empty() || only.iter().any(|word| it.name.starts_with(word));
+    let needed: Vec<&str> = all().filter(|it| is_named(it)).flat_map(|it| it.needs).copied().collect();
     // Everything is told as a ratio to the first.
-    let is_wanted = |it: &Item| named(&it.name, only) || it.name == "version-200" || needed.contains(&it.name);
-    once.retain(is_wanted);
+    let is_wanted = |it: &Item| is_named(it) || it.name == "version-200" || needed.contains(&it.name.as_str());
+    items.retain(is_wanted);
     each.retain(is_wanted);
-    let repeated = (1..=repeats).flat_map(|repeat| each.iter().map(move |item| (item.clone(), repeat)));
-    once.into_iter().map(|item| (item, 0)).chain(repeated).map(|(item, repeat)| Step { item, repeat }).collect()
-}
-
-fn named(name: &str, only: &[String]) -> bool {
-    only.is_empty() || only.iter().any(|word| name.starts_with(word.as_str()))
-}
-
-/// The first word of `only` that no item's name begins with, and all names there are.
-pub fn unknown(is_quick: bool, only: &[String]) -> Option<(&str, Vec<String>)> {
-    let names: Vec<String> = steps(1, is_quick, &[]).into_iter().map(|step| step.item.name).collect();
-    let word = only.iter().find(|word| !names.iter().any(|name| name.starts_with(word.as_str())))?;
-    Some((word, names))
+    for repeat in 1..=repeats {
+        items.extend(each.iter().map(|item| Item { repeat, ..item.clone() }));
+    }
+    Ok(items)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn names(steps: &[Step]) -> Vec<String> {
-        steps.iter().map(|step| format!("{} {}", step.repeat, step.item.name)).collect()
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
     }
 
-    fn place(names: &[String], name: &str) -> usize {
-        names.iter().position(|it| it == name).unwrap_or_else(|| panic!("no {name}"))
-    }
-
-    #[test]
-    fn a_knob_that_the_run_sets_by_itself_is_not_inherited() {
-        let set = |names: &[&str]| names.iter().map(|&name| (name.to_owned(), "2".to_owned())).collect();
-
-        assert_eq!(knobs_of_others(set(&["POOL_SIZE", "THREADS"])), set(&["THREADS"]));
+    fn names(repeats: u32, is_quick: bool, only: &str) -> Vec<String> {
+        let items = items(repeats, is_quick, &words(only)).unwrap();
+        items.iter().map(|item| format!("{}:{}", item.repeat, item.name)).collect()
     }
 
     #[test]
-    fn repeats_are_interleaved() {
-        let names = names(&steps(2, true, &[]));
+    fn repeats_are_interleaved_and_what_needs_a_figure_comes_after_it() {
+        let (quick, all) = (names(2, true, ""), names(1, false, ""));
+        let place = |name: &str| all.iter().position(|it| it == name).unwrap();
 
-        assert_eq!(names.len(), 12);
-        assert!(place(&names, "1 alone") < place(&names, "2 version-200"));
-    }
-
-    #[test]
-    fn the_peak_is_known_before_a_share_of_it_is_asked_for_and_the_best_pool_before_it_is_used() {
-        let names = names(&steps(1, false, &[]));
-
-        assert!(place(&names, "1 issue-1000") < place(&names, "1 open-third"));
-        assert!(place(&names, "0 pessimistic-pool-16") < place(&names, "1 pessimistic"));
-        assert_eq!(names[0], "0 rush");
+        assert_eq!((quick.len(), quick[5].as_str(), quick[6].as_str()), (12, "1:alone", "2:version-200"));
+        assert!(place("1:issue-1000") < place("1:open-third"));
+        assert!(place("0:pessimistic-pool-16") < place("1:pessimistic"));
+        assert_eq!(all[0], "0:rush");
     }
 
     #[test]
     fn a_word_that_names_nothing_is_found_among_others() {
-        let words = |all: &[&str]| all.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
-        assert_eq!(unknown(false, &words(&["sold-out", "rate-3000-of-8", "issue"])), None);
-        let only = words(&["sold-out", "nonsense"]);
-        assert_eq!(unknown(true, &only).unwrap().0, "sold-out");
-        let (word, names) = unknown(false, &only).unwrap();
-        assert_eq!(word, "nonsense");
-        assert!(names.contains(&"jump".to_owned()), "{names:?}");
+        assert!(items(1, false, &words("sold-out rate-3000-of-8 issue")).is_ok());
+        for (is_quick, word) in [(true, "sold-out"), (false, "nonsense")] {
+            let refusal = items(1, is_quick, &words("alone sold-out nonsense")).unwrap_err().to_string();
+            assert!(refusal.starts_with(&format!("--only {word}:")) && refusal.contains("refused-200"), "{refusal}");
+        }
     }
 
     #[test]
     fn only_keeps_what_a_figure_is_measured_against() {
-        let only = |word: &str| names(&steps(1, false, &[word.to_owned()]));
+        let only = |word| names(1, false, word);
 
-        assert_eq!(only("sold-out"), ["1 version-200", "1 sold-out"]);
-        assert_eq!(only("rate-3000-32-codes"), ["1 version-200", "1 rate-3000-of-4", "1 rate-3000-32-codes"]);
-        assert_eq!(only("open-half"), ["1 version-200", "1 issue-1000", "1 open-half"]);
-        assert_eq!(only("arrival-1000-k6"), ["0 arrival-1000-k6", "0 arrival-1000", "1 version-200"]);
-        let strategies = only("pessimistic");
-        assert!(strategies.contains(&"0 pessimistic-pool-2".to_owned()), "{strategies:?}");
-        assert!(strategies.contains(&"1 issue-200".to_owned()), "{strategies:?}");
-        assert!(!strategies.contains(&"1 redlock".to_owned()), "{strategies:?}");
+        assert_eq!(only("sold-out"), words("1:version-200 1:sold-out"));
+        assert_eq!(only("rate-3000-32-codes"), words("1:version-200 1:rate-3000-of-4 1:rate-3000-32-codes"));
+        assert_eq!(only("open-half"), words("1:version-200 1:issue-1000 1:open-half"));
+        assert_eq!(only("arrival-1000-k6"), words("0:arrival-1000-k6 0:arrival-1000 1:version-200"));
+        let probes = "0:pessimistic-pool-2 0:pessimistic-pool-4 0:pessimistic-pool-8 0:pessimistic-pool-16";
+        assert_eq!(only("pessimistic"), words(&format!("{probes} 1:version-200 1:issue-200 1:pessimistic")));
     }
 }

@@ -1,8 +1,9 @@
 //! What a person reads at the end: the budgets, the strategies, what each request costs, everything that was measured.
 
-use super::budgets::{Bound, Line, Standing};
-use crate::measure::numbers::{Spread, float, number, shown};
-use crate::measure::sample::Sample;
+use std::collections::BTreeSet;
+
+use super::budgets::{Bound, Budget};
+use crate::measure::{Sample, Spread, float, number, shown};
 use crate::strategy::Strategy;
 use crate::table::Table;
 
@@ -18,14 +19,14 @@ const REDIS: Column = ("Redis each", |it| measured(it.each(it.redis_commands)));
 const SQL: Column = ("SQL each", |it| measured(it.each(it.statements)));
 
 const OF_STRATEGIES: [Column; 6] =
-    [("issues/s", |it| Some(it.rate)), P50, P99, ("refused %", |it| Some(it.refused() * 100.0)), REDIS, SQL];
+    [("issues/s", |it| Some(it.rate)), P50, P99, ("refused %", |it| Some(100.0 - percent(it.issued, it))), REDIS, SQL];
 
 const OF_ALL: [Column; 9] = [
     P50,
     P99,
     ("p99.9 ms", |it| measured(it.latency.p999)),
     ("lock wait p99 ms", |it| it.replicas.lock_wait.map(|wait| wait.p99)),
-    ("late %", |it| it.offered.map(|_| it.late_share() * 100.0)),
+    ("late %", |it| it.offered.map(|_| percent(it.late, it))),
     REDIS,
     SQL,
     ("replica MiB", |it| it.peak_mebibytes),
@@ -43,8 +44,13 @@ fn measured(value: f64) -> Option<f64> {
     (value > 0.0).then_some(value)
 }
 
+/// Of all answers.
+fn percent(count: u64, sample: &Sample) -> f64 {
+    100.0 * float(count) / float(sample.answered.max(1))
+}
+
 /// Everything, in the order in which it matters.
-pub fn text(lines: &[Line], samples: &[Sample], noise: &[String]) -> String {
+pub fn text(lines: &[Budget], samples: &[Sample], noise: &[String]) -> String {
     let mut parts = vec![budgets(lines), strategies(samples), costs(samples), measurements(samples)];
     let broken: Vec<String> = scenarios(samples).into_iter().filter_map(|scenario| broken(samples, scenario)).collect();
     if !broken.is_empty() {
@@ -57,7 +63,6 @@ pub fn text(lines: &[Line], samples: &[Sample], noise: &[String]) -> String {
     parts.join("\n")
 }
 
-/// One line about a sample, while the bench runs.
 pub fn line(sample: &Sample) -> String {
     let scenario = &sample.scenario;
     if let Some(why) = &sample.broken {
@@ -75,7 +80,7 @@ fn broken(samples: &[Sample], scenario: &str) -> Option<String> {
     Some(format!("  {scenario}, {} of {}: {}", broken.len(), all.count(), broken.first()?))
 }
 
-fn budgets(lines: &[Line]) -> String {
+fn budgets(lines: &[Budget]) -> String {
     let mut table = Table::new(&["budget", "target", "figure", "min", "max", "repeats", "verdict", "stretch"]);
     let mut explained = Vec::new();
     for line in lines {
@@ -88,7 +93,7 @@ fn budgets(lines: &[Line]) -> String {
             spread(|it| it.min),
             spread(|it| it.max),
             line.figure.map_or("-".to_owned(), |it| it.repeats.to_string()),
-            standing(line.standing).to_owned(),
+            line.standing.to_string(),
             bound(line.stretch),
         ]);
         if let (Some(why), Some(_)) = (line.explanation, line.figure) {
@@ -96,18 +101,6 @@ fn budgets(lines: &[Line]) -> String {
         }
     }
     table.text() + &explained.concat()
-}
-
-fn standing(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Stretch => "met, and the stretch",
-        Standing::Met => "met",
-        Standing::Figure => "a figure",
-        Standing::Missed => "MISSED",
-        Standing::Broken => "BROKEN",
-        Standing::Unmeasured => "NOT MEASURED",
-        Standing::LeftOut => "left out",
-    }
 }
 
 fn bound(bound: Option<Bound>) -> String {
@@ -123,7 +116,6 @@ fn of<'a>(samples: &'a [Sample], scenario: &str) -> Vec<&'a Sample> {
     samples.iter().filter(|it| it.scenario == scenario && it.broken.is_none()).collect()
 }
 
-/// The median of what some of them have.
 fn median(samples: &[&Sample], value: impl Fn(&Sample) -> Option<f64>) -> Option<f64> {
     Spread::of(samples.iter().filter_map(|sample| value(sample))).map(|spread| spread.median)
 }
@@ -135,13 +127,9 @@ fn ratio(some: &[&Sample], others: &[&Sample]) -> Option<f64> {
 
 /// Each scenario once, in the order in which it was first measured, without the probes.
 fn scenarios(samples: &[Sample]) -> Vec<&str> {
-    let mut found: Vec<&str> = Vec::new();
-    for sample in samples {
-        if !found.contains(&sample.scenario.as_str()) && !sample.scenario.contains("-pool-") {
-            found.push(&sample.scenario);
-        }
-    }
-    found
+    let mut seen = BTreeSet::new();
+    let all = samples.iter().map(|it| it.scenario.as_str());
+    all.filter(|name| !name.contains("-pool-") && seen.insert(*name)).collect()
 }
 
 fn table(first: &[&str], columns: &[Column]) -> Table {
@@ -176,7 +164,6 @@ fn strategies(samples: &[Sample]) -> String {
     if any { table.text() + RETRIES } else { String::new() }
 }
 
-/// Processor time for each answer.
 fn costs(samples: &[Sample]) -> String {
     let mut table = table(&[&["processor time of an answer, µs"][..], &PARTS[..], &["sum"][..]].concat(), &[]);
     for scenario in scenarios(samples) {

@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use time::OffsetDateTime;
 use tokio::time::{sleep, sleep_until};
 
 use super::wave::{COUPONS, Disturbance};
-use crate::admin::{Admin, Coupon, Window, insist};
+use crate::admin::{Admin, insist};
 use crate::history::{Change, Situation, Stock};
 
 /// A change that has no answer by then has none at all.
@@ -105,18 +104,13 @@ impl<'a> Administrator<'a> {
     async fn call(&self, act: Act) -> anyhow::Result<()> {
         match act {
             Act::Reset => self.admin.end(self.now().round).await.map(drop),
-            Act::Open(open) => self.admin.put_event(self.next, window(open)).await.map(drop),
-            Act::Exclusive(exclusive) => self.admin.put_event(exclusive, window(self.now().open)).await.map(drop),
-            Act::Total(code, total) => self.admin.put_coupon(code, Coupon::open(total)).await,
+            Act::Open(open) => self.admin.put_event(self.next, open).await,
+            Act::Exclusive(exclusive) => self.admin.put_event(exclusive, self.now().open).await,
+            Act::Total(code, total) => self.admin.put_coupon(code, total).await,
         }
     }
 
     fn elapsed(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
-}
-
-/// A window that is open for good, or has been closed since 1970.
-fn window(open: bool) -> Window {
-    Window { opens_at: None, closes_at: (!open).then_some(OffsetDateTime::UNIX_EPOCH) }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
-use crate::admin::{Admin, Coupon};
+use crate::admin::Admin;
 use crate::load::{Pace, Plan, Requests, Until, Users, load};
 use crate::strategy::Strategy;
 
@@ -37,7 +37,7 @@ pub struct Hung {
 impl Hung {
     /// Sends a steady load for so long, while a node hangs that somebody else keeps hanging.
     pub async fn measure(admin: &Admin, url: &str, strategy: Strategy, lasts: Duration) -> anyhow::Result<Self> {
-        admin.put_coupon(CODE, Coupon::open(PIECES)).await?;
+        admin.put_coupon(CODE, PIECES).await?;
         let plan = Plan {
             url: url.to_owned(),
             connections: CONNECTIONS,

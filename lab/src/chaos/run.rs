@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use futures_util::future::{join_all, try_join_all};
 
 use super::administration::Administrator;
@@ -14,7 +13,7 @@ use super::strike::Breaker;
 use super::tally::Tally;
 use super::wave::{COUPONS, Disturbance, Wave};
 use super::wires::Wires;
-use crate::admin::{Admin, Coupon, Window, insist};
+use crate::admin::{Admin, insist};
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
 use crate::history::{self, Change, History};
@@ -67,7 +66,7 @@ impl<'a> Run<'a> {
     pub async fn wave(&mut self, wave: &Wave) -> anyhow::Result<Tally> {
         let round = self.fresh_round(wave.exclusive).await?;
         let breaker = Breaker::new(self.private, self.wires)?;
-        let crowds = Crowds::new(&self.url()?, round, WAVE_LIMIT)?;
+        let crowds = Crowds::new(&self.cluster.url()?, round, WAVE_LIMIT)?;
         // All of them to their ends, also when one fails: each mends what it broke.
         let strikes = join_all(wave.faults.iter().map(|fault| breaker.strike(*fault, crowds.began())));
         let administered = self.administer(wave, round, crowds.began());
@@ -101,7 +100,7 @@ impl<'a> Run<'a> {
     async fn fresh_round(&mut self, exclusive: bool) -> anyhow::Result<u32> {
         self.admin.ready(READY_WITHIN).await?;
         if self.exclusive != Some(exclusive) {
-            insist(READY_WITHIN, async || self.admin.put_event(exclusive, Window::default()).await).await?;
+            insist(READY_WITHIN, async || self.admin.put_event(exclusive, true).await).await?;
             self.exclusive = Some(exclusive);
         }
         // Looked up once: the same round is ended when it is asked again.
@@ -116,14 +115,14 @@ impl<'a> Run<'a> {
 
     /// Every coupon with its usual pieces.
     async fn stock(&self) -> anyhow::Result<()> {
-        let puts = COUPONS.map(|(code, total)| self.admin.put_coupon(code, Coupon::open(total)));
+        let puts = COUPONS.map(|(code, total)| self.admin.put_coupon(code, total));
         try_join_all(puts).await.map(drop)
     }
 
     /// One lock node hangs for so long. Returns what was measured, and every promise that was broken meanwhile.
     pub async fn hung(&mut self, lasts: Duration) -> anyhow::Result<(anyhow::Result<Hung>, Vec<Finding>)> {
         self.fresh_round(false).await?;
-        let (breaker, url) = (Breaker::new(self.private, self.wires)?, self.url()?);
+        let (breaker, url) = (Breaker::new(self.private, self.wires)?, self.cluster.url()?);
         let hangs = Disturbance {
             fault: Fault::RedisHung,
             at: Duration::ZERO,
@@ -154,9 +153,5 @@ impl<'a> Run<'a> {
         if let Err(error) = super::keep(self.folder, name, text) {
             eprintln!("{error:#}");
         }
-    }
-
-    fn url(&self) -> anyhow::Result<String> {
-        Ok(self.cluster.nginx.as_ref().context("the cluster has no nginx running")?.url.clone())
     }
 }

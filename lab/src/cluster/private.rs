@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
 use super::Cluster;
 use crate::interrupt::Interrupt;
-use crate::script;
+use crate::script::{self, Done};
 use crate::strategy::Strategy;
 
 /// The script that starts and stops everything: that of the way to run which `RUNTIME` names, as for make.
@@ -17,17 +19,17 @@ fn script_name() -> &'static str {
     if std::env::var("RUNTIME").is_ok_and(|runtime| runtime == "docker") { "local/docker" } else { "local/cluster" }
 }
 
-/// What a person's own cluster is described in, unless `CLUSTER_DIR` says otherwise.
-const USERS_OWN: &str = ".cluster";
+/// Knobs that are handed on from a person's environment to every cluster as they are, and change what is measured, with what they
+/// are when nobody sets them; `make` always sets the first two.
+const HANDED_ON: &str = "DB=mysql BALANCE=home DISTANCE_MS=0 REDIS_NODES=3 ACCESS_LOG=off POOL_SIZE= LOCK_TTL_MS= ON_LOCK_LOSS= PROBE_TIMEOUT_MS= \
+                         REQUEST_DEADLINE_MS= THREADS= LOG=";
 
 /// How the cluster is to be. What is not said is the script's default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Knobs {
-    /// `STRATEGY`
     pub strategy: Strategy,
-    /// `REPLICAS`
     pub replicas: u32,
-    /// Any other knob of `local/cluster` by its name: `POOL_SIZE`, `EXPORTERS`, `DB` …
+    /// Any other knob of `local/cluster` by its name: `POOL_SIZE`, `DB` …
     pub others: BTreeMap<String, String>,
 }
 
@@ -60,23 +62,14 @@ impl Private {
         ensure!(script.exists(), "{} is missing: run the laboratory in the project's folder", script.display());
         let folder = root.join(".cluster").join(name);
         let alone = lock(&folder)?;
+        // After an error on the way it is dropped, and so stopped.
         let private =
             Self { root: root.to_owned(), folder, port_offset, knobs, interrupt, _alone: alone, stopped: false };
-        match private.begin().await {
-            Ok(()) => Ok(private),
-            Err(error) => {
-                private.stop().await.context("and what was started could not be stopped")?;
-                Err(error)
-            }
-        }
+        private.script("clean", &private.knobs, Some(&private.interrupt)).await?;
+        private.script("up", &private.knobs, Some(&private.interrupt)).await?;
+        Ok(private)
     }
 
-    async fn begin(&self) -> anyhow::Result<()> {
-        self.script("clean", &self.knobs, Some(&self.interrupt)).await?;
-        self.script("up", &self.knobs, Some(&self.interrupt)).await
-    }
-
-    /// What runs where at this moment.
     pub fn cluster(&self) -> anyhow::Result<Cluster> {
         Cluster::read(&self.file())
     }
@@ -86,31 +79,22 @@ impl Private {
         self.folder.join("cluster.json")
     }
 
-    /// How the cluster is now.
     pub fn knobs(&self) -> &Knobs {
         &self.knobs
-    }
-
-    /// What a script of the project needs in its environment to find this cluster: `local/k6`, for one.
-    pub fn environment(&self) -> BTreeMap<String, String> {
-        self.environment_for(&self.knobs)
     }
 
     /// Makes the cluster be as `wanted`; only what differs is restarted. After an error it is as it was or partly changed:
     /// ask for the wanted state again, or stop it.
     pub async fn change(&mut self, wanted: Knobs) -> anyhow::Result<Cluster> {
-        if wanted != self.knobs {
-            self.script("up", &wanted, Some(&self.interrupt)).await?;
-            self.knobs = wanted;
-        }
+        self.script("up", &wanted, Some(&self.interrupt)).await?;
+        self.knobs = wanted;
         self.cluster()
     }
 
     /// Changes the number of replicas for a while, under load; nothing else is touched and nothing is lost. The caller goes back to
     /// the number in the knobs.
     pub async fn scale(&self, replicas: u32) -> anyhow::Result<()> {
-        let wanted = Knobs { replicas, ..self.knobs.clone() };
-        self.script("scale", &wanted, Some(&self.interrupt)).await
+        self.script("scale", &Knobs { replicas, ..self.knobs.clone() }, Some(&self.interrupt)).await
     }
 
     /// Stops everything and deletes its data. Runs to its end even when we are asked to stop meanwhile.
@@ -120,16 +104,37 @@ impl Private {
     }
 
     async fn script(&self, verb: &str, knobs: &Knobs, interrupt: Option<&Interrupt>) -> anyhow::Result<()> {
-        let environment = self.environment_for(knobs);
-        let name = script_name();
-        let done = script::run(&self.root, &[name, verb], &environment, interrupt).await?;
-        done.must(&format!("{name} {verb}")).map(drop)
+        let words = [script_name(), verb];
+        script::run(&self.root, &words, &self.environment(knobs), interrupt).await?.must(&words.join(" ")).map(drop)
     }
 
-    fn environment_for(&self, knobs: &Knobs) -> BTreeMap<String, String> {
-        let mut environment = knobs.others.clone();
-        // All load comes from one address.
-        environment.entry("RATE_LIMIT".to_owned()).or_insert_with(|| "off".to_owned());
+    /// Sends a load by `local/k6` with these knobs, and none that a person may have set for runs of his own, such as `CODES` or
+    /// `K6_OUT`. Returns what k6 did, and the folder of what it wrote down.
+    pub async fn k6(&self, name: &str, knobs: &[(&str, String)]) -> anyhow::Result<(Done, PathBuf)> {
+        const KEPT: [&str; 4] = ["PATH", "HOME", "LANG", "TMPDIR"];
+        let persons = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        // What is empty is not handed on.
+        let mut environment: BTreeMap<_, _> =
+            persons.filter(|name| !KEPT.contains(&name.as_str())).map(|name| (name, String::new())).collect();
+        environment.extend(self.environment(&self.knobs));
+        let lab = std::env::current_exe().context("where is this program?")?;
+        environment.insert("COUPON_LAB_BIN".to_owned(), lab.display().to_string());
+        environment.extend(knobs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        let folder = self.folder.join("runs").join(name);
+        let into = folder.display().to_string();
+        let words = ["local/k6", name, "--into", &into];
+        Ok((script::run(&self.root, &words, &environment, Some(&self.interrupt)).await?, folder))
+    }
+
+    /// What a script of the project needs in its environment to find this cluster, or to make it be like this.
+    fn environment(&self, knobs: &Knobs) -> BTreeMap<String, String> {
+        let mut environment = BTreeMap::from([
+            // All load comes from one address.
+            ("RATE_LIMIT".to_owned(), "off".to_owned()),
+            // They would cost a part of the processors that is not the service's.
+            ("EXPORTERS".to_owned(), "off".to_owned()),
+        ]);
+        environment.extend(knobs.others.clone());
         environment.insert("CLUSTER_DIR".to_owned(), self.folder.display().to_string());
         environment.insert("PORT_OFFSET".to_owned(), self.port_offset.to_string());
         environment.insert("STRATEGY".to_owned(), knobs.strategy.to_string());
@@ -143,12 +148,12 @@ impl Drop for Private {
         if self.stopped {
             return;
         }
-        // Nobody is left to be told of an error; the next start clears away what stays.
-        let _ = std::process::Command::new(self.root.join(script_name()))
-            .arg("clean")
-            .envs(self.environment())
-            .current_dir(&self.root)
-            .output();
+        // In a group of its own, a Ctrl-C at the terminal does not reach it.
+        let mut clean = Command::new(self.root.join(script_name()));
+        clean.arg("clean").envs(self.environment(&self.knobs)).current_dir(&self.root).process_group(0);
+        if !clean.output().is_ok_and(|done| done.status.success()) {
+            eprintln!("lab: what was started in {} could not be stopped", self.folder.display());
+        }
     }
 }
 
@@ -166,14 +171,35 @@ fn lock(folder: &Path) -> anyhow::Result<File> {
 /// The person's own cluster, when one runs: it takes its share of the processor, so figures measured beside it are not
 /// worth much.
 pub fn users_own(root: &Path) -> Option<PathBuf> {
-    let folder = root.join(std::env::var_os("CLUSTER_DIR").unwrap_or_else(|| USERS_OWN.into()));
+    let folder = root.join(std::env::var_os("CLUSTER_DIR").unwrap_or_else(|| ".cluster".into()));
     let pid = Cluster::read(&folder.join("cluster.json")).ok()?.nginx?.pid?;
     Path::new("/proc").join(pid.to_string()).exists().then_some(folder)
+}
+
+/// The handed-on knobs that are set to something else than their default, with what they are set to: figures must say so.
+pub fn inherited() -> BTreeMap<String, String> {
+    among(|name| std::env::var(name).ok())
+}
+
+fn among(set: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let changed = |knob: &str| {
+        let (name, default) = knob.split_once('=')?;
+        Some((name.to_owned(), set(name).filter(|value| !value.is_empty() && value != default)?))
+    };
+    HANDED_ON.split_whitespace().filter_map(changed).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_make_sets_to_its_default_is_not_worth_a_word() {
+        let set = [("DB", "mysql"), ("REDIS_NODES", "5"), ("THREADS", "2"), ("LOG", ""), ("HOME", "/")];
+        let value = |wanted: &str| set.iter().find(|(name, _)| *name == wanted).map(|(_, value)| (*value).to_owned());
+
+        assert_eq!(format!("{:?}", among(value)), r#"{"REDIS_NODES": "5", "THREADS": "2"}"#);
+    }
 
     #[test]
     fn two_laboratories_do_not_share_a_folder() {

@@ -1,19 +1,16 @@
 //! "First come, first served", told by tiny coupons that sold out one after the other: who overtook whom.
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
-use super::numbers::{float, percent};
+use super::numbers::float;
 use super::scenario::FOUGHT;
 use super::stage::Stage;
 use crate::admin::Audited;
 use crate::database::{self, Winner};
 
-/// What came of contests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fairness {
-    /// Contests that were played.
     pub played: usize,
     /// Those that can say something: sold out, with a winner and a loser.
     pub decided: usize,
@@ -27,11 +24,8 @@ pub struct Fairness {
 /// milliseconds. Zero when nobody overtook.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QueueJump {
-    /// Half of the contests had no more.
     pub p50: f64,
-    /// 95 of 100.
     pub p95: f64,
-    /// The most.
     pub max: f64,
 }
 
@@ -40,35 +34,19 @@ pub struct QueueJump {
 pub struct Inversions {
     /// Of which the later got the lower serial.
     pub inverted: u64,
-    /// All of them.
     pub pairs: u64,
 }
 
 impl Fairness {
     /// Reads it from the wallet and from every replica's audit of the current round.
     pub async fn read(stage: &mut Stage) -> anyhow::Result<Self> {
-        let mut audited = stage.admin().audit().await?.coupons;
+        let mut audited = stage.admin.audit().await?;
         audited.retain(|coupon| coupon.code.starts_with(FOUGHT));
-        let winners = database::winners(stage.database(), FOUGHT).await?;
+        let winners = database::winners(&mut stage.database, FOUGHT).await?;
         let jumps = jumps(&audited);
         let at = |percent: usize| jumps.get((jumps.len() * percent).div_ceil(100).checked_sub(1)?).copied();
         let queue_jump = at(50).zip(at(95)).zip(at(100)).map(|((p50, p95), max)| QueueJump { p50, p95, max });
         Ok(Self { played: audited.len(), decided: jumps.len(), queue_jump, inversions: inversions(&winners) })
-    }
-
-    /// For a person.
-    pub fn text(&self) -> String {
-        let Self { played, decided, queue_jump, inversions } = self;
-        let jump = queue_jump.map_or("not known".to_owned(), |it| {
-            format!("p50 {:.0} ms, p95 {:.0} ms, most {:.0} ms", it.p50, it.p95, it.max)
-        });
-        let pairs = inversions.map_or("not known, for there are no serials".to_owned(), |it| {
-            format!("{}, {} of {}", percent(it.share()), it.inverted, it.pairs)
-        });
-        format!(
-            "queue-jump            {jump}; {decided} of {played} coupons sold out and refused somebody\n\
-             pairs out of order    {pairs}\n"
-        )
     }
 }
 
@@ -81,15 +59,11 @@ impl Inversions {
 
 /// The queue-jump of each decided contest, in order.
 fn jumps(audited: &[Audited]) -> Vec<f64> {
+    let seconds = |it: &Audited| Some((it.latest_winner_arrival? - it.earliest_loser_arrival?).as_seconds_f64());
     let sold_out = audited.iter().filter(|coupon| coupon.remaining == 0);
-    let mut jumps: Vec<f64> =
-        sold_out.filter_map(|it| Some(jump(it.latest_winner_arrival?, it.earliest_loser_arrival?))).collect();
+    let mut jumps: Vec<f64> = sold_out.filter_map(seconds).map(|it| (it * 1_000.0).max(0.0)).collect();
     jumps.sort_by(f64::total_cmp);
     jumps
-}
-
-fn jump(latest_winner: OffsetDateTime, earliest_loser: OffsetDateTime) -> f64 {
-    ((latest_winner - earliest_loser).as_seconds_f64() * 1_000.0).max(0.0)
 }
 
 /// Looks at every pair of winners of one coupon. Two that arrived in one millisecond are in order either way.
@@ -111,52 +85,39 @@ fn inversions(winners: &[Winner]) -> Option<Inversions> {
 
 #[cfg(test)]
 mod tests {
-    use time::Duration;
+    use time::{Duration, OffsetDateTime};
 
     use super::*;
 
-    fn audited(remaining: u32, winner_ms: Option<i64>, loser_ms: Option<i64>) -> Audited {
+    /// Each is what is left of a coupon, when its last winner arrived, when its first loser.
+    fn jumps_of<const N: usize>(coupons: [(u32, Option<i64>, Option<i64>); N]) -> Vec<f64> {
         let at = |ms: i64| OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(ms);
-        Audited {
+        let audited = coupons.map(|(remaining, winner, loser)| Audited {
             code: "F".to_owned(),
-            total: 20,
             remaining,
-            rows: 20,
-            latest_winner_arrival: winner_ms.map(at),
-            earliest_loser_arrival: loser_ms.map(at),
-        }
+            latest_winner_arrival: winner.map(at),
+            earliest_loser_arrival: loser.map(at),
+        });
+        jumps(&audited)
     }
 
     #[test]
-    fn only_who_overtook_counts() {
-        let codes = [audited(0, Some(110), Some(100)), audited(0, Some(90), Some(100))];
-
-        assert_eq!(jumps(&codes), [0.0, 10.0]);
-    }
-
-    #[test]
-    fn a_code_without_a_loser_or_with_stock_left_tells_nothing() {
-        let codes = [audited(0, Some(1), None), audited(0, None, Some(1)), audited(1, Some(9), Some(1))];
-
-        assert!(jumps(&codes).is_empty());
+    fn only_who_overtook_counts_and_without_a_loser_or_with_stock_left_a_coupon_tells_nothing() {
+        assert_eq!(jumps_of([(0, Some(110), Some(100)), (0, Some(90), Some(100))]), [0.0, 10.0]);
+        assert!(jumps_of([(0, Some(1), None), (0, None, Some(1)), (1, Some(9), Some(1))]).is_empty());
     }
 
     fn winners(code: &str, stamps: &[u64]) -> Vec<Winner> {
-        let winner = |(serial, stamp): (u32, &u64)| Winner {
-            code: code.to_owned(),
-            serial: Some(serial),
-            arrived_ms: Some(*stamp),
-        };
-        (1..).zip(stamps).map(winner).collect()
-    }
-
-    fn of(stamps: &[u64]) -> (u64, u64) {
-        let found = inversions(&winners("F-001", stamps)).unwrap();
-        (found.inverted, found.pairs)
+        let winner = |(place, at)| Winner { code: code.to_owned(), serial: Some(place), arrived_ms: Some(at) };
+        (1..).zip(stamps.iter().copied()).map(winner).collect()
     }
 
     #[test]
     fn inversions_are_counted_exactly() {
+        let of = |stamps: &[u64]| {
+            let found = inversions(&winners("F-001", stamps)).unwrap();
+            (found.inverted, found.pairs)
+        };
         assert_eq!(of(&[1, 2, 3, 4]), (0, 6));
         assert_eq!(of(&[4, 3, 2, 1]), (6, 6));
         assert_eq!(of(&[2, 1, 3, 5, 4]), (2, 10));
@@ -165,18 +126,12 @@ mod tests {
     }
 
     #[test]
-    fn winners_of_different_coupons_are_no_pair() {
-        let both = [winners("F-001", &[9, 10]), winners("F-002", &[1, 2])].concat();
-
+    fn winners_of_different_coupons_are_no_pair_and_without_serials_there_is_no_order() {
+        let mut both = [winners("F-001", &[9, 10]), winners("F-002", &[1, 2])].concat();
         assert_eq!(inversions(&both), Some(Inversions { inverted: 0, pairs: 2 }));
-    }
 
-    #[test]
-    fn without_serials_there_is_no_order() {
-        let mut unlocked = winners("F-001", &[2, 1]);
-        unlocked[0].serial = None;
-
-        assert_eq!(inversions(&unlocked), None);
+        both[0].serial = None;
+        assert_eq!(inversions(&both), None);
         assert_eq!(inversions(&[]), None);
     }
 }

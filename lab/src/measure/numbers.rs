@@ -7,16 +7,12 @@ use serde::Serialize;
 pub struct Spread {
     /// The middle one, or the mean of the two in the middle.
     pub median: f64,
-    /// The lowest.
     pub min: f64,
-    /// The highest.
     pub max: f64,
-    /// How many there were.
     pub repeats: usize,
 }
 
 impl Spread {
-    /// `None` without values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -30,7 +26,11 @@ impl Spread {
 pub fn number(value: f64) -> String {
     match value.abs() {
         _ if value == 0.0 => "0".to_owned(),
-        1_000.0.. => thousands(value),
+        1_000.0.. => {
+            let digits = format!("{value:.0}");
+            let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+            groups.join(",")
+        }
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),
         _ => format!("{value:.2}"),
@@ -40,23 +40,6 @@ pub fn number(value: f64) -> String {
 /// The same, or a dash where there is none.
 pub fn shown(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), number)
-}
-
-/// A share of one.
-pub fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
-}
-
-fn thousands(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) && digit.is_ascii_digit() {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A count as a figure to calculate with.

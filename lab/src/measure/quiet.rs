@@ -19,7 +19,6 @@ const STOLEN_MAX: f64 = 0.01;
 pub struct Quiet {
     /// All processors together, over the measurement.
     pub all: f64,
-    /// Nothing to do.
     pub idle: f64,
     /// Processes that belong neither to the cluster nor to the laboratory, and the kernel on its own account.
     pub others: f64,
@@ -29,35 +28,29 @@ pub struct Quiet {
     pub speed: Option<f64>,
 }
 
-impl Quiet {
-    /// Share of their speed that the processors did not have.
-    fn slowness(&self) -> f64 {
-        self.speed.map_or(0.0, |speed| 1.0 - speed)
-    }
-}
-
 /// Everything that makes the figures doubtful, in words.
 pub fn noise(machine: &Machine, samples: &[Sample]) -> Vec<String> {
     let mut found = Vec::new();
     if machine.load_before > LOAD_MAX {
         found.push(format!("the load average was {:.1} before the run began", machine.load_before));
     }
-    let share = |part: fn(&Sample) -> f64| move |sample: &Sample| part(sample) / sample.quiet.all.max(f64::EPSILON);
-    let mut look = |what: &str, of: &str, most: f64, share: &dyn Fn(&Sample) -> f64| {
-        let loud: Vec<_> = samples.iter().filter(|sample| share(sample) > most).collect();
-        if let Some(worst) = loud.iter().max_by(|a, b| share(a).total_cmp(&share(b))) {
-            let (percent, loud, all) = (share(worst) * 100.0, loud.len(), samples.len());
-            let Sample { scenario, repeat, .. } = worst;
-            found.push(format!(
-                "{what} up to {percent:.0} % {of} ({scenario}, repeat {repeat}); \
-                 more than {:.0} % in {loud} of {all} measurements",
-                most * 100.0
-            ));
-        }
-    };
-    look("other processes used", "of the processors", OTHERS_MAX, &share(|sample| sample.quiet.others));
-    look("the host took away", "of the processors", STOLEN_MAX, &share(|sample| sample.quiet.stolen));
-    look("the processors lost", "of their full speed", 1.0 - SPEED_MIN, &|sample| sample.quiet.slowness());
+    let looks: [(&str, &str, f64, fn(&Quiet) -> f64); 3] = [
+        ("other processes used", "of the processors", OTHERS_MAX, |it| it.others / it.all.max(f64::EPSILON)),
+        ("the host took away", "of the processors", STOLEN_MAX, |it| it.stolen / it.all.max(f64::EPSILON)),
+        ("the processors lost", "of their full speed", 1.0 - SPEED_MIN, |it| 1.0 - it.speed.unwrap_or(1.0)),
+    ];
+    for (what, of, most, share) in looks {
+        let loud: Vec<_> = samples.iter().filter(|it| share(&it.quiet) > most).collect();
+        let worst = loud.iter().max_by(|one, other| share(&one.quiet).total_cmp(&share(&other.quiet)));
+        let Some(Sample { scenario, repeat, quiet, .. }) = worst else { continue };
+        found.push(format!(
+            "{what} up to {:.0} % {of} ({scenario}, repeat {repeat}); more than {:.0} % in {} of {} measurements",
+            share(quiet) * 100.0,
+            most * 100.0,
+            loud.len(),
+            samples.len()
+        ));
+    }
     found
 }
 
@@ -69,35 +62,22 @@ pub fn remark(knobs: &BTreeMap<String, String>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
-    fn machine(load_before: f64) -> Machine {
-        Machine { load_before, ..Machine::describe(Path::new(".")) }
-    }
-
-    fn sample(others: f64, stolen: f64) -> Sample {
-        let mut sample = Sample { scenario: "issue-200".to_owned(), repeat: 2, ..Sample::default() };
-        (sample.quiet.all, sample.quiet.others, sample.quiet.stolen) = (8.0, others, stolen);
-        sample
-    }
-
-    fn at_speed(speed: f64) -> Sample {
-        let mut sample = sample(0.0, 0.0);
-        sample.quiet.speed = Some(speed);
-        sample
+    fn noise_of<const N: usize>(load_before: f64, found: [(f64, f64, Option<f64>); N]) -> Vec<String> {
+        let samples = found.map(|(others, stolen, speed)| Sample {
+            scenario: "issue-200".to_owned(),
+            quiet: Quiet { all: 8.0, others, stolen, speed, ..Quiet::default() },
+            ..Sample::default()
+        });
+        noise(&Machine { load_before, ..Machine::default() }, &samples)
     }
 
     #[test]
-    fn a_quiet_machine_is_not_complained_about() {
-        assert_eq!(noise(&machine(0.2), &[sample(0.1, 0.0), at_speed(0.95), Sample::default()]), Vec::<String>::new());
-    }
+    fn every_kind_of_noise_is_named_with_its_worst_measurement_and_a_quiet_machine_is_not_complained_about() {
+        assert_eq!(noise_of(0.2, [(0.1, 0.0, None), (0.0, 0.0, Some(0.95))]), Vec::<String>::new());
 
-    #[test]
-    fn every_kind_of_noise_is_named_with_its_worst_measurement() {
-        let found = noise(&machine(3.0), &[sample(0.1, 0.0), sample(4.0, 0.4), at_speed(0.6)]);
-
+        let found = noise_of(3.0, [(0.1, 0.0, None), (4.0, 0.4, None), (0.0, 0.0, Some(0.6))]);
         assert_eq!(found.len(), 4, "{found:?}");
         assert!(found[0].contains("3.0"), "{found:?}");
         assert!(found[1].contains("up to 50 %") && found[1].contains("in 1 of 3 measurements"), "{found:?}");

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::cluster::private::Knobs;
 use crate::load::{Pace, Requests, Users};
 
 /// Coupons that do not sell out, whatever is measured.
@@ -17,24 +16,15 @@ pub const FOUGHT: &str = "F-";
 /// How an issue can be answered when nothing is wrong; 503 is "busy".
 pub const ANSWERS: [u16; 6] = [200, 201, 403, 409, 410, 503];
 
-/// A load and the cluster that it needs.
+/// What is asked, and what there is to be had.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// In what is kept.
-    pub name: String,
-    /// The cluster.
-    pub knobs: Knobs,
-    /// What there is to be had.
     pub stock: Stock,
-    /// Connections of the loader.
     pub connections: usize,
-    /// How requests follow each other.
     pub pace: Pace,
     /// The same load before anything is measured. Zero: the load begins cold, as a rush does.
     pub warm_up: Duration,
-    /// The measured window.
     pub time: Duration,
-    /// What is asked.
     pub requests: Requests,
     /// The statuses that a figure may be made of.
     pub expect: Vec<u16>,
@@ -71,12 +61,6 @@ impl Stock {
     }
 }
 
-/// One coupon or 32, of which there are plenty.
-pub fn plenty(many: bool) -> Stock {
-    let codes = if many { MANY } else { 1 };
-    Stock::Of((1..=codes).map(|number| (format!("L-{number:02}"), PLENTY)).collect())
-}
-
 /// Issues of each of these in turn, each request by a user who asks for the first time.
 pub fn issues(codes: Vec<String>) -> Requests {
     Requests::Issue { codes, users: Users::New { prefix: "user".to_owned() }, key: "first".to_owned() }
@@ -94,20 +78,19 @@ impl Scenario {
     }
 
     /// Issues of one coupon or 32, of which there are plenty; a load that is not answered with 201 has no figure.
-    pub fn issues(knobs: Knobs, many: bool, connections: usize, pace: Pace, [warm_up, time]: [Duration; 2]) -> Self {
-        let stock = plenty(many);
-        let requests = issues(stock.coupons().into_iter().map(|(code, _)| code).collect());
-        let (name, expect, tolerate) = (String::new(), vec![201], Vec::new());
-        Self { name, knobs, stock, connections, pace, warm_up, time, requests, expect, tolerate }
+    pub fn issues(many: bool, connections: usize, pace: Pace, [warm_up, time]: [Duration; 2]) -> Self {
+        let codes: Vec<_> = (1..=if many { MANY } else { 1 }).map(|number| format!("L-{number:02}")).collect();
+        let stock = Stock::Of(codes.iter().map(|code| (code.clone(), PLENTY)).collect());
+        let (requests, expect, tolerate) = (issues(codes), vec![201], Vec::new());
+        Self { stock, connections, pace, warm_up, time, requests, expect, tolerate }
     }
 }
 
 /// Tiny coupons, fought for one after the other: what came of "first come" is in the wallet and in every replica's audit.
 #[derive(Clone, Copy, Debug)]
 pub struct Contests {
-    /// So many coupons.
     pub coupons: u32,
-    /// Pieces of each.
+    /// Of each.
     pub pieces: u32,
     /// Times as many users ask for each.
     pub over: u32,
@@ -122,7 +105,7 @@ impl Contests {
     }
 
     /// The load. Before the first of them, it warms up on a coupon that does not sell out.
-    pub fn scenario(self, knobs: Knobs, connections: usize, warm_up: Duration) -> Scenario {
+    pub fn scenario(self, connections: usize, warm_up: Duration) -> Scenario {
         let code = |number| format!("{FOUGHT}{number:03}");
         let mut stock: Vec<_> = (1..=self.coupons).map(|number| (code(number), self.pieces)).collect();
         stock.push((HOT.to_owned(), PLENTY));
@@ -133,23 +116,20 @@ impl Contests {
         let each = (self.pieces * self.over) as usize;
         let fought = (1..=self.coupons).flat_map(|number| std::iter::repeat_n(code(number), each));
         let requests = issues(warming.chain(fought).collect());
-        let pace = Pace::Open(self.rate.into());
-        let load = Scenario::issues(knobs, false, connections, pace, [warm_up, self.time()]);
-        Scenario { name: "contests".to_owned(), stock: Stock::Of(stock), requests, expect: vec![201, 410], ..load }
+        let load = Scenario::issues(false, connections, Pace::Open(self.rate.into()), [warm_up, self.time()]);
+        Scenario { stock: Stock::Of(stock), requests, expect: vec![201, 410], ..load }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::strategy::Strategy;
 
     #[test]
     fn contests_begin_when_the_load_is_warm_and_come_one_after_the_other() {
         let contests = Contests { coupons: 2, pieces: 2, over: 2, rate: 100 };
-        let knobs = Knobs { strategy: Strategy::Batched, replicas: 1, others: [].into() };
 
-        let Scenario { requests, time, .. } = contests.scenario(knobs, 1, Duration::from_millis(30));
+        let Scenario { requests, time, .. } = contests.scenario(1, Duration::from_millis(30));
 
         let Requests::Issue { codes, .. } = requests else { panic!("they are issues") };
         assert_eq!(codes.join(" "), "L-01 L-01 L-01 F-001 F-001 F-001 F-001 F-002 F-002 F-002 F-002");

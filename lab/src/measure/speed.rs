@@ -31,12 +31,7 @@ pub struct Gauge {
     looks: Arc<Mutex<Vec<f64>>>,
 }
 
-/// A moment, to ask for the speed between two of them.
-#[derive(Clone, Copy, Debug)]
-pub struct Mark(usize);
-
 impl Gauge {
-    /// Looks from now on.
     pub fn start() -> anyhow::Result<Self> {
         let looks = Arc::default();
         let weak = Arc::downgrade(&looks);
@@ -44,14 +39,14 @@ impl Gauge {
         Ok(Self { looks })
     }
 
-    /// Now.
-    pub fn mark(&self) -> Mark {
-        Mark(self.looks.lock().len())
+    /// Marks this moment, to ask for the speed between two of them.
+    pub fn mark(&self) -> usize {
+        self.looks.lock().len()
     }
 
-    /// Mean speed between two moments; 1 is what the fastest thousandth of all looks until now had. `None` without a look.
-    pub fn between(&self, from: Mark, to: Mark) -> Option<f64> {
-        mean_speed(&self.looks.lock(), from.0..to.0)
+    /// Mean speed between two marks; 1 is what the fastest thousandth of all looks until now had. `None` without a look.
+    pub fn between(&self, marks: Range<usize>) -> Option<f64> {
+        mean_speed(&self.looks.lock(), marks)
     }
 }
 
@@ -113,12 +108,10 @@ mod tests {
     #[test]
     fn a_gauge_looks_again_and_again() {
         let gauge = Gauge::start().unwrap();
-        let end = std::time::Instant::now() + Duration::from_secs(10);
-        let (mark, mut speed) = (gauge.mark(), None);
-        while speed.is_none() && std::time::Instant::now() < end {
+        let speed = (0..10_000).find_map(|_| {
             thread::sleep(Duration::from_millis(1));
-            speed = gauge.between(mark, gauge.mark());
-        }
+            gauge.between(0..gauge.mark())
+        });
 
         assert!(speed.is_some_and(|speed| speed > 0.0 && speed <= 1.0), "{speed:?}");
     }

@@ -1,23 +1,21 @@
 //! The cluster that is measured: made to be as a scenario needs it, cleared between two measurements, judged after each.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures_util::future::try_join_all;
+use redis::aio::MultiplexedConnection;
 use sqlx::MySqlConnection;
 
+use super::histogram::Pages;
 use super::scenario::Stock;
-use super::speed::{Gauge, Mark};
-use crate::admin::{Admin, Coupon, Window};
+use super::speed::Gauge;
+use crate::admin::Admin;
 use crate::cluster::Cluster;
 use crate::cluster::private::{Knobs, Private};
 use crate::database;
-use crate::interrupt::Interrupt;
 use crate::processes::{Parts, Processors, Used, own};
-use crate::servers::{Asked, Servers};
-use crate::verify::{self, Ack, Report};
 
 /// So many coupons are changed at once. Each call takes a second; the replica makes the changes one after the other, and the last
 /// of so many stays well within its deadline.
@@ -26,83 +24,71 @@ const CHANGES_AT_ONCE: usize = 128;
 /// How long a cluster may need until every replica serves.
 const READY_PATIENCE: Duration = Duration::from_mins(2);
 
-/// The cluster that is measured.
 pub struct Stage {
     /// `None`: it belongs to somebody else.
-    private: Option<Private>,
-    root: PathBuf,
-    interrupt: Interrupt,
-    cluster: Cluster,
-    admin: Admin,
-    parts: Parts,
-    servers: Servers,
-    gauge: Gauge,
+    pub private: Option<Private>,
+    pub cluster: Cluster,
+    pub admin: Admin,
+    pub parts: Parts,
+    redis: Vec<MultiplexedConnection>,
+    /// May do everything: it clears the tables and reads them.
+    pub database: MySqlConnection,
+    pub gauge: Gauge,
     offered: BTreeSet<String>,
 }
 
 /// All counters at one moment.
 pub struct Moment {
-    /// When they were read.
+    pub clocks: Clocks,
+    /// Commands on all lock nodes, and statements that the database was sent.
+    pub commands: u64,
+    pub statements: u64,
+    pub pages: Pages,
+}
+
+/// What the processors did until one moment.
+pub struct Clocks {
     pub at: Instant,
-    /// Processor time by part.
+    /// Of the gauge.
+    pub mark: usize,
+    pub machine: Processors,
+    /// By part.
     pub used: Used,
     /// That of the laboratory.
     pub own: f64,
-    /// Of the machine.
-    pub machine: Processors,
-    /// Of redis and the database.
-    pub asked: Asked,
-    /// Of the gauge.
-    mark: Mark,
-    /// Pages of metrics by replica.
-    pub pages: BTreeMap<String, String>,
 }
 
 impl Stage {
-    /// Starts a cluster of our own; see [`Private::start`].
-    pub async fn start(
-        root: &Path,
-        name: &str,
-        port_offset: u16,
-        knobs: Knobs,
-        interrupt: Interrupt,
-    ) -> anyhow::Result<Self> {
-        let gauge = Gauge::start()?;
-        let private = Private::start(root, name, port_offset, knobs, interrupt.clone()).await?;
-        let met = async { Self::meet(private.cluster()?, root, gauge, interrupt).await };
-        match met.await {
-            Ok(stage) => Ok(Self { private: Some(private), ..stage }),
-            Err(error) => {
-                private.stop().await.context("and what was started could not be stopped")?;
-                Err(error)
-            }
-        }
+    /// Measures on a cluster of our own.
+    pub async fn of(private: Private) -> anyhow::Result<Self> {
+        let stage = Self::visit(private.cluster()?).await?;
+        Ok(Self { private: Some(private), ..stage })
     }
 
     /// Measures on a cluster that belongs to somebody else: it stays as it is, and so do the wallets of its former rounds.
-    pub async fn visit(root: &Path, cluster: Cluster, interrupt: Interrupt) -> anyhow::Result<Self> {
-        Self::meet(cluster, root, Gauge::start()?, interrupt).await
-    }
-
-    async fn meet(cluster: Cluster, root: &Path, gauge: Gauge, interrupt: Interrupt) -> anyhow::Result<Self> {
-        let (admin, parts, servers) = (Admin::new(&cluster)?, Parts::of(&cluster), Servers::connect(&cluster).await?);
-        let (root, offered) = (root.to_owned(), BTreeSet::new());
-        Ok(Self { private: None, root, interrupt, cluster, admin, parts, servers, gauge, offered })
-    }
-
-    /// Stops a cluster of our own and deletes its data.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        match self.private {
-            Some(private) => private.stop().await,
-            None => Ok(()),
+    pub async fn visit(cluster: Cluster) -> anyhow::Result<Self> {
+        let (admin, parts, gauge) = (Admin::new(&cluster)?, Parts::of(&cluster), Gauge::start()?);
+        let mut redis = Vec::new();
+        for node in &cluster.redis {
+            redis.push(node.connect_redis().await?);
         }
+        let database = cluster.connect().await?;
+        Ok(Self { private: None, cluster, admin, parts, redis, database, gauge, offered: BTreeSet::new() })
+    }
+
+    /// Stops a cluster of our own and deletes its data. `measured` is what came of it until now.
+    pub async fn stop<T>(self, measured: anyhow::Result<T>) -> anyhow::Result<T> {
+        let stopped = match self.private {
+            Some(private) => private.stop().await.context("cannot stop the cluster"),
+            None => Ok(()),
+        };
+        both(measured, stopped)
     }
 
     /// Makes a cluster of our own be as `wanted`; only what differs is restarted.
-    pub async fn set(&mut self, wanted: Knobs) -> anyhow::Result<()> {
-        let Some(private) = &mut self.private else { return Ok(()) };
-        if *private.knobs() != wanted {
-            self.cluster = private.change(wanted).await?;
+    pub async fn set(&mut self, wanted: &Knobs) -> anyhow::Result<()> {
+        if let Some(private) = self.private.as_mut().filter(|private| private.knobs() != wanted) {
+            self.cluster = private.change(wanted.clone()).await?;
             self.admin = Admin::new(&self.cluster)?;
             self.parts = Parts::of(&self.cluster);
         }
@@ -118,14 +104,14 @@ impl Stage {
         // Sold out is said from memory when a whole scope is: of an exclusive event that has other coupons left, one code is not.
         let exclusive = !matches!(stock, Stock::Gone(..));
         if self.private.is_some() && self.admin.event().await?.exclusive_next != exclusive {
-            self.admin.put_event(exclusive, Window::default()).await?;
+            self.admin.put_event(exclusive, true).await?;
         }
         if *stock == Stock::Seeded { self.withdraw().await } else { self.fresh_round().await }
     }
 
     /// Codes of the coupons that nobody offered here: those that every database begins with.
     pub async fn seeded(&self) -> anyhow::Result<Vec<String>> {
-        let codes = self.admin.audit().await?.coupons.into_iter().map(|coupon| coupon.code);
+        let codes = self.admin.audit().await?.into_iter().map(|coupon| coupon.code);
         Ok(codes.filter(|code| !self.offered.contains(code)).collect())
     }
 
@@ -133,7 +119,7 @@ impl Stage {
     pub async fn offer(&mut self, coupons: Vec<(String, u32)>) -> anyhow::Result<()> {
         let missing: Vec<_> = coupons.into_iter().filter(|(code, _)| !self.offered.contains(code)).collect();
         for some in missing.chunks(CHANGES_AT_ONCE) {
-            try_join_all(some.iter().map(|(code, total)| self.admin.put_coupon(code, Coupon::open(*total)))).await?;
+            try_join_all(some.iter().map(|(code, total)| self.admin.put_coupon(code, *total))).await?;
             self.offered.extend(some.iter().map(|(code, _)| code.clone()));
         }
         Ok(())
@@ -152,79 +138,49 @@ impl Stage {
     /// Starts a new round, on a cluster of our own with empty wallets, so that every measurement finds tables of the same size.
     async fn fresh_round(&mut self) -> anyhow::Result<()> {
         if self.private.is_some() {
-            database::empty_wallets(&mut self.servers.database).await?;
+            database::empty_wallets(&mut self.database).await?;
         }
-        self.admin.reset().await.map(drop)
+        self.admin.reset().await
     }
 
-    /// For questions of a laboratory's own to the tables.
-    pub fn database(&mut self) -> &mut MySqlConnection {
-        &mut self.servers.database
-    }
-
-    /// Judges the tables, also against what clients were promised.
-    pub async fn verify(&mut self, acks: &[Ack]) -> anyhow::Result<Report> {
-        verify::verify(&mut self.servers.database, Some(acks)).await
-    }
-
-    /// Reads every counter before a measurement; processors last, so that the reading is not in the measurement.
-    pub async fn before(&mut self) -> anyhow::Result<Moment> {
+    /// Reads every counter where a measurement begins. While the load is `warm` it is a look like that at the end; before the load
+    /// the processors come last, so that the reading is not in the measurement.
+    pub async fn begin(&mut self, warm: bool) -> anyhow::Result<Moment> {
         // A kernel that does not let go of a peak reports the one since the process began, which is no lower.
         let _ = self.parts.forget_peaks();
-        let (pages, asked) = (self.admin.metrics().await?, self.servers.asked().await?);
-        let (used, own, machine) = (self.parts.used()?, own()?, Processors::read()?);
-        Ok(Moment { at: Instant::now(), used, own, machine, asked, mark: self.gauge.mark(), pages })
-    }
-
-    /// [`Stage::look`] at the beginning of a window that is the middle of a load: the same way at both its edges.
-    pub async fn look_warm(&mut self) -> anyhow::Result<Moment> {
-        let _ = self.parts.forget_peaks();
-        self.look().await
+        let look = self.end().await?;
+        Ok(if warm { look } else { Moment { clocks: self.clocks()?, ..look } })
     }
 
     /// Reads every counter; processors first, so that the reading is not in what was measured until now.
-    pub async fn look(&mut self) -> anyhow::Result<Moment> {
+    pub async fn end(&mut self) -> anyhow::Result<Moment> {
+        let clocks = self.clocks()?;
+        let (pages, commands, statements) = self.counters().await?;
+        Ok(Moment { clocks, commands, statements, pages })
+    }
+
+    fn clocks(&self) -> anyhow::Result<Clocks> {
         let (at, mark) = (Instant::now(), self.gauge.mark());
-        let (machine, used, own) = (Processors::read()?, self.parts.used()?, own()?);
-        Ok(Moment {
-            at,
-            used,
-            own,
-            machine,
-            asked: self.servers.asked().await?,
-            mark,
-            pages: self.admin.metrics().await?,
-        })
+        Ok(Clocks { at, mark, machine: Processors::read()?, used: self.parts.used()?, own: own()? })
     }
 
-    /// Mean speed of the processors between two moments, as a share of the fastest seen: see [`Gauge::between`].
-    pub fn speed(&self, from: &Moment, to: &Moment) -> Option<f64> {
-        self.gauge.between(from.mark, to.mark)
+    async fn counters(&mut self) -> anyhow::Result<(Pages, u64, u64)> {
+        let pages = self.admin.metrics().await?;
+        let mut commands = 0;
+        for node in &mut self.redis {
+            let info: String = redis::cmd("INFO").arg("stats").query_async(node).await.context("cannot ask redis")?;
+            let count = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
+            commands += count.context("redis does not count its commands")?.trim().parse::<u64>()?;
+        }
+        Ok((pages, commands, database::statements(&mut self.database).await?))
     }
+}
 
-    /// What runs where.
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
+/// What work came to that was put in order afterwards. Of two errors the first is the one to know of, but no secret is made of the
+/// second.
+pub fn both<T>(done: anyhow::Result<T>, put_in_order: anyhow::Result<()>) -> anyhow::Result<T> {
+    if let (Err(_), Err(error)) = (&done, &put_in_order) {
+        eprintln!("lab: {error:#}");
     }
-
-    /// The administration.
-    pub fn admin(&self) -> &Admin {
-        &self.admin
-    }
-
-    /// The processes.
-    pub fn parts(&self) -> &Parts {
-        &self.parts
-    }
-
-    /// For the project's own scripts; they find a cluster that is not our own by themselves.
-    pub fn script(&self) -> (&Path, BTreeMap<String, String>, &Interrupt) {
-        let environment = self.private.as_ref().map(Private::environment).unwrap_or_default();
-        (&self.root, environment, &self.interrupt)
-    }
-
-    /// Where nginx answers.
-    pub fn url(&self) -> anyhow::Result<String> {
-        Ok(self.cluster.nginx.as_ref().context("the cluster has no nginx running")?.url.clone())
-    }
+    done.and_then(|done| put_in_order.map(|()| done))
 }

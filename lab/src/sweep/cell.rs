@@ -1,23 +1,20 @@
 //! One cell: a load on the cluster as it is to be, then tiny coupons that are fought for, each with its own verdict.
 
-use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::grid::{Cell, Settings, Shape};
+use super::folder::Folder;
+use super::grid::{Cell, Shape};
 use crate::database;
-use crate::measure::measure;
-use crate::measure::sample::{Sample, Verdict};
-use crate::measure::stage::Stage;
+use crate::measure::{Sample, Stage, Verdict, measure, shown};
 
 /// A cell as it was measured, as `cell.json` keeps it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Measured {
-    /// Which.
     pub cell: Cell,
     /// When it began, RFC 3339.
     pub started: String,
@@ -25,19 +22,13 @@ pub struct Measured {
     pub took_seconds: f64,
     /// What was measured; with `+` when the folder differed from it.
     pub commit: String,
-    /// What the load found.
     pub load: Sample,
-    /// How the stock of a rush went.
     pub sell_out: Option<SellOut>,
-    /// What the contests found.
     pub contests: Sample,
 }
 
-/// How the stock of a rush went.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct SellOut {
-    /// Coupons issued.
     pub issued: u32,
     /// From the first issue to the last, by the database's clock.
     pub seconds: f64,
@@ -45,19 +36,20 @@ pub struct SellOut {
 
 impl Measured {
     /// Measures a cell. What it finds is complete, or the error says why there is none.
-    pub async fn now(
-        stage: &mut Stage,
-        cell: Cell,
-        settings: &Settings,
-        folder: &Path,
-        commit: &str,
-    ) -> anyhow::Result<Self> {
+    pub async fn now(stage: &mut Stage, cell: Cell, to: &Folder, commit: &str) -> anyhow::Result<Self> {
+        let (settings, folder) = (&to.grid.settings, to.of(cell));
         let (began, started) = (Instant::now(), OffsetDateTime::now_utc().format(&Rfc3339)?);
-        stage.set(cell.knobs()).await?;
-        let scenario = settings.load(cell, stage.seeded().await?);
+        stage.set(&cell.knobs()).await?;
+        let scenario = settings.load(cell.shape, stage.seeded().await?);
         let load = measure(stage, &scenario, Some(&folder.join("acks.log"))).await?;
-        let sell_out = if cell.shape == Shape::Rush { Some(SellOut::read(stage).await?) } else { None };
-        let contests = measure(stage, &settings.fought(cell), Some(&folder.join("acks-of-contests.log"))).await?;
+        let load = Sample { scenario: cell.to_string(), ..load };
+        let mut sell_out = None;
+        if cell.shape == Shape::Rush {
+            let (issued, time) = database::drain(&mut stage.database).await?;
+            sell_out = Some(SellOut { issued, seconds: time.as_secs_f64() });
+        }
+        let contests = measure(stage, &settings.fought(), Some(&folder.join("acks-of-contests.log"))).await?;
+        let contests = Sample { scenario: "contests".to_owned(), ..contests };
         let (commit, took_seconds) = (commit.to_owned(), began.elapsed().as_secs_f64());
         Ok(Self { cell, started, took_seconds, commit, load, sell_out, contests })
     }
@@ -89,11 +81,9 @@ impl Measured {
         self.cell.strategy.keeps_promises() && !self.is_clean()
     }
 
-    /// What is seen of it while the sweep runs.
     pub fn line(&self) -> String {
-        let wait = self.load.replicas.lock_wait.map_or("-".to_owned(), |wait| format!("{:.1}", wait.p99));
-        let jump = self.contests.fairness.as_ref().and_then(|it| it.queue_jump);
-        let jump = jump.map_or("-".to_owned(), |jump| format!("{:.0}", jump.p95));
+        let wait = shown(self.load.replicas.lock_wait.map(|wait| wait.p99));
+        let jump = shown(self.contests.queue_jump().map(|jump| jump.p95));
         let broken = self.verdicts().find(|verdict| !verdict.clean);
         let verdict = match (broken, self.is_broken()) {
             (None, _) => self.load.broken.clone().unwrap_or("promises kept".to_owned()),
@@ -107,14 +97,5 @@ impl Measured {
             self.throughput(),
             self.load.latency.p99,
         )
-    }
-}
-
-impl SellOut {
-    async fn read(stage: &mut Stage) -> anyhow::Result<Self> {
-        let found = database::drain(stage.database()).await?;
-        #[expect(clippy::cast_precision_loss, reason = "microseconds of one run")]
-        let seconds = found.micros.unwrap_or(0) as f64 / 1e6;
-        Ok(Self { issued: u32::try_from(found.issued)?, seconds })
     }
 }

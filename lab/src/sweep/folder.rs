@@ -5,109 +5,88 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, ensure};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
 use super::cell::Measured;
 use super::grid::{Cell, Grid};
+use crate::cluster::Cluster;
 use crate::machine::Machine;
 
-/// Where a sweep was measured.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// Programs that take part, and the word that makes each tell its version.
+const PROGRAMS: [(&str, &str); 3] = [("nginx", "-v"), ("redis-server", "--version"), ("prometheus", "--version")];
+
+/// What was fetched comes before what is installed; servers lie in sbin, which is not on everybody's path.
+const FETCHED: &str = ".cluster/tools/bin";
+const FOLDERS: &str = "/usr/local/sbin:/usr/sbin:/sbin";
+
+pub struct Folder {
+    pub path: PathBuf,
+    pub grid: Grid,
+}
+
+/// Where it was measured.
+#[derive(Serialize)]
 pub struct Setting {
     /// When it began, RFC 3339.
     pub started: String,
-    /// This machine.
     pub machine: Machine,
-    /// Names and versions of the programs that took part.
     pub versions: Vec<String>,
 }
 
-/// The folder of one sweep.
-#[derive(Clone, Debug)]
-pub struct Folder(PathBuf);
-
 impl Folder {
-    /// A new one; what is there already is not touched.
-    pub fn create(path: &Path, grid: &Grid, setting: &Setting) -> anyhow::Result<Self> {
-        let is_used = path.join("plan.json").exists();
-        ensure!(
-            !is_used,
-            "{0} holds a sweep already: go on with it by --resume {0}, or choose another",
-            path.display()
-        );
-        fs::create_dir_all(path).with_context(|| format!("cannot write to {}", path.display()))?;
+    /// Makes it; what is there already is not touched.
+    pub fn create(&mut self) -> anyhow::Result<()> {
+        let (is_used, path) = (self.path.join("plan.json").exists(), self.path.display());
+        ensure!(!is_used, "{path} holds a sweep already: go on with it by --resume {path}, or choose another");
+        fs::create_dir_all(&self.path).with_context(|| format!("cannot write to {path}"))?;
         // Scripts that run elsewhere are told about it.
-        let folder = Self(path.canonicalize()?);
-        write(&folder.0.join("setting.json"), &json(setting)?)?;
-        write(&folder.0.join("plan.json"), &json(grid)?)?;
-        Ok(folder)
+        self.path = self.path.canonicalize()?;
+        self.write("plan.json", &self.grid)
     }
 
-    /// One that a sweep made before.
-    pub fn open(path: &Path) -> anyhow::Result<(Self, Grid)> {
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
         let grid = read(&path.join("plan.json")).with_context(|| format!("{} holds no sweep", path.display()))?;
-        Ok((Self(path.canonicalize()?), grid))
+        Ok(Self { path: path.canonicalize()?, grid })
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.0
+    /// Where a cell's files go.
+    pub fn of(&self, cell: Cell) -> PathBuf {
+        self.path.join("cells").join(cell.to_string())
     }
 
-    /// Where the sweep was measured.
-    pub fn setting(&self) -> anyhow::Result<Setting> {
-        read(&self.0.join("setting.json"))
-    }
-
-    /// Where a cell's files go; what an interrupted attempt left there is deleted.
-    pub fn begin(&self, cell: Cell) -> anyhow::Result<PathBuf> {
+    /// Deletes what an interrupted attempt left of a cell.
+    pub fn clear(&self, cell: Cell) -> anyhow::Result<()> {
         let path = self.of(cell);
-        if path.exists() {
-            fs::remove_dir_all(&path).with_context(|| format!("cannot delete {}", path.display()))?;
-        }
-        fs::create_dir_all(&path).with_context(|| format!("cannot write to {}", path.display()))?;
-        Ok(path)
+        let cleared = if path.exists() { fs::remove_dir_all(&path) } else { Ok(()) };
+        cleared.and_then(|()| fs::create_dir_all(&path)).with_context(|| format!("cannot write to {}", path.display()))
     }
 
     /// Keeps what a cell came to. From then on it is done.
     pub fn keep(&self, measured: &Measured) -> anyhow::Result<()> {
-        write(&self.of(measured.cell).join("cell.json"), &json(measured)?)
-    }
-
-    /// What a cell came to, `None` while it is not done.
-    pub fn measured(&self, cell: Cell) -> anyhow::Result<Option<Measured>> {
-        let path = self.of(cell).join("cell.json");
-        if path.exists() { read(&path).map(Some) } else { Ok(None) }
+        self.write(&format!("cells/{}/cell.json", measured.cell), measured)
     }
 
     /// The cells of the grid that are done, in its order, and those that are not.
-    pub fn done_and_left(&self, grid: &Grid) -> anyhow::Result<(Vec<Measured>, Vec<Cell>)> {
+    pub fn done_and_left(&self) -> anyhow::Result<(Vec<Measured>, Vec<Cell>)> {
         let (mut done, mut left) = (Vec::new(), Vec::new());
-        for &cell in &grid.cells {
-            match self.measured(cell)? {
-                Some(measured) => done.push(measured),
-                None => left.push(cell),
-            }
+        for &cell in &self.grid.cells {
+            let path = self.of(cell).join("cell.json");
+            if path.exists() { done.push(read(&path)?) } else { left.push(cell) }
         }
         Ok((done, left))
     }
 
-    /// Writes a file of the whole sweep.
-    pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        write(&self.0.join(name), text)
+    /// Writes a file. A reader sees the old one or the new one, never half.
+    pub fn write(&self, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
+        let path = self.path.join(name);
+        let (draft, text) = (path.with_extension("new"), serde_json::to_string_pretty(value)? + "\n");
+        let written = fs::write(&draft, text).and_then(|()| fs::rename(&draft, &path));
+        written.with_context(|| format!("cannot write {}", path.display()))
     }
-
-    fn of(&self, cell: Cell) -> PathBuf {
-        self.0.join("cells").join(cell.to_string())
-    }
-}
-
-fn json(value: &impl Serialize) -> anyhow::Result<String> {
-    Ok(serde_json::to_string_pretty(value)? + "\n")
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
@@ -115,12 +94,14 @@ fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     serde_json::from_str(&text).with_context(|| format!("{} is of another version of the laboratory", path.display()))
 }
 
-/// A reader sees the old file or the new one, never half.
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    let draft = path.with_extension("new");
-    let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-    folder
-        .and_then(|()| fs::write(&draft, text))
-        .and_then(|()| fs::rename(&draft, path))
-        .with_context(|| format!("cannot write {}", path.display()))
+/// One line a program. One that cannot be asked is left out; no figure depends on it.
+pub fn versions(root: &Path, cluster: &Cluster) -> Vec<String> {
+    let installed = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{installed}:{FOLDERS}", root.join(FETCHED).display());
+    let version = |(name, word)| {
+        let done = Command::new(name).arg(word).env("PATH", &path).output().ok()?;
+        let text = [done.stdout, done.stderr].concat();
+        String::from_utf8_lossy(&text).lines().next().map(|line| line.trim().to_owned())
+    };
+    std::iter::once(cluster.database()).chain(PROGRAMS.into_iter().filter_map(version)).collect()
 }

@@ -4,30 +4,30 @@
 //! to all strategies and counts alike, and what an interrupted sweep has is spread over the whole grid. Restarts between two
 //! cells cost seconds, which is not worth an order that could bias.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::private::Knobs;
+use crate::cluster::private::{Knobs, inherited};
 use crate::load::Pace;
-use crate::measure::scenario::{ANSWERS, Contests, Scenario, Stock, issues};
+use crate::measure::{ANSWERS, Contests, Scenario, Stock, issues};
 use crate::strategy::Strategy;
 
 /// Seconds of a cell that pass without load, as measured: change of the cluster, coupons, new rounds, verdicts; and what strategies that
 /// do not keep up still answer after their window.
-const OVERHEAD: f64 = 14.0;
+const OVERHEAD: Duration = Duration::from_secs(14);
 
 /// An open model does not wait for answers, so it needs a connection for whatever may be under way: the service's deadline is 5 s.
 const DEADLINE_SECONDS: u32 = 6;
 const CONNECTIONS_MIN: u32 = 200;
 const CONNECTIONS_MAX: u32 = 10_000;
 
-/// What is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Shape {
     /// Open model at a fixed rate, one coupon.
     Hot,
@@ -37,34 +37,10 @@ pub enum Shape {
     Rush,
 }
 
-impl Shape {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Hot, Self::Many, Self::Rush];
-
-    /// In names of cells and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hot => "hot",
-            Self::Many => "many",
-            Self::Rush => "rush",
-        }
-    }
-}
-
-impl Display for Shape {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        formatter.pad(self.name())
-    }
-}
-
-/// One point of the grid in one repeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Cell {
-    /// What is asked.
     pub shape: Shape,
-    /// How the replicas issue.
     pub strategy: Strategy,
-    /// How many there are.
     pub replicas: u32,
     /// From 1.
     pub repeat: u32,
@@ -78,81 +54,91 @@ impl Display for Cell {
     }
 }
 
-/// What does not differ between cells.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+// The values whose every combination is a cell. (A doc comment would become the command's own.)
+#[derive(Args)]
+pub struct Axes {
+    /// How many replicas there are, in turn; with --quick 1,2,4
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,2,4,8", default_value_if("quick", "true", "1,2,4"), value_parser = clap::value_parser!(u32).range(1..=20))]
+    replicas: Vec<u32>,
+    /// How they issue; with --quick pessimistic,redlock,batched
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_values_t = Strategy::ALL, default_value_if("quick", "true", "pessimistic,redlock,batched"))]
+    strategies: Vec<Strategy>,
+    /// What is asked: one coupon or 32 at a fixed rate, or the seeded stock in a closed loop; with --quick hot
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_values_t = Shape::value_variants(), default_value_if("quick", "true", "hot"))]
+    shapes: Vec<Shape>,
+    /// How often everything is measured; with 1 the spread is only that within a run
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+    repeats: u32,
+}
+
+// What does not differ between cells.
+#[derive(Args, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
-    /// Requests a second in the open model.
+    /// Requests a second in the open model, and in the contests
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=20_000))]
     pub rate: u32,
-    /// Before anything is measured in the open model, in seconds.
+    /// Seconds of the same load before, in the open model
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
     pub warm_up: u32,
-    /// Measured, in seconds.
+    /// Measured seconds of a cell
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(4..=600))]
     pub seconds: u32,
-    /// Users of the closed model.
+    /// Users of the closed model
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
     pub users: u32,
-    /// Tiny coupons that are fought for after each load.
+    /// Tiny coupons that are fought for in each cell, to see whether first come is first served
+    #[arg(long, alias = "rounds", value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=999))]
     pub contests: u32,
-    /// Of the order of the cells.
+    /// The order of the cells; the same seed is the same order
+    #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Knobs that the replicas were given beside: `POOL_SIZE` and the like.
+    #[arg(skip = inherited())]
     pub knobs: BTreeMap<String, String>,
 }
 
-/// The values whose every combination is a cell.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Axes {
-    /// How many replicas there are.
-    pub replicas: Vec<u32>,
-    /// How they issue.
-    pub strategies: Vec<Strategy>,
-    /// What is asked.
-    pub shapes: Vec<Shape>,
-    /// How often everything is measured.
-    pub repeats: u32,
-}
-
-/// A sweep, cell by cell.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Grid {
-    /// What does not differ between cells.
     pub settings: Settings,
     /// In this order.
     pub cells: Vec<Cell>,
 }
 
 impl Grid {
-    /// Every combination once in each repeat. The same seed gives the same order.
+    /// Every combination once in each repeat, however often its values are given. The same seed gives the same order.
     pub fn new(axes: &Axes, settings: Settings) -> Self {
         let mut random = fastrand::Rng::with_seed(settings.seed);
         let mut cells = Vec::new();
         for repeat in 1..=axes.repeats {
-            let mut block = axes.block(repeat);
+            let mut block = BTreeSet::new();
+            for &shape in &axes.shapes {
+                for &strategy in &axes.strategies {
+                    block.extend(axes.replicas.iter().map(|&replicas| Cell { shape, strategy, replicas, repeat }));
+                }
+            }
+            let mut block = Vec::from_iter(block);
             random.shuffle(&mut block);
             cells.extend(block);
         }
         Self { settings, cells }
     }
 
-    /// Seconds that a cell is guessed to take.
-    pub fn estimate(&self, cell: Cell) -> f64 {
-        let [warm_up, time] = self.settings.times(cell.shape);
-        OVERHEAD + (warm_up + time + self.settings.contests().time()).as_secs_f64()
-    }
-
-    /// The same for these.
-    pub fn estimate_all(&self, cells: &[Cell]) -> f64 {
-        cells.iter().map(|cell| self.estimate(*cell)).sum()
+    /// How long these cells are guessed to take.
+    pub fn estimate(&self, cells: &[Cell]) -> Duration {
+        let of_cell = |cell: &Cell| {
+            let [warm_up, time] = self.settings.times(cell.shape);
+            OVERHEAD + warm_up + time + self.settings.contests().time()
+        };
+        cells.iter().map(of_cell).sum()
     }
 }
 
 impl Settings {
-    /// What is fought for after each load.
-    pub fn contests(&self) -> Contests {
+    fn contests(&self) -> Contests {
         Contests { coupons: self.contests, pieces: 20, over: 2, rate: self.rate }
     }
 
-    /// Connections of an open model.
     fn connections(&self) -> usize {
         (self.rate * DEADLINE_SECONDS).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX) as usize
     }
@@ -164,121 +150,83 @@ impl Settings {
     }
 
     /// The load of a cell; a rush asks for what every database begins with.
-    pub fn load(&self, cell: Cell, seeded: Vec<String>) -> Scenario {
-        let open = Pace::Open(self.rate.into());
-        let load =
-            |many, connections, pace| Scenario::issues(cell.knobs(), many, connections, pace, self.times(cell.shape));
-        let scenario = match cell.shape {
-            Shape::Hot => load(false, self.connections(), open),
-            Shape::Many => load(true, self.connections(), open),
+    pub fn load(&self, shape: Shape, seeded: Vec<String>) -> Scenario {
+        let open = |many| Scenario::issues(many, self.connections(), Pace::Open(self.rate.into()), self.times(shape));
+        let load = match shape {
+            Shape::Hot => open(false),
+            Shape::Many => open(true),
             Shape::Rush => {
-                let load = load(false, self.users as usize, Pace::Closed);
+                let load = Scenario::issues(false, self.users as usize, Pace::Closed, self.times(shape));
                 Scenario { stock: Stock::Seeded, requests: issues(seeded), ..load }
             }
         };
         // Refusals are answers here, and how many there are is one of the results.
-        Scenario { name: cell.to_string(), expect: ANSWERS.into(), ..scenario }
+        Scenario { expect: ANSWERS.into(), ..load }
     }
 
-    /// The contests that follow it.
-    pub fn fought(&self, cell: Cell) -> Scenario {
-        let contests = self.contests().scenario(cell.knobs(), self.connections(), Duration::ZERO);
-        Scenario { expect: ANSWERS.into(), ..contests }
+    pub fn fought(&self) -> Scenario {
+        Scenario { expect: ANSWERS.into(), ..self.contests().scenario(self.connections(), Duration::ZERO) }
     }
 }
 
 impl Cell {
-    /// Its cluster. The exporters would cost a part of the processors that is not the service's.
     pub fn knobs(self) -> Knobs {
-        let others = [("EXPORTERS".to_owned(), "off".to_owned())].into();
-        Knobs { strategy: self.strategy, replicas: self.replicas, others }
-    }
-}
-
-impl Axes {
-    /// Each value once, so that no cell is measured twice under one name.
-    pub fn in_order(&mut self) {
-        self.replicas.sort_unstable();
-        self.replicas.dedup();
-        self.strategies.sort_unstable();
-        self.strategies.dedup();
-        self.shapes.sort_unstable();
-        self.shapes.dedup();
-    }
-
-    fn block(&self, repeat: u32) -> Vec<Cell> {
-        let mut block = Vec::new();
-        for &shape in &self.shapes {
-            for &strategy in &self.strategies {
-                block.extend(self.replicas.iter().map(|&replicas| Cell { shape, strategy, replicas, repeat }));
-            }
-        }
-        block
+        Knobs { strategy: self.strategy, replicas: self.replicas, others: BTreeMap::new() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use clap::Parser;
 
     use super::*;
 
-    fn settings(seed: u64) -> Settings {
-        Settings { rate: 1_000, warm_up: 3, seconds: 12, users: 1_000, contests: 200, seed, knobs: BTreeMap::new() }
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        sweep: crate::sweep::Command,
     }
 
-    fn axes(repeats: u32) -> Axes {
-        Axes { replicas: vec![1, 2, 4, 8], strategies: Strategy::ALL.into(), shapes: Shape::ALL.into(), repeats }
+    fn grid(words: &str) -> Grid {
+        Line::parse_from(["sweep"].into_iter().chain(words.split_whitespace())).sweep.grid()
     }
 
     #[test]
-    fn every_repeat_is_a_block_that_has_every_cell_once() {
-        let grid = Grid::new(&axes(2), settings(7));
+    fn every_repeat_is_a_block_that_has_every_cell_once_in_an_order_of_its_own() {
+        let grid = grid("--repeats 2");
+        let (one, other) = grid.cells.split_at(72);
+        let again: Vec<_> = other.iter().map(|cell| Cell { repeat: cell.repeat - 1, ..*cell }).collect();
 
-        assert_eq!(grid.cells.len(), 144);
-        for (block, repeat) in grid.cells.chunks(72).zip(1..) {
-            assert!(block.iter().all(|cell| cell.repeat == repeat));
-            assert_eq!(block.iter().collect::<BTreeSet<_>>().len(), 72);
-        }
+        assert!(one.iter().all(|cell| cell.repeat == 1));
+        assert_ne!(one, again);
+        assert_eq!(one.iter().collect::<BTreeSet<_>>(), again.iter().collect());
+        assert_eq!(grid.cells.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len(), 144);
     }
 
     #[test]
     fn the_order_is_random_and_the_seed_s() {
-        let order = |seed| Grid::new(&axes(1), settings(seed)).cells;
-        let mut sorted = order(1);
-        sorted.sort();
+        let cells = |words| grid(words).cells;
 
-        assert_eq!(order(1), order(1));
-        assert_ne!(order(1), order(2));
-        assert_ne!(order(1), sorted);
+        assert_eq!(cells("--seed 1"), cells(""));
+        assert_ne!(cells("--seed 2"), cells(""));
+        assert!(!cells("").is_sorted());
     }
 
     #[test]
-    fn two_repeats_have_two_orders() {
-        let grid = Grid::new(&axes(2), settings(7));
-        let (one, other) = grid.cells.split_at(72);
-        let points = |cells: &[Cell]| cells.iter().map(|cell| Cell { repeat: 1, ..*cell }).collect::<Vec<_>>();
+    fn what_is_said_twice_is_measured_once_and_quick_is_nine_cells() {
+        let mut quick = grid("--quick").cells;
+        quick.sort();
 
-        assert_ne!(points(one), points(other));
-    }
-
-    #[test]
-    fn names_of_cells_are_unique() {
-        let grid = Grid::new(&axes(2), settings(7));
-
-        assert_eq!(grid.cells.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len(), 144);
-        assert_eq!(
-            Cell { shape: Shape::Hot, strategy: Strategy::Batched, replicas: 4, repeat: 1 }.to_string(),
-            "hot-batched-x4-r1"
-        );
+        assert_eq!((quick.len(), quick[0].to_string().as_str()), (9, "hot-pessimistic-x1-r1"));
+        assert_eq!(quick[8].to_string(), "hot-batched-x4-r1");
+        assert_eq!(grid("--quick --replicas 8,8 --strategies batched").cells.len(), 1);
     }
 
     #[test]
     fn a_full_sweep_takes_three_quarters_of_an_hour() {
-        let grid = Grid::new(&axes(1), settings(7));
+        let grid = grid("");
+        let minutes = grid.estimate(&grid.cells).as_secs() / 60;
 
-        let minutes = grid.estimate_all(&grid.cells) / 60.0;
-
-        assert!((35.0..45.0).contains(&minutes), "{minutes}");
+        assert!((35..45).contains(&minutes), "{minutes}");
     }
 }
