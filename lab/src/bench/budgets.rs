@@ -77,6 +77,12 @@ fn ratio(name: &'static str, of: &'static str, by: &'static str, bounds: [Option
     Budget { target, stretch, explanation: None, ..figure(name, [of, by], rate, "") }
 }
 
+/// A value by that of another, which is to be at most so high.
+fn growth(name: &'static str, of: &'static str, by: &'static str, value: Value, bounds: [Option<f64>; 2]) -> Budget {
+    let [target, stretch] = bounds.map(|bound| bound.map(Bound::AtMost));
+    Budget { target, stretch, explanation: None, ..figure(name, [of, by], value, "") }
+}
+
 /// A sample's own value, which is to be at most so high.
 fn own(name: &'static str, unit: &'static str, of: &'static str, value: Value, bounds: [Option<f64>; 2]) -> Budget {
     let [target, stretch] = bounds.map(|bound| bound.map(Bound::AtMost));
@@ -120,35 +126,36 @@ fn jump(sample: &Sample) -> Option<f64> {
     Some(sample.queue_jump()?.p95)
 }
 
-fn jump_by_wait(sample: &Sample) -> Option<f64> {
-    Some(jump(sample)? / lock_wait(sample)?)
-}
-
-const SMALL_BATCHES: &str = "1,000 users over 32 codes leave a batch a tenth of the orders that it has with one code, and each batch costs a \
-                             lock and a commit, however many orders are in it";
 const LOADERS: &str = "the same load by k6 and by ours: far from 1, one of them measures itself";
 
 /// Target and stretch of each. Trivial is GET /version with as many connections in the same repeat.
 #[rustfmt::skip]
 fn all() -> Vec<Budget> {
     vec![
-        ratio("issues ÷ trivial, 200 connections", "issue-200", "version-200", [Some(0.36), Some(0.50)]),
-        ratio("issues ÷ trivial, 1,000 connections", "issue-1000", "version-1000", [Some(0.55), Some(0.68)]),
+        ratio("issues ÷ trivial, 200 connections", "issue-200", "version-200", [Some(0.44), Some(0.55)]),
+        ratio("issues ÷ trivial, 1,000 connections", "issue-1000", "version-1000", [Some(0.66), Some(0.75)]),
         own("p99 at the peak, 200 connections", "ms", "issue-200", p99, [Some(40.0), Some(20.0)]),
         own("p99 at the peak, 1,000 connections", "ms", "issue-1000", p99, [Some(120.0), Some(60.0)]),
         ratio("issues ÷ pessimistic at its best", "issue-200", "pessimistic", [Some(15.0), Some(25.0)]),
         ratio("sold-out answers ÷ trivial", "sold-out", "version-200", [Some(0.85), Some(0.95)]),
         ratio("already-issued answers ÷ trivial", "already-issued", "version-200", [Some(0.85), Some(0.95)]),
-        own("one user alone, p50 of an issue", "ms", "alone", p50, [Some(1.5), Some(1.0)]),
+        ratio("8 replicas ÷ 1, one code, 64 connections", "issue-64-of-8", "issue-64-of-1", [Some(0.85), Some(0.95)]),
+        ratio("8 replicas ÷ 1, one code, 200 connections", "issue-200-of-8", "issue-200-of-1", [Some(0.85), Some(0.95)]),
+        ratio("8 replicas ÷ 1, one code, 1,000 connections", "issue-1000-of-8", "issue-1000-of-1", [Some(0.85), Some(0.95)]),
+        ratio("8 replicas ÷ 1 at 1 ms, 200 connections", "far-200-of-8", "far-200-of-1", [Some(0.85), Some(0.95)]),
+        ratio("home ÷ scattered, 8 replicas, 64 connections", "issue-64-of-8", "scattered-64-of-8", [Some(3.0), Some(6.0)]),
+        ratio("home ÷ scattered at 1 ms, 8 replicas, 64", "far-64-of-8", "far-scattered-64-of-8", [Some(4.0), Some(8.0)]),
+        own("one user alone, p50 of an issue", "ms", "alone", p50, [Some(1.2), Some(1.0)]),
         own("open model, p99 at a third of the peak", "ms", "open-third", p99, [Some(30.0), Some(15.0)]),
         own("lock wait p99 at 3,000/s, 1 replica", "ms", "rate-3000-of-1", lock_wait, [Some(3.0), Some(2.0)]),
-        own("lock wait p99 at 3,000/s, 8 replicas", "ms", "rate-3000-of-8", lock_wait, [Some(60.0), Some(20.0)]),
-        own("queue-jump p95 ÷ lock wait p99, 4 replicas", "", "jump", jump_by_wait, [Some(2.0), None]),
-        own("queue-jump p95, 4 replicas", "ms", "jump", jump, [None, Some(10.0)]),
+        growth("lock wait p99 at 3,000/s, 8 replicas ÷ 1", "rate-3000-of-8", "rate-3000-of-1", lock_wait, [Some(1.5), Some(1.1)]),
+        own("queue-jump p95, 4 replicas", "ms", "jump-of-4", jump, [None, Some(0.0)]),
+        own("queue-jump p95, 8 replicas", "ms", "jump-of-8", jump, [Some(2.0), Some(0.0)]),
         ratio("issues of 32 codes ÷ of one, 3,000/s", "rate-3000-32-codes", "rate-3000-of-4", [Some(0.95), None]),
         own("10,000 users at once: resets, 5xx, unanswered", "", "rush", |it| it.unserved, [Some(0.0), None]),
         own("memory of a replica under that", "MiB", "rush", |it| it.peak_mebibytes, [Some(64.0), Some(48.0)]),
-        figure("issues of 32 codes ÷ of one, 1,000 connections", ["issue-32-codes", "issue-1000"], rate, SMALL_BATCHES),
+        own("the same with 8 replicas: unserved", "", "rush-of-8", |it| it.unserved, [Some(0.0), None]),
+        ratio("issues of 32 codes ÷ of one, 1,000 connections", "issue-32-codes", "issue-1000-of-4", [Some(0.60), Some(0.75)]),
         figure("k6 ÷ lab load: answers at 1,000/s", ["arrival-1000-k6", "arrival-1000"], rate, LOADERS),
         figure("k6 ÷ lab load: p50 at 1,000/s", ["arrival-1000-k6", "arrival-1000"], p50, LOADERS),
     ]
@@ -223,16 +230,16 @@ mod tests {
             standing(&issues.chain(trivial).collect::<Vec<_>>(), RATIO)
         };
         // The machine was half as fast in the second repeat; that is no change of the ratio.
-        assert_eq!(ratio_of(&[(40.0, 100.0), (20.0, 50.0), (39.0, 100.0)]), (Standing::Met, Some(0.4)));
-        assert_eq!(ratio_of(&[(1.0, 100.0), (36.0, 100.0), (90.0, 100.0)]).0, Standing::Met);
-        assert_eq!(ratio_of(&[(90.0, 100.0), (35.0, 100.0), (35.0, 100.0)]).0, Standing::Missed);
-        assert_eq!(ratio_of(&[(50.0, 100.0)]).0, Standing::Stretch);
+        assert_eq!(ratio_of(&[(50.0, 100.0), (25.0, 50.0), (49.0, 100.0)]), (Standing::Met, Some(0.5)));
+        assert_eq!(ratio_of(&[(1.0, 100.0), (44.0, 100.0), (90.0, 100.0)]).0, Standing::Met);
+        assert_eq!(ratio_of(&[(90.0, 100.0), (43.0, 100.0), (43.0, 100.0)]).0, Standing::Missed);
+        assert_eq!(ratio_of(&[(55.0, 100.0)]).0, Standing::Stretch);
     }
 
     #[test]
     fn most_is_met_from_below() {
         let mut alone = Sample { answered: 1, ..sample("alone", 1, 1.0) };
-        for (p50, expected) in [(0.9, Standing::Stretch), (1.5, Standing::Met), (1.51, Standing::Missed)] {
+        for (p50, expected) in [(0.9, Standing::Stretch), (1.2, Standing::Met), (1.21, Standing::Missed)] {
             alone.latency.p50 = p50;
             assert_eq!(standing(&[alone.clone()], "one user alone, p50 of an issue").0, expected, "{p50}");
         }
@@ -256,8 +263,8 @@ mod tests {
 
     #[test]
     fn a_figure_that_promises_nothing_is_no_budget_and_a_missed_one_outweighs_the_unmeasured() {
-        let samples = [sample("issue-32-codes", 1, 50.0), sample("issue-1000", 1, 100.0)];
-        assert_eq!(standing(&samples, "issues of 32 codes ÷ of one, 1,000 connections"), (Standing::Figure, Some(0.5)));
+        let samples = [sample("arrival-1000-k6", 1, 50.0), sample("arrival-1000", 1, 100.0)];
+        assert_eq!(standing(&samples, "k6 ÷ lab load: answers at 1,000/s"), (Standing::Figure, Some(0.5)));
 
         let mut lines = judge(&samples, |_| true);
         assert_eq!(exit(&lines), 2);

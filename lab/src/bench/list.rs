@@ -27,6 +27,7 @@ pub const POOL: &str = "POOL_SIZE";
 
 /// Connections of what is no question of connections, and of what is.
 const CONNECTIONS: usize = 200;
+const FEW: usize = 64;
 const MANY: usize = 1_000;
 
 const WARM_UP: Duration = Duration::from_millis(700);
@@ -109,6 +110,22 @@ fn batched(replicas: u32) -> Knobs {
     knobs(Strategy::Batched, replicas, POOL_SIZE)
 }
 
+/// With another knob, beside those of `knobs`.
+fn with(mut knobs: Knobs, name: &str, value: &str) -> Knobs {
+    knobs.others.insert(name.to_owned(), value.to_owned());
+    knobs
+}
+
+/// Every order to the least busy replica.
+fn scattered(knobs: Knobs) -> Knobs {
+    with(knobs, "BALANCE", "scattered")
+}
+
+/// A round trip of a millisecond between replicas and servers.
+fn far(knobs: Knobs) -> Knobs {
+    with(knobs, "DISTANCE_MS", "1")
+}
+
 fn hot(connections: usize, pace: Pace, times: [Duration; 2]) -> Scenario {
     Scenario::issues(false, connections, pace, times)
 }
@@ -142,6 +159,7 @@ fn once() -> Vec<Item> {
     let ours = hot(CONNECTIONS, Pace::Open(rate.into()), [WARM_UP, time]);
     let mut items = vec![
         Item::new("rush", What::Rush, &[]),
+        Item::new("rush-of-8", What::Rush, &[]).on(batched(8)),
         Item::new("arrival-1000-k6", What::Arrival, &["arrival-1000"]),
         Item::load("arrival-1000", ours, &["arrival-1000-k6"]),
     ];
@@ -176,8 +194,9 @@ fn more() -> Vec<Item> {
     let rate = |replicas| {
         Item::load(format!("rate-3000-of-{replicas}"), hot(CONNECTIONS, open, LONG), &[]).on(batched(replicas))
     };
+    let issue =
+        |name, connections, knobs, needs| Item::load(name, hot(connections, Pace::Closed, LONG), needs).on(knobs);
     let mut items = vec![
-        Item::load("issue-32-codes", shared(Pace::Closed), &["issue-1000", "version-1000"]),
         Item::load("sold-out", gone(issues(vec![GONE.to_owned()]), 410), &[]),
         Item::load("already-issued", gone(held, 409), &[]),
         Item::new("open-third", of_peak(3.0), &["issue-1000"]),
@@ -186,8 +205,22 @@ fn more() -> Vec<Item> {
         rate(2),
         rate(4),
         Item::load("rate-3000-32-codes", shared(open), &["rate-3000-of-4"]).on(batched(4)),
-        Item::load("jump", CONTESTS.scenario(CONNECTIONS, WARM_UP), &[]).on(batched(4)),
+        issue("issue-1000-of-4", MANY, batched(4), &[]),
+        Item::load("issue-32-codes", shared(Pace::Closed), &["issue-1000-of-4"]).on(batched(4)),
+        Item::load("jump-of-4", CONTESTS.scenario(CONNECTIONS, WARM_UP), &[]).on(batched(4)),
         rate(8),
+        Item::load("jump-of-8", CONTESTS.scenario(CONNECTIONS, WARM_UP), &[]).on(batched(8)),
+        issue("issue-64-of-8", FEW, batched(8), &["issue-64-of-1", "scattered-64-of-8"]),
+        issue("issue-200-of-8", CONNECTIONS, batched(8), &["issue-200-of-1"]),
+        issue("issue-1000-of-8", MANY, batched(8), &["issue-1000-of-1"]),
+        issue("scattered-64-of-8", FEW, scattered(batched(8)), &[]),
+        issue("far-scattered-64-of-8", FEW, far(scattered(batched(8))), &[]),
+        issue("far-64-of-8", FEW, far(batched(8)), &["far-scattered-64-of-8"]),
+        issue("far-200-of-8", CONNECTIONS, far(batched(8)), &["far-200-of-1"]),
+        issue("far-200-of-1", CONNECTIONS, far(batched(1)), &[]),
+        issue("issue-64-of-1", FEW, batched(1), &[]),
+        issue("issue-200-of-1", CONNECTIONS, batched(1), &[]),
+        issue("issue-1000-of-1", MANY, batched(1), &[]),
     ];
     let best = |strategy: Strategy| {
         let compared: &[&str] = if strategy == Strategy::Pessimistic { &["issue-200"] } else { &[] };
