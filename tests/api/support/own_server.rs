@@ -80,5 +80,7 @@ async fn start() -> Servers {
     let up = up.env("PORT_OFFSET", (offset + 100).to_string()).status().await.unwrap();
     assert!(up.success(), "the server does not start");
     // The lock's nodes may be anybody's.
-    Servers { mysql: Servers::read(&folder.join("cluster.json")).unwrap().mysql, ..servers() }
+    let mut servers = servers();
+    servers.mysql = Servers::read(&folder.join("cluster.json")).unwrap().mysql;
+    servers
 }
