@@ -104,7 +104,7 @@ impl Command {
             let versions = versions(root, &stage.cluster);
             to.write("setting.json", &Setting { started, machine, versions })?;
         }
-        let measured = interrupt.or(all(&mut stage, to, left, &commit)).await;
+        let measured = interrupt.or(Box::pin(all(&mut stage, to, left, &commit))).await;
         stage.stop(measured).await
     }
 }

@@ -28,13 +28,16 @@ pub struct Quiet {
     pub speed: Option<f64>,
 }
 
+/// What others did, to what, how much of it is too much, and how much it was.
+type Look = (&'static str, &'static str, f64, fn(&Quiet) -> f64);
+
 /// Everything that makes the figures doubtful, in words.
 pub fn noise(machine: &Machine, samples: &[Sample]) -> Vec<String> {
     let mut found = Vec::new();
     if machine.load_before > LOAD_MAX {
         found.push(format!("the load average was {:.1} before the run began", machine.load_before));
     }
-    let looks: [(&str, &str, f64, fn(&Quiet) -> f64); 3] = [
+    let looks: [Look; 3] = [
         ("other processes used", "of the processors", OTHERS_MAX, |it| it.others / it.all.max(f64::EPSILON)),
         ("the host took away", "of the processors", STOLEN_MAX, |it| it.stolen / it.all.max(f64::EPSILON)),
         ("the processors lost", "of their full speed", 1.0 - SPEED_MIN, |it| 1.0 - it.speed.unwrap_or(1.0)),

@@ -104,15 +104,15 @@ impl Times {
 impl Replicas {
     fn between(before: &Pages, after: &Pages, seconds: f64) -> Self {
         let sum = |name, label| counted(before, after, name, label).values().sum::<f64>();
-        let issues = counted(before, after, "coupon_issue_total", "outcome=\"issued\"");
-        let (issued, batches) = (issues.values().sum::<f64>(), sum("coupon_batch_size_count", ""));
+        let by_replica = counted(before, after, "coupon_issue_total", "outcome=\"issued\"");
+        let (issued, batches) = (by_replica.values().sum::<f64>(), sum("coupon_batch_size_count", ""));
         let waits = Histogram::between(before, after, "coupon_lock_wait_seconds", "result=\"granted\"");
         Self {
             issued: issued / seconds,
             answered: sum("coupon_issue_total", "") / seconds,
             lock_wait: Times::of(|quantile| waits.quantile(quantile).map(|seconds| seconds * 1_000.0)),
             batch_size: (batches > 0.0).then(|| sum("coupon_batch_size_sum", "") / batches),
-            shares: issues.into_iter().filter(|_| issued > 0.0).map(|(name, it)| (name, it / issued)).collect(),
+            shares: by_replica.into_iter().filter(|_| issued > 0.0).map(|(name, it)| (name, it / issued)).collect(),
         }
     }
 }

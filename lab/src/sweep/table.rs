@@ -21,12 +21,12 @@ const NUMBERS: [Column; 36] = [
     ("latency p95 ms", 2, |it| Some(it.load.latency.p95)),
     ("latency p99 ms", 2, |it| Some(it.load.latency.p99)),
     ("batch size", 1, |it| it.load.replicas.batch_size),
-    ("issued", 0, |it| answers(it, 201)),
-    ("replayed", 0, |it| answers(it, 200)),
-    ("already issued", 0, |it| answers(it, 409)),
-    ("sold out", 0, |it| answers(it, 410)),
-    ("not open", 0, |it| answers(it, 403)),
-    ("busy", 0, |it| answers(it, 503)),
+    ("issued", 0, |it| Some(answers(it, 201))),
+    ("replayed", 0, |it| Some(answers(it, 200))),
+    ("already issued", 0, |it| Some(answers(it, 409))),
+    ("sold out", 0, |it| Some(answers(it, 410))),
+    ("not open", 0, |it| Some(answers(it, 403))),
+    ("busy", 0, |it| Some(answers(it, 503))),
     ("unexpected", 0, |it| Some(float(unexpected(it)))),
     ("queue-jump p50 ms", 0, |it| Some(it.contests.queue_jump()?.p50)),
     ("queue-jump p95 ms", 0, |it| Some(it.contests.queue_jump()?.p95)),
@@ -34,20 +34,20 @@ const NUMBERS: [Column; 36] = [
     ("contests", 0, |it| Some(float(it.contests.fairness.as_ref()?.decided as u64))),
     ("pairs out of order %", 2, |it| Some(it.contests.fairness.as_ref()?.inversions?.share() * 100.0)),
     ("largest share %", 1, |it| Some(it.contests.replicas.shares.values().copied().reduce(f64::max)? * 100.0)),
-    ("loader CPU", 3, |it| processors(it, "loader")),
-    ("nginx CPU", 3, |it| processors(it, "nginx")),
-    ("replicas CPU", 3, |it| processors(it, "replicas")),
-    ("database CPU", 3, |it| processors(it, "mysqld")),
-    ("Redis CPU", 3, |it| processors(it, "redis")),
-    ("watching CPU", 3, |it| processors(it, "watching")),
-    ("others CPU", 3, |it| processors(it, "others")),
-    ("host CPU", 3, |it| processors(it, "host")),
+    ("loader CPU", 3, |it| Some(processors(it, "loader"))),
+    ("nginx CPU", 3, |it| Some(processors(it, "nginx"))),
+    ("replicas CPU", 3, |it| Some(processors(it, "replicas"))),
+    ("database CPU", 3, |it| Some(processors(it, "mysqld"))),
+    ("Redis CPU", 3, |it| Some(processors(it, "redis"))),
+    ("watching CPU", 3, |it| Some(processors(it, "watching"))),
+    ("others CPU", 3, |it| Some(processors(it, "others"))),
+    ("host CPU", 3, |it| Some(processors(it, "host"))),
     ("processors", 0, |it| Some(it.load.quiet.all / it.load.watched)),
     ("speed %", 0, |it| Some(it.load.quiet.speed? * 100.0)),
 ];
 
-fn answers(measured: &Measured, status: u16) -> Option<f64> {
-    Some(float(measured.load.with_status(&[status])))
+fn answers(measured: &Measured, status: u16) -> f64 {
+    float(measured.load.with_status(&[status]))
 }
 
 /// Answers that nobody expected, and requests that got none.
@@ -57,25 +57,25 @@ fn unexpected(measured: &Measured) -> u64 {
 }
 
 /// Those in use on average.
-fn processors(measured: &Measured, part: &str) -> Option<f64> {
-    Some(measured.load.cpu(part) / measured.load.watched)
+fn processors(measured: &Measured, part: &str) -> f64 {
+    measured.load.cpu(part) / measured.load.watched
 }
 
 /// The cells as they were measured, one a line.
 pub fn csv(cells: &[Measured]) -> String {
     let numbers = NUMBERS.map(|(name, ..)| name).join(",");
-    let mut text = format!("shape,strategy,replicas,repeat,{numbers},lost updates,promises,commit,started\n");
-    for it in cells {
-        let told = |(_, decimals, value): Column| value(it).map(|it| format!("{it:.decimals$}")).unwrap_or_default();
-        let promises = match (it.is_clean(), it.is_broken()) {
-            (true, _) => "kept",
-            (false, true) => "BROKEN",
-            (false, false) => "broken on purpose",
-        };
-        let Cell { shape, strategy, replicas, repeat } = it.cell;
-        let (numbers, lost, commit, started) =
-            (NUMBERS.map(told).join(","), it.lost_updates(), &it.commit, &it.started);
-        text += &format!("{shape},{strategy},{replicas},{repeat},{numbers},{lost},{promises},{commit},{started}\n");
-    }
-    text
+    let header = format!("shape,strategy,replicas,repeat,{numbers},lost updates,promises,commit,started\n");
+    std::iter::once(header).chain(cells.iter().map(row)).collect()
+}
+
+fn row(it: &Measured) -> String {
+    let told = |(_, decimals, value): Column| value(it).map(|it| format!("{it:.decimals$}")).unwrap_or_default();
+    let promises = match (it.is_clean(), it.is_broken()) {
+        (true, _) => "kept",
+        (false, true) => "BROKEN",
+        (false, false) => "broken on purpose",
+    };
+    let Cell { shape, strategy, replicas, repeat } = it.cell;
+    let (numbers, lost, commit, started) = (NUMBERS.map(told).join(","), it.lost_updates(), &it.commit, &it.started);
+    format!("{shape},{strategy},{replicas},{repeat},{numbers},{lost},{promises},{commit},{started}\n")
 }

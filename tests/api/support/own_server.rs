@@ -79,7 +79,7 @@ async fn start() -> Servers {
     up.args(["up", "--only", "servers"]).env("CLUSTER_DIR", &folder).env("REDIS_NODES", "1");
     let up = up.env("PORT_OFFSET", (offset + 100).to_string()).status().await.unwrap();
     assert!(up.success(), "the server does not start");
-    // The lock's nodes may be those that others use.
+    // The lock's nodes may be anybody's.
     let mut servers = servers();
     servers.mysql = Servers::read(&folder.join("cluster.json")).unwrap().mysql;
     servers
