@@ -8,7 +8,7 @@ use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 use coupon_lab::cluster::Cluster;
 use coupon_lab::history::{self, History};
-use coupon_lab::interrupt::Interrupt;
+use coupon_lab::interrupt::{Interrupt, Interrupted};
 use coupon_lab::verify::{PATIENCE, Report, read_acks, verify, verify_history};
 use coupon_lab::{bench, chaos, fairness, load, sweep};
 
@@ -67,9 +67,6 @@ struct VerifyArgs {
     /// Stock that is left at an open coupon counts as broken
     #[arg(long)]
     expect_sold_out: bool,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -77,6 +74,7 @@ async fn main() -> ExitCode {
     let done = Box::pin(run(&Arguments::parse().command)).await;
     match done {
         Ok(status) => ExitCode::from(status),
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(Interrupted::STATUS),
         Err(error) => {
             eprintln!("lab: {}", causes(&error));
             ExitCode::from(2)
@@ -111,11 +109,7 @@ async fn judge(arguments: &VerifyArgs) -> anyhow::Result<Report> {
     if arguments.expect_sold_out {
         report.expect_sold_out();
     }
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report).context("cannot print the report")?);
-    } else {
-        println!("{report}");
-    }
+    println!("{report}");
     Ok(report)
 }
 
