@@ -175,7 +175,7 @@ impl Sample {
             unsent: outcome.unsent,
             answered: outcome.answered(),
             issued: outcome.with_status(201),
-            by_status: outcome.by_status.iter().copied().collect(),
+            by_status: outcome.by_status.clone(),
             errors: outcome.errors,
             latency: Times::of(|quantile| Some(outcome.latency_ms(quantile))).unwrap_or_default(),
             ..Self::default()
@@ -201,8 +201,7 @@ impl Sample {
         };
         self.cpu_seconds.insert("loader".to_owned(), loader);
         self.cpu_seconds.insert("laboratory".to_owned(), (own - loader).max(0.0));
-        let memory = stage.parts().memory()?;
-        self.peak_mebibytes = memory.values().map(|memory| float(memory.peak) / 1_048_576.0).reduce(f64::max);
+        self.peak_mebibytes = stage.parts().peak()?.map(|bytes| float(bytes) / 1_048_576.0);
         let (redis, mysql) = after.asked.since(before.asked, stage.cluster().redis.len());
         (self.redis_commands, self.statements) = (redis, mysql.questions);
         Ok(())
