@@ -38,11 +38,6 @@ impl Interrupt {
         Ok(Self(token))
     }
 
-    /// Returns once somebody asked; at once when that was before.
-    pub async fn asked(&self) {
-        self.0.cancelled().await;
-    }
-
     /// Runs `work` unless and until somebody asks; it is dropped where it stands then.
     pub async fn or<T>(&self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
         self.0.run_until_cancelled(work).await.unwrap_or_else(|| Err(Interrupted.into()))

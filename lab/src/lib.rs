@@ -15,7 +15,7 @@ mod measure;
 mod processes;
 mod progress;
 pub mod proxy;
-pub mod script;
+mod script;
 mod servers;
 pub mod strategy;
 pub mod sweep;

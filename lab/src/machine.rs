@@ -12,13 +12,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
-    /// Of the processors.
+    /// Of the processors, of which there are so many for us.
     pub model: String,
-    /// How many there are for us.
     pub processors: usize,
     /// Bytes.
     pub memory: u64,
-    /// Linux's version.
     pub kernel: String,
     /// What is measured; with `+` when the folder differs from it.
     pub commit: String,

@@ -35,11 +35,6 @@ impl Strategy {
         self.into()
     }
 
-    /// Whether the service measures how long its requests wait for the exclusive right.
-    pub fn has_lock_wait(self) -> bool {
-        !matches!(self, Self::Unlocked | Self::Optimistic)
-    }
-
     /// Whether its promises are meant to hold; `unlocked` breaks them to show how.
     pub fn keeps_promises(self) -> bool {
         self != Self::Unlocked
