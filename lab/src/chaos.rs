@@ -4,15 +4,12 @@
 use std::fs;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
-use serde::Serialize;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
-use tokio::task::LocalSet;
 
 mod administration;
 mod crowd;
@@ -21,7 +18,6 @@ mod half_alive;
 mod hung;
 mod report;
 mod run;
-mod signals;
 mod strike;
 mod supervised;
 mod tally;
@@ -32,10 +28,10 @@ mod wires;
 use crate::cluster::private::{Knobs, Private};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
-use crate::progress::Progress;
+use crate::progress::{Progress, minutes};
 use crate::strategy::Strategy;
-use crate::verify::{Finding, PATIENCE};
-pub use fault::Fault;
+use crate::verify::Finding;
+use fault::Fault;
 use hung::Hung;
 use report::Target;
 use run::Run;
@@ -51,8 +47,6 @@ const WAVES_QUICK: u32 = 56;
 const HUNG_MINUTES: u32 = 10;
 /// Always the same, so that what breaks in CI can be seen elsewhere.
 const SEED_QUICK: u64 = 1;
-/// A quick run may share its machine, so that only what was forgotten counts: just less than a client's own patience.
-const PATIENCE_QUICK: Duration = Duration::from_secs(14);
 /// After so many waves that went wrong there is enough to look at.
 const BAD_MAX: usize = 10;
 
@@ -80,7 +74,7 @@ pub struct ChaosArgs {
     /// What the replicas run
     #[arg(long, env = "STRATEGY", value_enum, default_value = "batched")]
     strategy: Strategy,
-    /// Keep chaos.json, chaos.txt and the histories of broken waves here [default: a new folder in .cluster/runs]
+    /// Keep chaos.txt and the histories of broken waves here [default: a new folder in .cluster/runs]
     #[arg(long, value_name = "FOLDER")]
     into: Option<PathBuf>,
     /// Moves every port of the cluster, so that it fits beside others
@@ -88,34 +82,19 @@ pub struct ChaosArgs {
     port_offset: u16,
 }
 
-/// What `chaos.json` holds.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Kept<'a> {
-    started: String,
-    seconds: f64,
-    seed: u64,
-    strategy: Strategy,
-    machine: &'a Machine,
-    targets: &'a [Target],
-    #[serde(flatten)]
-    results: &'a Results,
-}
-
-/// What a run results.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// What a run came to.
+#[derive(Default)]
 struct Results {
+    seed: u64,
+    /// Which one the waves ran on, and its version.
     database: String,
     /// Whether a lock node was to hang after the waves.
-    #[serde(skip)]
     hangs: bool,
     hung: Option<Hung>,
     /// Promises that were broken while the node hung.
     hung_findings: Vec<Finding>,
     /// Waves that could not be carried out.
     failed: usize,
-    #[serde(rename = "waves")]
     tallies: Vec<Tally>,
 }
 
@@ -140,43 +119,28 @@ impl Results {
 
 impl ChaosArgs {
     /// Runs all waves, prints and keeps what came of them. The exit status: 0 all is well, 1 a promise was broken or,
-    /// without `--quick`, a target was missed, 2 a wave could not be carried out, 130 interrupted.
+    /// without `--quick`, a target was missed, 2 a wave could not be carried out.
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
-        ensure!(
-            std::env::var("RUNTIME").as_deref() != Ok("docker"),
-            "RUNTIME=docker: chaos breaks local clusters alone"
-        );
+        let runtime = std::env::var("RUNTIME").unwrap_or_default();
+        ensure!(runtime != "docker", "RUNTIME=docker: chaos breaks local clusters alone");
         ensure!(self.strategy.keeps_promises(), "{} breaks its promises without any fault", self.strategy);
-        let started = OffsetDateTime::now_utc();
         let seed = self.seed.unwrap_or_else(|| if self.quick { SEED_QUICK } else { fastrand::u64(..1_000_000) });
-        let folder = self.folder(root, started)?;
+        let (started, mut results) = (Instant::now(), Results { seed, ..Results::default() });
+        let (folder, machine) = (self.folder(root)?, Machine::describe(root));
         eprintln!("seed {seed}; what is found goes to {}", folder.display());
-        let (mut results, machine) = (Results::default(), Machine::describe(root));
-        let done = self.disturb(root, &folder, seed, &mut results, interrupt).await;
-        match &done {
-            Err(error) if error.is::<Interrupted>() && results.is_empty() => return Ok(Interrupted::STATUS),
-            Err(error) if results.is_empty() => bail!("no wave came to its end: {error:#}"),
-            _ => {}
+        let mut done = self.disturb(root, &folder, &mut results, interrupt).await;
+        if results.is_empty() {
+            done = Ok(done.context("no wave came to its end")?);
         }
-        let targets = report::targets(&results);
-        let kept = Kept {
-            started: started.format(&Rfc3339)?,
-            seconds: (OffsetDateTime::now_utc() - started).as_seconds_f64(),
-            seed,
-            strategy: self.strategy,
-            machine: &machine,
-            targets: &targets,
-            results: &results,
-        };
+        let (targets, took, Machine { commit, .. }) = (report::targets(&results), minutes(started.elapsed()), machine);
         let text = report::text(&results, &targets, self.is_whole());
+        let text = format!("{text}\nseed {seed}, {} of {commit} on {}, in {took}", self.strategy, results.database);
         // Kept first, for the reader may have gone away; and printed also when the folder cannot be written to.
-        let json = serde_json::to_string_pretty(&kept)? + "\n";
-        let written = keep(&folder, "chaos.json", &json).and_then(|()| keep(&folder, "chaos.txt", &text));
+        let written = keep(&folder, "chaos.txt", &format!("{text}\n"));
         let place = if written.is_ok() { "kept in" } else { "NOT KEPT in" };
-        let _ = writeln!(stdout(), "{text}\nseed {seed}, {place} {}", folder.display());
+        let _ = writeln!(stdout(), "{text}, {place} {}", folder.display());
         match done.and(written) {
-            Err(error) if error.is::<Interrupted>() => Ok(Interrupted::STATUS),
-            Err(error) if results.is_broken() => {
+            Err(error) if results.is_broken() && !error.is::<Interrupted>() => {
                 eprintln!("lab: {error:#}");
                 Ok(1)
             }
@@ -184,42 +148,33 @@ impl ChaosArgs {
         }
     }
 
-    /// A cluster for as long as the run takes.
-    async fn disturb(
-        &self,
-        root: &Path,
-        folder: &Path,
-        seed: u64,
-        results: &mut Results,
-        interrupt: Interrupt,
-    ) -> anyhow::Result<()> {
+    async fn disturb(&self, root: &Path, into: &Path, results: &mut Results, stop: Interrupt) -> anyhow::Result<()> {
         let knobs = Knobs { strategy: self.strategy, replicas: REPLICAS, others: [].into() };
-        let mut private = Private::start(root, "chaos", self.port_offset, knobs, interrupt.clone()).await?;
-        let within = if self.quick { PATIENCE_QUICK } else { PATIENCE };
+        let mut private = Private::start(root, "chaos", self.port_offset, knobs, stop.clone()).await?;
         let work = async {
             let wires = lay_wires(&mut private).await?;
-            let run = Run::new(folder, &private, &wires, self.strategy, within).await?;
-            self.all(run, seed, results).await
+            self.all(Run::new(self, into, &private, &wires)?, results).await
         };
-        let done = Box::pin(LocalSet::new().run_until(interrupt.or(work))).await;
+        let done = Box::pin(stop.or(work)).await;
         private.stop().await.context("cannot stop the cluster")?;
         done
     }
 
     /// Times count only in a whole run: a quick one may share its machine.
     fn exit(&self, results: &Results, targets: &[Target]) -> u8 {
-        if !results.is_broken() && results.failed > 0 {
-            return 2;
+        match results.is_broken() {
+            false if results.failed > 0 => 2,
+            is_broken => u8::from(is_broken || self.is_whole() && !targets.iter().all(|target| target.met)),
         }
-        u8::from(results.is_broken() || self.is_whole() && !targets.iter().all(|target| target.met))
     }
 
     fn is_whole(&self) -> bool {
         !self.quick && self.only.is_empty() && self.waves.is_none() && self.hung_minutes.is_none()
     }
 
-    fn folder(&self, root: &Path, started: OffsetDateTime) -> anyhow::Result<PathBuf> {
-        let name = started.format(format_description!("[year][month][day]T[hour][minute][second]Z-chaos"))?;
+    fn folder(&self, root: &Path) -> anyhow::Result<PathBuf> {
+        let name = OffsetDateTime::now_utc()
+            .format(format_description!("[year][month][day]T[hour][minute][second]Z-chaos"))?;
         let folder = self.into.clone().unwrap_or_else(|| root.join(".cluster/runs").join(name));
         fs::create_dir_all(&folder).with_context(|| format!("cannot write to {}", folder.display()))?;
         Ok(folder)
@@ -236,27 +191,26 @@ impl ChaosArgs {
         Ok(faults)
     }
 
-    fn hung_lasts(&self) -> Duration {
-        Duration::from_mins(self.hung_minutes.unwrap_or(if self.quick { 0 } else { HUNG_MINUTES }).into())
-    }
-
-    async fn all(&self, mut run: Run<'_>, seed: u64, results: &mut Results) -> anyhow::Result<()> {
-        results.database = run.cluster().database();
-        let (faults, hung) = (self.faults().await?, self.hung_lasts());
+    async fn all(&self, mut run: Run<'_>, results: &mut Results) -> anyhow::Result<()> {
+        results.database = run.cluster.database();
+        let faults = self.faults().await?;
+        let (count, minutes) = if self.quick { (WAVES_QUICK, 0) } else { (WAVES, HUNG_MINUTES) };
+        let hung = Duration::from_mins(self.hung_minutes.unwrap_or(minutes).into());
         results.hangs = !hung.is_zero();
-        let count = self.waves.unwrap_or(if self.quick { WAVES_QUICK } else { WAVES });
-        let waves: Vec<Wave> = wave::waves(seed, &faults, self.first, count).collect();
+        let count = self.waves.unwrap_or(count);
+        let waves: Vec<Wave> = wave::waves(results.seed, &faults, self.first, count).collect();
         let steps = waves.len() + usize::from(results.hangs);
         let mut progress = Progress::new(steps, waves.iter().map(Wave::estimate).sum::<f64>() + hung.as_secs_f64());
         let mut bad = 0;
         for wave in &waves {
-            progress.begins(&wave.to_string());
+            let name = wave.name();
+            progress.begins(&name);
             let done = run.wave(wave).await;
-            let said = done.as_ref().map_or_else(|error| format!("NOT CARRIED OUT: {error:#}"), Tally::to_string);
-            progress.ended(wave.estimate(), &format!("{wave}: {said}"));
+            let said = done.as_ref().map_or_else(|error| format!("NOT CARRIED OUT: {error:#}"), Tally::said);
+            progress.ended(wave.estimate(), &format!("{name}: {said}"));
             if done.as_ref().map_or(true, |tally| !tally.findings.is_empty()) {
                 bad += 1;
-                eprintln!("{}", self.replay(seed, wave, &faults));
+                eprintln!("{}", self.replay(results.seed, wave, &faults));
             }
             results.failed += usize::from(done.is_err());
             results.tallies.extend(done.ok());
@@ -266,11 +220,8 @@ impl ChaosArgs {
         }
         if results.hangs {
             progress.begins("one lock node hangs");
-            let (measured, findings) = run.hung(hung).await?;
-            // First of all: what was judged counts, whatever became of the measurement.
-            results.hung_findings = findings;
-            let measured = measured?;
-            progress.ended(hung.as_secs_f64(), &measured.to_string());
+            let measured = run.hung(hung, &mut results.hung_findings).await?;
+            progress.ended(hung.as_secs_f64(), &measured.said);
             results.hung = Some(measured);
         }
         Ok(())
@@ -315,31 +266,12 @@ mod tests {
 
     #[test]
     fn a_promise_broken_while_a_node_hangs_is_a_broken_promise_of_the_run() {
-        let evidence = "11 rows of 10 pieces".to_owned();
-        let finding = Finding { kind: Kind::Oversold, promise: "P1", code: None, count: 2, evidence };
+        let finding = Finding::new(Kind::Oversold, None, 2, "12 rows of 10 pieces".to_owned());
         let results = Results { hung_findings: vec![finding], failed: 1, ..Results::default() };
-
         let targets = report::targets(&results);
 
         assert!(results.is_broken() && !results.is_empty());
         assert_eq!((targets[0].figure, targets[0].met), (Some(2.0), false));
-        let arguments = Line::parse_from(["chaos", "--quick"]).arguments;
-        assert_eq!(arguments.exit(&results, &targets), 1);
-    }
-
-    #[test]
-    fn a_result_folder_that_has_vanished_is_made_again() {
-        let parent = std::env::temp_dir().join(format!("coupon-lab-chaos-{}", std::process::id()));
-        let folder = parent.join("runs/chaos");
-
-        keep(&folder, "chaos.txt", "the figures").unwrap();
-        let kept = fs::read_to_string(folder.join("chaos.txt")).unwrap();
-        fs::remove_dir_all(&parent).unwrap();
-        fs::write(&parent, "no folder").unwrap();
-        let refused = keep(&folder, "chaos.txt", "the figures");
-        fs::remove_file(&parent).unwrap();
-
-        assert_eq!(kept, "the figures");
-        assert!(refused.unwrap_err().to_string().starts_with("cannot write to "));
+        assert_eq!(Line::parse_from(["chaos", "--quick"]).arguments.exit(&results, &targets), 1);
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ pub struct History {
     /// In any order.
     pub attempts: Vec<Attempt>,
     /// In their order, beginning with the situation before the first attempt; empty when nobody changed anything.
-    pub changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
 }
 
 impl From<Vec<Attempt>> for History {
@@ -25,8 +26,7 @@ impl From<Vec<Attempt>> for History {
 
 /// What an administrator did. It took effect at some moment between the two times.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Change {
+pub(crate) struct Change {
     /// When it was first asked for.
     pub asked: u64,
     /// When its answer was in.
@@ -37,11 +37,9 @@ pub struct Change {
 
 /// What an administrator decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Situation {
-    /// The round.
+pub(crate) struct Situation {
     pub round: u32,
-    /// Its rule: one coupon per user over the whole event.
+    /// The round's rule: one coupon per user over the whole event.
     pub exclusive: bool,
     /// Whether the event's window is open.
     pub open: bool,
@@ -51,8 +49,7 @@ pub struct Situation {
 
 /// One coupon in a situation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Stock {
+pub(crate) struct Stock {
     /// Pieces in the round.
     pub total: u32,
     /// Whether its own window is open.
@@ -61,7 +58,6 @@ pub struct Stock {
 
 /// One request of one user: asked once, answered at most once. Asking again is another attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Attempt {
     /// The user that asks.
     pub user: String,
@@ -84,9 +80,9 @@ pub struct Attempt {
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Told {
     /// 201 or 200: this request has got the coupon, now or earlier.
-    Issued(Entry),
+    Issued(Ack),
     /// 409: the user holds this entry by another request; its code may be another one when the round is exclusive.
-    AlreadyIssued(Entry),
+    AlreadyIssued(Ack),
     /// 410.
     SoldOut,
     /// Any other answer: final, and not expected of a well-formed request for an open coupon.
@@ -100,12 +96,14 @@ pub enum Told {
     Nothing,
 }
 
-/// The part of a wallet entry that is compared with the tables.
+/// A wallet entry that a client was answered with. It reads from the API's own JSON.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
+pub struct Ack {
     /// The coupon's code.
     pub code: String,
+    /// The holder.
+    pub user_id: String,
     /// `None` only under the `unlocked` strategy.
     pub serial: Option<u32>,
     /// The round it was issued in.
@@ -119,7 +117,7 @@ impl Told {
     pub fn of(status: u16, body: &[u8]) -> Self {
         #[derive(Deserialize)]
         struct Problem {
-            entry: Entry,
+            entry: Ack,
         }
         let refused = Self::Refused { status };
         match status {
@@ -137,12 +135,17 @@ impl Told {
     }
 
     /// The entry that was told: the request's own, or the one that the user holds by another.
-    pub fn entry(&self) -> Option<&Entry> {
+    pub fn entry(&self) -> Option<&Ack> {
         match self {
             Self::Issued(entry) | Self::AlreadyIssued(entry) => Some(entry),
             _ => None,
         }
     }
+}
+
+/// Microseconds since the beginning of a history.
+pub(crate) fn micros(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 #[derive(Deserialize)]
@@ -180,22 +183,15 @@ mod tests {
 
     #[test]
     fn a_history_reads_as_it_was_written() {
-        let entry = Entry { code: "A001".into(), serial: Some(7), round: 3, request_id: "0f".into() };
-        let tolds = [
-            Told::Issued(entry.clone()),
-            Told::AlreadyIssued(entry),
-            Told::SoldOut,
-            Told::Refused { status: 403 },
-            Told::Retryable,
-            Told::Nothing,
-        ];
-        let [user, code, key] = ["u-1", "A001", "k"].map(str::to_owned);
-        let attempt = Attempt { user, code, round: 3, key, asked: 1, answered: 9, told: Told::Nothing };
-        let stock = Stock { total: 3, open: true };
-        let coupons = [("A001".to_owned(), stock)].into();
+        let [user, code, key, request_id] = ["u-1", "A001", "k", "0f"].map(str::to_owned);
+        let coupons = [(code.clone(), Stock { total: 3, open: true })].into();
         let after = Situation { round: 3, exclusive: true, open: false, coupons };
-        let changes = vec![Change { asked: 1, answered: 2, after }];
-        let history = History { attempts: tolds.map(|told| Attempt { told, ..attempt.clone() }).into(), changes };
+        let entry = Ack { code: code.clone(), user_id: user.clone(), serial: Some(7), round: 3, request_id };
+        let (issued, already) = (Told::Issued(entry.clone()), Told::AlreadyIssued(entry));
+        let tolds = [issued, already, Told::SoldOut, Told::Refused { status: 403 }, Told::Retryable, Told::Nothing];
+        let attempt = Attempt { user, code, round: 3, key, asked: 1, answered: 9, told: Told::Nothing };
+        let attempts = tolds.map(|told| Attempt { told, ..attempt.clone() }).into();
+        let history = History { attempts, changes: vec![Change { asked: 1, answered: 2, after }] };
         let path = std::env::temp_dir().join(format!("coupon-lab-history-{}", std::process::id()));
 
         fs::write(&path, text(&history).unwrap()).unwrap();

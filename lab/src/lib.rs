@@ -16,7 +16,7 @@ mod measure;
 mod processes;
 mod progress;
 pub mod proxy;
-pub mod script;
+mod script;
 mod strategy;
 pub mod sweep;
 mod table;

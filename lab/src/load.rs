@@ -30,12 +30,10 @@ pub use command::Command;
 use connection::Connection;
 pub use outcome::{Errors, Outcome};
 pub use requests::{Requests, Users};
-use turns::Turns;
 
 /// How long the last answers may take after the end of a run. Twice the service's own deadline: whoever was not answered
 /// by then was forgotten.
 const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Open files that are no connection of a load.
 const FILES_BESIDE: u64 = 64;
 
@@ -110,13 +108,9 @@ impl Load {
         Ok(Self { go, outcome })
     }
 
-    /// Sends everything and awaits the answers. A caller that drops the future ends the load.
-    pub async fn run(self) -> anyhow::Result<Outcome> {
-        self.run_warmed(Duration::ZERO).await
-    }
-
-    /// The same load for a while before: what is due, or asked, in that time is sent and answered, and in no figure but the coupons
-    /// that clients were promised. Only for a load that ends by time.
+    /// Sends everything and awaits the answers, and the same load for a while before: what is due, or asked, in that time is sent and
+    /// answered, and in no figure but the coupons that clients were promised. Only a load that ends by time can warm up. A caller that
+    /// drops the future ends the load.
     pub async fn run_warmed(self, warm_up: Duration) -> anyhow::Result<Outcome> {
         self.go.send(warm_up).map_err(|_| anyhow!("the load's thread ended early"))?;
         self.outcome.await.context("the load's thread ended early")
@@ -125,7 +119,7 @@ impl Load {
 
 /// Connects, warms nothing up, runs.
 pub async fn load(plan: Plan) -> anyhow::Result<Outcome> {
-    Load::connect(plan).await?.run().await
+    Load::connect(plan).await?.run_warmed(Duration::ZERO).await
 }
 
 fn address(url: &str) -> anyhow::Result<SocketAddr> {
@@ -161,8 +155,8 @@ async fn open(address: SocketAddr, wanted: usize) -> anyhow::Result<Vec<Connecti
 
 /// Runs on a thread of its own, so that its processor time is the load's and nobody else's.
 async fn run(plan: &Plan, warm_up: Duration, connections: Vec<Connection>, mut tell: oneshot::Sender<Outcome>) {
-    let turns = Rc::new(Turns::new(plan.pace, plan.until, warm_up));
-    let run = Rc::new(connection::Run::new(plan, Rc::clone(&turns)));
+    let run = Rc::new(connection::Run::new(plan, warm_up));
+    let begin = run.turns.measured_from;
     let mut clients = tokio::task::JoinSet::new();
     for connection in connections {
         clients.spawn_local(connection::work(Rc::clone(&run), connection));
@@ -170,17 +164,17 @@ async fn run(plan: &Plan, warm_up: Duration, connections: Vec<Connection>, mut t
     let answered = async {
         let all = async { while clients.join_next().await.is_some() {} };
         match plan.until {
-            Until::Elapsed(time) => drop(timeout_at((turns.measured_from() + time + PATIENCE).into(), all).await),
+            Until::Elapsed(time) => drop(timeout_at((begin + time + PATIENCE).into(), all).await),
             Until::Sent(_) => patient(&run, all).await,
         }
     };
     let cpu_before = Cell::new(of_this_thread());
     let warmed = async {
-        sleep_until(turns.measured_from().into()).await;
+        sleep_until(begin.into()).await;
         cpu_before.set(of_this_thread());
     };
     tokio::select! {
-        () = async { tokio::join!(turns.keep_time(), answered, warmed); } => {}
+        () = async { tokio::join!(run.turns.keep_time(), answered, warmed); } => {}
         () = tell.closed() => return,
     }
     let outcome = run.finish(of_this_thread() - cpu_before.get());
@@ -192,12 +186,12 @@ async fn run(plan: &Plan, warm_up: Duration, connections: Vec<Connection>, mut t
 /// Awaits `all` for as long as answers still come.
 async fn patient(run: &connection::Run, all: impl Future<Output = ()>) {
     let mut all = std::pin::pin!(all);
-    let mut answered = run.answered();
+    let answered = || run.tally.borrow().outcome.answered();
+    let mut before = answered();
     while timeout_at(Instant::now() + PATIENCE, &mut all).await.is_err() {
-        if run.answered() == answered {
+        if answered() == std::mem::replace(&mut before, answered()) {
             return;
         }
-        answered = run.answered();
     }
 }
 
@@ -211,41 +205,40 @@ mod tests {
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     const REFUSAL: &[u8] = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n";
 
-    fn plan(url: String, pace: Pace, until: Until) -> Plan {
-        let requests = Requests::Get { path: "/".to_owned() };
-        Plan { url, connections: 1, pace, until, requests, expect: vec![200], keep_acks: false }
-    }
-
-    /// A server for one connection at a time; `answer` is told the number of each request.
-    async fn server(mut answer: impl AsyncFnMut(u64, &mut TcpStream) -> bool + 'static) -> String {
+    /// What comes of a load on a server for one connection at a time; `answer` is told the number of each request.
+    async fn ask(
+        mut answer: impl AsyncFnMut(u64, &mut TcpStream) -> bool,
+        pace: Pace,
+        until: Until,
+        warm_up: Duration,
+    ) -> Outcome {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::task::spawn_local(async move {
+        let (url, path) = (format!("http://{}", listener.local_addr().unwrap()), "/".to_owned());
+        let requests = Requests::Get { path };
+        let plan = Plan { url, connections: 1, pace, until, requests, expect: vec![200], keep_acks: true };
+        let serve = async {
             let mut number = 0;
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                let mut request = [0; 1_024];
                 // The load asks once and waits, so a read is a request.
-                while matches!(stream.read(&mut request).await, Ok(length) if length > 0) {
+                while matches!(stream.read(&mut [0; 1_024]).await, Ok(length) if length > 0) {
                     number += 1;
                     if !answer(number, &mut stream).await {
                         break;
                     }
                 }
             }
-        });
-        url
-    }
-
-    async fn ask(answer: impl AsyncFnMut(u64, &mut TcpStream) -> bool + 'static, pace: Pace, until: Until) -> Outcome {
-        let asked = async { load(plan(server(answer).await, pace, until)).await.unwrap() };
-        LocalSet::new().run_until(asked).await
+        };
+        tokio::select! {
+            outcome = async { Load::connect(plan).await?.run_warmed(warm_up).await } => outcome.unwrap(),
+            () = serve => unreachable!("it serves for ever"),
+        }
     }
 
     #[tokio::test]
     async fn a_connection_that_breaks_is_an_error_and_is_opened_again() {
         let answer = async |number, stream: &mut TcpStream| number != 3 && stream.write_all(ANSWER).await.is_ok();
-        let outcome = ask(answer, Pace::Closed, Until::Sent(10)).await;
+        let outcome = ask(answer, Pace::Closed, Until::Sent(10), Duration::ZERO).await;
 
         assert_eq!(outcome.with_status(200), 9);
         assert_eq!(outcome.errors, Errors { closed: 1, ..Errors::default() });
@@ -256,9 +249,9 @@ mod tests {
         let answer = async |number, stream: &mut TcpStream| {
             stream.write_all(if number % 2 == 0 { ANSWER } else { REFUSAL }).await.is_ok()
         };
-        let outcome = ask(answer, Pace::Closed, Until::Sent(10)).await;
+        let outcome = ask(answer, Pace::Closed, Until::Sent(10), Duration::ZERO).await;
 
-        assert_eq!(outcome.by_status, [(200, 5), (502, 5)]);
+        assert_eq!(outcome.by_status, [(200, 5), (502, 5)].into());
         assert_eq!((outcome.answers, outcome.latency.len()), (5, 5));
     }
 
@@ -270,7 +263,8 @@ mod tests {
             }
             stream.write_all(ANSWER).await.is_ok()
         };
-        let outcome = ask(answer, Pace::Open(500.0), Until::Elapsed(Duration::from_millis(400))).await;
+        let time = Until::Elapsed(Duration::from_millis(400));
+        let outcome = ask(answer, Pace::Open(500.0), time, Duration::ZERO).await;
 
         // A closed loop would have met the stall once. Half of it is 100 ms, in which 50 requests were due.
         assert_eq!(outcome.with_status(200), 200);
@@ -282,12 +276,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_sent_to_warm_up_is_in_no_figure_but_promises() {
         let answer = async |_, stream: &mut TcpStream| stream.write_all(ANSWER).await.is_ok();
-        let asked = async {
-            let time = Until::Elapsed(Duration::from_millis(100));
-            let plan = Plan { keep_acks: true, ..plan(server(answer).await, Pace::Open(500.0), time) };
-            Load::connect(plan).await.unwrap().run_warmed(Duration::from_millis(200)).await.unwrap()
-        };
-        let outcome = LocalSet::new().run_until(asked).await;
+        let time = Until::Elapsed(Duration::from_millis(100));
+        let outcome = ask(answer, Pace::Open(500.0), time, Duration::from_millis(200)).await;
 
         assert_eq!((outcome.with_status(200), outcome.latency.len(), outcome.errors), (50, 50, Errors::default()));
         assert!((1..=50).contains(&outcome.sent), "{} were sent in time", outcome.sent);

@@ -12,7 +12,7 @@ use serde::Serialize;
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
-    /// Of the processors.
+    /// Of the processors, of which there are so many for us.
     pub model: String,
     pub processors: usize,
     /// Bytes.

@@ -69,9 +69,6 @@ struct VerifyArgs {
     /// Stock that is left at an open coupon counts as broken
     #[arg(long)]
     expect_sold_out: bool,
-    /// Print the report as JSON
-    #[arg(long)]
-    json: bool,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -115,11 +112,7 @@ async fn judge(arguments: &VerifyArgs) -> anyhow::Result<Report> {
     if arguments.expect_sold_out {
         report.expect_sold_out();
     }
-    if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&report).context("cannot print the report")?);
-    } else {
-        println!("{report}");
-    }
+    println!("{report}");
     Ok(report)
 }
 

@@ -78,7 +78,7 @@ fn plan(stage: &Stage, scenario: &Scenario) -> anyhow::Result<Plan> {
 async fn give_away(plan: &Plan, code: &str, pieces: u32) -> anyhow::Result<Vec<Ack>> {
     let asks = |users, key: &str| Requests::Issue { codes: vec![code.to_owned()], users, key: key.to_owned() };
     let holders = asks(holders(pieces), "given");
-    let strangers = asks(Users::New { prefix: "stranger".to_owned() }, "first");
+    let strangers = asks(Users::new("stranger"), "first");
     let closed = Plan { pace: Pace::Closed, ..plan.clone() };
     let given = load(Plan { requests: holders, until: Until::Sent(pieces.into()), ..closed.clone() }).await?;
     load(Plan { requests: strangers, until: Until::Elapsed(REFUSING), ..closed }).await?;

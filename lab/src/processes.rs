@@ -7,7 +7,6 @@ use anyhow::{Context, ensure};
 use nix::time::{ClockId, clock_gettime};
 use procfs::process::{ClearRefs, Process, Stat, all_processes};
 use procfs::{CurrentSI, KernelStats};
-use serde::Serialize;
 
 use crate::cluster::Cluster;
 
@@ -17,7 +16,6 @@ const KIB: u64 = 1_024;
 pub type Used = BTreeMap<String, f64>;
 
 /// Where the parts of a cluster run: a part is a process and all that it started.
-#[derive(Clone, Debug)]
 pub struct Parts(Vec<(String, i32)>);
 
 /// Seconds of all the machine's processors together since it began.
@@ -27,22 +25,10 @@ pub struct Processors {
     pub idle: f64,
     /// Taken away by the host that this machine runs on.
     pub stolen: f64,
-    /// All of it.
     pub all: f64,
 }
 
-/// Memory of one process in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Memory {
-    /// Resident now.
-    pub now: u64,
-    /// Resident at most, since it began or since [`Parts::forget_peaks`].
-    pub peak: u64,
-}
-
 impl Parts {
-    /// The parts of a cluster that run.
     pub fn of(cluster: &Cluster) -> Self {
         let mut parts = Vec::new();
         let mut add = |name: &str, pid: Option<u32>| parts.extend(pid.map(|pid| (name.to_owned(), pid.cast_signed())));
@@ -65,12 +51,11 @@ impl Parts {
         Ok(used)
     }
 
-    /// The memory of each replica.
-    pub fn memory(&self) -> anyhow::Result<BTreeMap<String, Memory>> {
+    /// The most bytes that any replica has had in memory, since it began or since [`Parts::forget_peaks`].
+    pub fn peak(&self) -> anyhow::Result<Option<u64>> {
         let replicas = self.0.iter().filter(|(name, _)| name.starts_with("replica-"));
-        replicas
-            .map(|(name, pid)| Ok((name.clone(), memory(*pid).with_context(|| format!("{name} is gone"))?)))
-            .collect()
+        let peaks = replicas.map(|(name, pid)| peak(*pid).with_context(|| format!("{name} is gone")));
+        peaks.collect::<anyhow::Result<Vec<u64>>>().map(|peaks| peaks.into_iter().max())
     }
 
     /// Makes the peak of each part's memory begin anew.
@@ -100,14 +85,11 @@ fn ticks(stat: &Stat) -> u64 {
     stat.utime + stat.stime + (stat.cutime + stat.cstime).unsigned_abs()
 }
 
-fn memory(pid: i32) -> anyhow::Result<Memory> {
-    let status = Process::new(pid)?.status()?;
-    let bytes = |kib: Option<u64>| kib.map(|kib| kib * KIB).context("it has no memory");
-    Ok(Memory { now: bytes(status.vmrss)?, peak: bytes(status.vmhwm)? })
+fn peak(pid: i32) -> anyhow::Result<u64> {
+    Ok(KIB * Process::new(pid)?.status()?.vmhwm.context("it has no memory")?)
 }
 
 impl Processors {
-    /// Until now.
     pub fn read() -> anyhow::Result<Self> {
         let total = KernelStats::current().context("this needs Linux's /proc")?.total;
         let [idle, stolen] = [total.idle + total.iowait.unwrap_or(0), total.steal.unwrap_or(0)];
@@ -116,7 +98,6 @@ impl Processors {
         Ok(Self { idle: seconds(idle), stolen: seconds(stolen), all: seconds(idle + stolen + busy) })
     }
 
-    /// What came since `before`.
     pub fn since(self, before: Self) -> Self {
         Self { idle: self.idle - before.idle, stolen: self.stolen - before.stolen, all: self.all - before.all }
     }
@@ -157,9 +138,7 @@ mod tests {
 
     #[test]
     fn this_process_has_memory_and_used_time() {
-        let memory = memory(std::process::id().cast_signed()).unwrap();
-
-        assert!(memory.peak >= memory.now && memory.now > 0);
+        assert!(peak(std::process::id().cast_signed()).unwrap() > KIB);
         assert!(own().unwrap() >= 0.0);
         let processors = Processors::read().unwrap();
         assert!(processors.all > processors.idle && processors.idle > 0.0);

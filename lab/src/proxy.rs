@@ -52,7 +52,6 @@ struct State {
 }
 
 struct Connection {
-    /// When it was last used.
     used: Mutex<Instant>,
     /// Turns left until the fault strikes, counting the one at which it does.
     plan: Mutex<Option<(u32, Fault)>>,
@@ -64,14 +63,10 @@ impl FaultProxy {
     pub async fn start(server: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen for a server's clients")?;
         let port = listener.local_addr()?.port();
-        let state = Arc::new(State {
-            server: Mutex::new(server),
-            refusing: AtomicBool::default(),
-            silent: watch::Sender::new(false),
-            connections: Mutex::default(),
-            newcomers: Mutex::default(),
-            struck: AtomicU32::default(),
-        });
+        let (silent, newcomers) = (watch::Sender::new(false), Mutex::default());
+        let (connections, refusing, struck) = (Mutex::default(), AtomicBool::default(), AtomicU32::default());
+        let server = Mutex::new(server);
+        let state = Arc::new(State { server, refusing, silent, connections, newcomers, struck });
         let shared = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -181,30 +176,22 @@ impl Connection {
         let (mut up, mut down) = (vec![0; BUFFER], vec![0; BUFFER]);
         let (mut answered, mut silent) = (false, state.silent.subscribe());
         loop {
-            tokio::select! {
-                size = client.read(&mut up) => {
-                    let packet = &up[..size?];
-                    let _ = silent.wait_for(|silent| !silent).await;
-                    *self.used.lock() = Instant::now();
-                    if packet.is_empty() {
-                        return Ok(());
-                    }
-                    if std::mem::take(&mut answered) && let Some(fault) = self.turn() {
-                        state.struck.fetch_add(1, Ordering::SeqCst);
-                        return strike(fault, packet, client, server).await;
-                    }
-                    server.write_all(packet).await?;
-                }
-                size = server.read(&mut down) => {
-                    let packet = &down[..size?];
-                    let _ = silent.wait_for(|silent| !silent).await;
-                    if packet.is_empty() {
-                        return Ok(());
-                    }
-                    answered = true;
-                    client.write_all(packet).await?;
-                }
+            let (packet, is_question) = tokio::select! {
+                size = client.read(&mut up) => (&up[..size?], true),
+                size = server.read(&mut down) => (&down[..size?], false),
+            };
+            let _ = silent.wait_for(|silent| !silent).await;
+            *self.used.lock() = Instant::now();
+            if packet.is_empty() {
+                return Ok(());
             }
+            let is_turn = is_question && answered;
+            answered = !is_question;
+            if is_turn && let Some(fault) = self.turn() {
+                state.struck.fetch_add(1, Ordering::SeqCst);
+                return strike(fault, packet, client, server).await;
+            }
+            if is_question { server.write_all(packet).await? } else { client.write_all(packet).await? }
         }
     }
 

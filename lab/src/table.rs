@@ -6,14 +6,13 @@ pub struct Table {
 }
 
 impl Table {
-    /// The names of the columns.
     pub fn new(head: &[&str]) -> Self {
         Self { rows: vec![head.iter().map(ToString::to_string).collect()] }
     }
 
-    /// One row; missing cells at its end stay empty.
-    pub fn row(&mut self, cells: impl Into<Vec<String>>) {
-        self.rows.push(cells.into());
+    /// Missing cells at its end stay empty.
+    pub fn row(&mut self, cells: impl IntoIterator<Item: ToString>) {
+        self.rows.push(cells.into_iter().map(|cell| cell.to_string()).collect());
     }
 
     /// Whether it has a row besides its head.
@@ -21,7 +20,6 @@ impl Table {
         self.rows.len() > 1
     }
 
-    /// The whole table, a line a row.
     pub fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width = |column: usize| {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use sqlx::{FromRow, MySqlConnection};
 
+pub use crate::history::Ack;
 use crate::history::History;
 
 mod acks;
@@ -16,13 +17,13 @@ mod history;
 mod report;
 mod rules;
 
-pub use acks::{Ack, read_acks};
-pub use report::{Acknowledged, CouponReport, Finding, Heard, Kind, Report};
+pub use acks::read_acks;
+pub(crate) use report::Heard;
+pub use report::{Finding, Kind, Report};
 use rules::judge;
 
 /// Longest that an answer may take: the service's deadline and a second.
 pub const PATIENCE: Duration = Duration::from_secs(6);
-
 /// A level below would ignore the snapshot, and the session's default may be one.
 const LEVEL: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
 const SNAPSHOT: &str = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
@@ -32,7 +33,8 @@ const COUPONS: &str = "SELECT id, code, total, remaining, next_serial, round, sc
      AND COALESCE(event_opens_at <= UTC_TIMESTAMP(6), TRUE) AND COALESCE(event_closes_at > UTC_TIMESTAMP(6), TRUE) \
      AS open FROM coupon WHERE code IS NOT NULL ORDER BY code";
 const RETIRED: &str = "SELECT id, retired_code FROM coupon WHERE code IS NULL";
-const HOLDINGS: &str = "SELECT round, scope, user_id, coupon_id, serial, request_id FROM wallet WHERE round = ?";
+const HOLDINGS: &str = "SELECT round, scope, user_id, coupon_id, serial, LOWER(HEX(request_id)) AS request_id \
+     FROM wallet WHERE round = ?";
 
 /// Judges the current round, and every coupon that `acks` says a client was promised.
 ///
@@ -64,7 +66,6 @@ pub async fn verify_history(
     Ok(report)
 }
 
-/// Reads the current round and these in one snapshot.
 async fn snapshot(connection: &mut MySqlConnection, rounds: impl Iterator<Item = u32>) -> anyhow::Result<Tables> {
     for statement in [LEVEL, SNAPSHOT] {
         sqlx::raw_sql(statement).execute(&mut *connection).await.context("cannot read in one snapshot")?;
@@ -76,7 +77,7 @@ async fn snapshot(connection: &mut MySqlConnection, rounds: impl Iterator<Item =
 }
 
 /// What one snapshot holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Tables {
     event: Event,
     /// In the order of their codes.
@@ -95,7 +96,7 @@ impl Tables {
     }
 }
 
-#[derive(Clone, Copy, Debug, FromRow)]
+#[derive(Clone, Copy, Debug, Default, FromRow)]
 struct Event {
     round: u32,
     exclusive: bool,
@@ -121,15 +122,8 @@ struct Holding {
     user_id: String,
     coupon_id: u16,
     serial: Option<u32>,
-    request_id: Vec<u8>,
-}
-
-impl Holding {
-    /// The request in hexadecimal digits, as clients know it.
-    fn request(&self) -> String {
-        let digits: Vec<String> = self.request_id.iter().map(|byte| format!("{byte:02x}")).collect();
-        digits.concat()
-    }
+    /// In hexadecimal digits, as clients know it.
+    request_id: String,
 }
 
 async fn read(connection: &mut MySqlConnection, rounds: impl Iterator<Item = u32>) -> sqlx::Result<Tables> {

@@ -56,7 +56,7 @@ impl Brake {
 
 /// A load of new users with the longest ids, so that a batch holds the fewest orders.
 async fn offer(replica: &Process, kind: &str, pace: Pace, connections: usize) -> Outcome {
-    let users = Users::New { prefix: format!("{kind:x<25}") };
+    let users = Users::new(format!("{kind:x<25}"));
     let requests = Requests::Issue { codes: vec!["A".to_owned()], users, key: "k".to_owned() };
     let (url, until, expect) = (replica.url.clone(), Until::Elapsed(WINDOW), vec![201]);
     let outcome = load(Plan { url, connections, pace, until, requests, expect, keep_acks: true }).await.unwrap();

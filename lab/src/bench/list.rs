@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::ensure;
 
 use crate::cluster::private::Knobs;
-use crate::load::{Pace, Requests};
+use crate::load::{Pace, Requests, Users};
 use crate::measure::{Contests, Scenario, Stock, holders, issues};
 use crate::strategy::Strategy;
 
@@ -135,6 +135,11 @@ fn shared(pace: Pace) -> Scenario {
     Scenario::issues(true, MANY, pace, LONG)
 }
 
+/// Issues as long as any, by users whose names every replica refuses before it does anything: they have a space in them.
+fn refused() -> Requests {
+    Requests::Issue { codes: vec!["A001".to_owned()], users: Users::new("us er"), key: "refused".to_owned() }
+}
+
 fn trivial(connections: usize) -> Scenario {
     asked(Stock::Untouched, Requests::Get { path: "/version".to_owned() }, connections, 200)
 }
@@ -181,7 +186,7 @@ fn quick() -> Vec<Item> {
         Item::load("issue-200", hot(CONNECTIONS, Pace::Closed, LONG), &[]),
         Item::load("version-1000", trivial(MANY), &[]),
         Item::load("issue-1000", hot(MANY, Pace::Closed, LONG), &["version-1000"]),
-        Item::load("refused-200", asked(Stock::Untouched, Requests::Refused, CONNECTIONS, 422), &[]),
+        Item::load("refused-200", asked(Stock::Untouched, refused(), CONNECTIONS, 422), &[]),
         Item::load("alone", hot(1, Pace::Closed, SHORT), &[]),
     ]
 }

@@ -7,27 +7,22 @@ use tokio::time::{sleep, sleep_until};
 
 use super::wave::{COUPONS, Disturbance};
 use crate::admin::{Admin, insist};
-use crate::history::{Change, Situation, Stock};
+use crate::history::{Change, Situation, Stock, micros};
 
 /// A change that has no answer by then has none at all.
 const GIVE_UP: Duration = Duration::from_secs(30);
-
 /// What a refusal of less stock than is issued says.
 const CONFLICT: &str = "409";
 
-/// What an administrator does.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Reset,
-    /// The event's window opens or closes.
     Open(bool),
     /// The rule from the next round on.
     Exclusive(bool),
-    /// A code's pieces.
     Total(&'static str, u32),
 }
 
-/// An administrator that writes down what it does.
 pub struct Administrator<'a> {
     admin: &'a Admin,
     began: Instant,
@@ -79,38 +74,25 @@ impl<'a> Administrator<'a> {
 
     /// Asks until there is an answer. Repeating is safe, and so the change takes effect between the first call and the answer.
     async fn carry_out(&mut self, act: Act) -> anyhow::Result<()> {
-        let asked = self.elapsed();
-        let call = async || match self.call(act).await {
-            Err(error) if matches!(act, Act::Total(..)) && format!("{error:#}").contains(CONFLICT) => Ok(false),
-            done => done.map(|()| true),
-        };
-        let is_changed = insist(GIVE_UP, call).await?;
-        if !is_changed {
-            return Ok(());
-        }
-        let mut after = self.now().clone();
+        let (asked, mut after, mut next) = (micros(self.began), self.now().clone(), self.next);
         match act {
-            Act::Reset => (after.round, after.exclusive) = (after.round + 1, self.next),
+            Act::Reset => (after.round, after.exclusive) = (after.round + 1, next),
             Act::Open(open) => after.open = open,
-            Act::Exclusive(exclusive) => self.next = exclusive,
-            Act::Total(code, total) => {
-                after.coupons.insert(code.to_owned(), Stock { total, open: true });
-            }
+            Act::Exclusive(exclusive) => next = exclusive,
+            Act::Total(code, total) => drop(after.coupons.insert(code.to_owned(), Stock { total, open: true })),
         }
-        self.changes.push(Change { asked, answered: self.elapsed(), after });
+        let call = async || match act {
+            Act::Reset => self.admin.end(after.round - 1).await.map(|_| true),
+            Act::Open(_) | Act::Exclusive(_) => self.admin.put_event(next, after.open).await.map(|()| true),
+            Act::Total(code, total) => match self.admin.put_coupon(code, total).await {
+                Err(error) if format!("{error:#}").contains(CONFLICT) => Ok(false),
+                done => done.map(|()| true),
+            },
+        };
+        if insist(GIVE_UP, call).await? {
+            self.next = next;
+            self.changes.push(Change { asked, answered: micros(self.began), after });
+        }
         Ok(())
-    }
-
-    async fn call(&self, act: Act) -> anyhow::Result<()> {
-        match act {
-            Act::Reset => self.admin.end(self.now().round).await.map(drop),
-            Act::Open(open) => self.admin.put_event(self.next, open).await,
-            Act::Exclusive(exclusive) => self.admin.put_event(exclusive, self.now().open).await,
-            Act::Total(code, total) => self.admin.put_coupon(code, total).await,
-        }
-    }
-
-    fn elapsed(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 }

@@ -3,14 +3,9 @@
 use std::ops::RangeInclusive;
 
 use clap::ValueEnum;
-use serde::Serialize;
 use strum::{Display, IntoStaticStr, VariantArray};
 
-/// A kind of fault.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Display, IntoStaticStr, VariantArray,
-)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Display, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Fault {
     /// The control: all is well.

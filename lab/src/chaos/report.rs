@@ -1,10 +1,7 @@
 //! What a person reads at the end of a run: one row a fault, then the targets.
 
-use serde::Serialize;
-
 use super::Results;
 use super::fault::Fault;
-use super::hung::Hung;
 use super::tally::{TWO, Tally};
 use crate::table::Table;
 
@@ -12,35 +9,41 @@ use crate::table::Table;
 const STALL_MAX: f64 = 2.5;
 /// Seconds from the moment at which a restarted database takes connections to the answer of the last user that waited.
 const RECOVERY_MAX: f64 = 3.0;
-/// Coupons that an hour's run sells.
 const COUPONS_MIN: f64 = 2_000.0;
 /// The target that every run has.
 const BROKEN: &str = "broken promises";
 /// The target of a run in which a lock node hangs, and the percentage of late answers that it stays below.
 const LATE: &str = "late answers with one hung lock node, %";
 const LATE_MAX: f64 = 1.0;
-/// A column of the table, and what it shows of a wave.
-type Column<T> = (&'static str, fn(&Tally) -> T);
-/// The columns that are sums.
-const SUMS: [Column<usize>; 10] = [
-    ("not hit", |it| it.missed),
-    ("coupons", |it| it.coupons),
-    ("pieces", |it| it.issued),
-    ("200/201", |it| it.answers.issued),
-    ("409", |it| it.answers.already_issued),
-    ("410", |it| it.answers.sold_out),
-    ("503", |it| it.answers.retryable),
-    ("none", |it| it.answers.nothing),
-    ("other", |it| it.answers.refused),
-    ("violations", Tally::violations),
-];
-/// The columns that are maxima.
-const MAXIMA: [Column<f64>; 2] =
-    [("longest wait, s", |it| it.longest_wait), ("after the fault, s", |it| it.after_fault)];
 
-/// One thing that was asked of a run.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// What a column says of some waves.
+type Figure = fn(&[&Tally]) -> String;
+
+/// The columns of the table, and what each shows of some waves.
+const COLUMNS: [(&str, Figure); 13] = [
+    ("waves", |all| all.len().to_string()),
+    ("not hit", |all| sum(all, |it| it.missed)),
+    ("coupons", |all| sum(all, |it| it.coupons)),
+    ("pieces", |all| sum(all, |it| it.issued)),
+    ("200/201", |all| sum(all, |it| it.answers.issued)),
+    ("409", |all| sum(all, |it| it.answers.already_issued)),
+    ("410", |all| sum(all, |it| it.answers.sold_out)),
+    ("503", |all| sum(all, |it| it.answers.retryable)),
+    ("none", |all| sum(all, |it| it.answers.nothing)),
+    ("other", |all| sum(all, |it| it.answers.refused)),
+    ("violations", |all| sum(all, Tally::violations)),
+    ("longest wait, s", |all| most(all, |it| it.longest_wait)),
+    ("after the fault, s", |all| most(all, |it| it.after_fault)),
+];
+
+fn sum(all: &[&Tally], count: fn(&Tally) -> usize) -> String {
+    all.iter().map(|tally| count(tally)).sum::<usize>().to_string()
+}
+
+fn most(all: &[&Tally], seconds: fn(&Tally) -> f64) -> String {
+    format!("{:.2}", all.iter().map(|tally| seconds(tally)).fold(0.0, f64::max))
+}
+
 pub struct Target {
     pub name: &'static str,
     /// At most, for coupons at least, for late answers less than so much.
@@ -86,7 +89,7 @@ pub fn targets(results: &Results) -> Vec<Target> {
         Target::new("wait after a restarted database greeted, s", recovery, f64::le, RECOVERY_MAX),
     ];
     if results.hangs {
-        targets.push(Target::new(LATE, results.hung.map(Hung::late_percent), f64::lt, LATE_MAX));
+        targets.push(Target::new(LATE, results.hung.as_ref().map(|hung| hung.late_percent), f64::lt, LATE_MAX));
     }
     targets
 }
@@ -94,7 +97,7 @@ pub fn targets(results: &Results) -> Vec<Target> {
 /// The table and what follows from it. Only a whole run has a say in more than broken promises.
 pub fn text(results: &Results, targets: &[Target], is_whole: bool) -> String {
     let mut parts = vec![faults(&results.tallies)];
-    parts.extend(results.hung.map(|hung| format!("{hung}\n")));
+    parts.extend(results.hung.as_ref().map(|hung| format!("{}\n", hung.said)));
     if !results.hung_findings.is_empty() {
         let lines: Vec<String> = results.hung_findings.iter().map(ToString::to_string).collect();
         parts.push(format!("BROKEN WHILE A LOCK NODE HUNG:\n{}\n", lines.join("\n")));
@@ -113,46 +116,28 @@ pub fn text(results: &Results, targets: &[Target], is_whole: bool) -> String {
 }
 
 fn faults(tallies: &[Tally]) -> String {
-    let mut head = vec!["fault", "waves"];
-    head.extend(SUMS.iter().map(|(name, _)| *name).chain(MAXIMA.iter().map(|(name, _)| *name)));
-    let mut table = Table::new(&head);
+    let heads: Vec<&str> = ["fault"].into_iter().chain(COLUMNS.map(|(head, _)| head)).collect();
+    let mut table = Table::new(&heads);
+    let mut row = |name: &str, all: Vec<&Tally>| {
+        table.row([name.to_owned()].into_iter().chain(COLUMNS.map(|(_, value)| value(&all))));
+    };
     for name in Fault::ALL.iter().map(|fault| fault.name()).chain([TWO]) {
         let same: Vec<_> = tallies.iter().filter(|tally| tally.name() == name).collect();
         if !same.is_empty() {
-            table.row(row(name, &same));
+            row(name, same);
         }
     }
-    table.row(row("all", &tallies.iter().collect::<Vec<_>>()));
+    row("all", tallies.iter().collect());
     table.text()
-}
-
-fn row(name: &str, tallies: &[&Tally]) -> Vec<String> {
-    let sum = |(_, count): Column<usize>| tallies.iter().map(|tally| count(tally)).sum::<usize>().to_string();
-    let most = |(_, seconds): Column<f64>| tallies.iter().map(|tally| seconds(tally)).fold(0.0, f64::max);
-    let mut cells = vec![name.to_owned(), tallies.len().to_string()];
-    cells.extend(SUMS.map(sum));
-    cells.extend(MAXIMA.map(most).map(|seconds| format!("{seconds:.2}")));
-    cells
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::hung::Hung;
     use super::*;
-    use crate::verify::Heard;
 
     fn tally(faults: &[Fault], missed: usize, longest_wait: f64) -> Tally {
-        Tally {
-            wave: 0,
-            faults: faults.to_vec(),
-            missed,
-            coupons: 10,
-            users: 100,
-            issued: 50,
-            answers: Heard::default(),
-            longest_wait,
-            after_fault: 0.5,
-            findings: Vec::new(),
-        }
+        Tally { faults: faults.to_vec(), missed, coupons: 10, longest_wait, ..Tally::default() }
     }
 
     /// Figure and verdict of the target whose name begins so.
@@ -190,13 +175,15 @@ mod tests {
 
     #[test]
     fn the_hung_node_s_target_is_listed_whenever_it_was_to_hang() {
-        let hung = Hung { seconds: 600.0, asked: 1_000, late: 10, p99_ms: 1.0, max_ms: 2.0 };
-        let found = |hangs, hung| Results { hangs, hung, ..Results::default() };
+        let found = |hangs, late: Option<f64>| {
+            let hung = late.map(|late_percent| Hung { said: String::new(), late_percent });
+            Results { hangs, hung, ..Results::default() }
+        };
 
         assert_eq!(targets(&found(false, None)).len(), 4);
         assert_eq!(of(&found(true, None), "late"), (None, "not measured"));
-        assert_eq!(of(&found(true, Some(hung)), "late"), (Some(1.0), "MISSED"));
-        assert_eq!(of(&found(true, Some(Hung { late: 9, ..hung })), "late"), (Some(0.9), "met"));
+        assert_eq!(of(&found(true, Some(1.0)), "late"), (Some(1.0), "MISSED"));
+        assert_eq!(of(&found(true, Some(0.9)), "late"), (Some(0.9), "met"));
     }
 
     #[test]

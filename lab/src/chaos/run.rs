@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{join_all, try_join_all};
 
+use super::ChaosArgs;
 use super::administration::Administrator;
 use super::crowd::Crowds;
 use super::fault::Fault;
@@ -17,78 +18,58 @@ use crate::admin::{Admin, insist};
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
 use crate::history::{self, Change, History};
-use crate::strategy::Strategy;
-use crate::verify::{Finding, verify, verify_history};
+use crate::verify::{Finding, PATIENCE, verify, verify_history};
 
 /// A user without a final answer this long after a wave began never gets one.
 const WAVE_LIMIT: Duration = Duration::from_mins(3);
+/// A quick run may share its machine, so that only what was forgotten counts: just less than a client's own patience.
+const PATIENCE_QUICK: Duration = Duration::from_secs(14);
 /// Until all parts serve again after a wave.
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
-/// A run on its way.
 pub struct Run<'a> {
+    args: &'a ChaosArgs,
     folder: &'a Path,
     private: &'a Private,
     wires: &'a Wires,
-    cluster: Cluster,
+    pub cluster: Cluster,
     admin: Admin,
-    strategy: Strategy,
-    /// The longest that an attempt may take.
-    answer_within: Duration,
-    /// The rule of the current round.
+    /// The rule of the current round; `None` when it is not known, nor whether every coupon has its usual pieces.
     exclusive: Option<bool>,
-    /// Whether every coupon has its usual pieces.
-    is_stocked: bool,
 }
 
 impl<'a> Run<'a> {
-    /// A run on a cluster that has just been started.
-    pub async fn new(
-        folder: &'a Path,
-        private: &'a Private,
-        wires: &'a Wires,
-        strategy: Strategy,
-        answer_within: Duration,
-    ) -> anyhow::Result<Self> {
+    pub fn new(args: &'a ChaosArgs, folder: &'a Path, private: &'a Private, wires: &'a Wires) -> anyhow::Result<Self> {
         let cluster = private.cluster()?;
         let admin = Admin::new(&cluster)?;
-        let (exclusive, is_stocked) = (None, true);
-        let run = Self { folder, private, wires, cluster, admin, strategy, answer_within, exclusive, is_stocked };
-        run.stock().await?;
-        Ok(run)
-    }
-
-    pub fn cluster(&self) -> &Cluster {
-        &self.cluster
+        Ok(Self { args, folder, private, wires, cluster, admin, exclusive: None })
     }
 
     /// Breaks, mends, waits for everybody's answer, judges.
     pub async fn wave(&mut self, wave: &Wave) -> anyhow::Result<Tally> {
         let round = self.fresh_round(wave.exclusive).await?;
+        if wave.has(Fault::Administration) {
+            self.exclusive = None;
+        }
         let breaker = Breaker::new(self.private, self.wires)?;
         let crowds = Crowds::new(&self.cluster.url()?, round, WAVE_LIMIT)?;
         // All of them to their ends, also when one fails: each mends what it broke.
-        let strikes = join_all(wave.faults.iter().map(|fault| breaker.strike(*fault, crowds.began())));
-        let administered = self.administer(wave, round, crowds.began());
+        let strikes = join_all(wave.faults.iter().map(|fault| breaker.strike(*fault, crowds.began)));
+        let administered = self.administer(wave, round, crowds.began);
         let (struck, changes, attempts) = tokio::join!(strikes, administered, crowds.ask(wave));
         let (struck, changes) = (struck.into_iter().collect::<anyhow::Result<Vec<_>>>()?, changes?);
-        if !changes.is_empty() {
-            (self.exclusive, self.is_stocked) = (None, false);
-        }
         self.admin.ready(READY_WITHIN).await?;
         let mut database = self.cluster.connect().await?;
         let history = History { attempts, changes };
         let report = verify_history(&mut database, None, &history, self.patience(wave)).await?;
         if !report.is_clean() {
-            let verdict = report.to_string();
-            eprintln!("{verdict}");
+            eprintln!("{report}");
+            self.keep(&format!("wave-{}.txt", wave.number), &report.to_string());
             self.keep(&format!("wave-{}.jsonl", wave.number), &history::text(&history)?);
-            self.keep(&format!("wave-{}.txt", wave.number), &verdict);
         }
-        Ok(Tally::new(wave, &history.attempts, &struck, crowds.began(), report))
+        Ok(Tally::new(wave, &history.attempts, &struck, crowds.began, report))
     }
 
-    /// What an administrator does in this wave; nothing in most.
     async fn administer(&self, wave: &Wave, round: u32, began: Instant) -> anyhow::Result<Vec<Change>> {
         match wave.find(Fault::Administration) {
             Some(disturbance) => Administrator::new(&self.admin, round, wave.exclusive, began).work(disturbance).await,
@@ -101,37 +82,27 @@ impl<'a> Run<'a> {
         self.admin.ready(READY_WITHIN).await?;
         if self.exclusive != Some(exclusive) {
             insist(READY_WITHIN, async || self.admin.put_event(exclusive, true).await).await?;
-            self.exclusive = Some(exclusive);
         }
         // Looked up once: the same round is ended when it is asked again.
         let ends = insist(READY_WITHIN, async || self.admin.event().await).await?.round;
         let round = insist(READY_WITHIN, async || self.admin.end(ends).await).await?;
-        if !self.is_stocked {
-            insist(READY_WITHIN, async || self.stock().await).await?;
-            self.is_stocked = true;
+        if self.exclusive.is_none() {
+            let puts = || COUPONS.map(|(code, total)| self.admin.put_coupon(code, total));
+            insist(READY_WITHIN, async || try_join_all(puts()).await).await?;
         }
+        self.exclusive = Some(exclusive);
         Ok(round)
     }
 
-    /// Every coupon with its usual pieces.
-    async fn stock(&self) -> anyhow::Result<()> {
-        let puts = COUPONS.map(|(code, total)| self.admin.put_coupon(code, total));
-        try_join_all(puts).await.map(drop)
-    }
-
-    /// One lock node hangs for so long. Returns what was measured, and every promise that was broken meanwhile.
-    pub async fn hung(&mut self, lasts: Duration) -> anyhow::Result<(anyhow::Result<Hung>, Vec<Finding>)> {
+    /// One lock node hangs for so long. What was judged counts, whatever became of the measurement.
+    pub async fn hung(&mut self, lasts: Duration, findings: &mut Vec<Finding>) -> anyhow::Result<Hung> {
         self.fresh_round(false).await?;
-        let (breaker, url) = (Breaker::new(self.private, self.wires)?, self.cluster.url()?);
-        let hangs = Disturbance {
-            fault: Fault::RedisHung,
-            at: Duration::ZERO,
-            lasts: lasts + Duration::from_secs(10),
-            pick: 0,
-        };
+        let (breaker, longer) = (Breaker::new(self.private, self.wires)?, Duration::from_secs(10));
+        let url = self.cluster.url()?;
+        let hangs = Disturbance { fault: Fault::RedisHung, at: Duration::ZERO, lasts: lasts + longer, pick: 0 };
         let hung = tokio::select! {
             ended = breaker.strike(hangs, Instant::now()) => ended.and(Err(anyhow::anyhow!("the load took too long"))),
-            hung = Hung::measure(&self.admin, &url, self.strategy, lasts) => hung,
+            hung = Hung::measure(&self.admin, &url, self.args.strategy, lasts) => hung,
         };
         let report = verify(&mut self.cluster.connect().await?, None).await?;
         if !report.is_clean() {
@@ -139,13 +110,15 @@ impl<'a> Run<'a> {
             eprintln!("{verdict}");
             self.keep("hung.txt", &verdict);
         }
-        Ok((hung, report.findings))
+        *findings = report.findings;
+        hung
     }
 
     /// How long an attempt may take. What waits inside a frozen process is answered when that goes on.
     fn patience(&self, wave: &Wave) -> Duration {
+        let within = if self.args.quick { PATIENCE_QUICK } else { PATIENCE };
         let frozen = wave.faults.iter().filter(|it| it.fault.freezes_replicas()).map(|it| it.lasts);
-        self.answer_within + frozen.max().unwrap_or_default()
+        within + frozen.max().unwrap_or_default()
     }
 
     /// The evidence of a broken promise. That it cannot be kept must not hide what was found.

@@ -5,29 +5,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use fastrand::Rng;
+use futures_util::future::try_join_all;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use procfs::process::{FDTarget, Process};
-use redis::aio::MultiplexedConnection;
-use sqlx::Connection;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::fault::Fault;
-use super::half_alive::halve;
-use super::signals::{Frozen, freeze, send};
-use super::supervised::Supervised;
+use super::half_alive::{self, halve};
+use super::supervised::{ALL, Frozen, MOST, ONE, Supervised, freeze, send};
 use super::tracer::Tracer;
 use super::wave::Disturbance;
 use super::wires::Wires;
-use crate::cluster::Cluster;
+use crate::cluster::Server;
 use crate::cluster::private::Private;
 use crate::database;
 
-/// Between two killed connections.
 const KILL_EVERY: Duration = Duration::from_millis(30);
-/// Between two looks for held locks.
 const LOCKS_EVERY: Duration = Duration::from_millis(2);
-/// Between two reloads.
 const RELOAD_EVERY: Duration = Duration::from_millis(250);
 /// Before the fault is due: a tracer stops every thread it takes hold of, so it comes while all is quiet.
 const TRACE_AHEAD: Duration = Duration::from_millis(200);
@@ -38,7 +33,6 @@ const SENDS: &str = "sendto,sendmsg,write,writev";
 /// The least that both database servers accept.
 const CONNECTIONS_LEAST: u32 = 10;
 
-/// What a strike came to.
 pub struct Struck {
     pub mended: Instant,
     /// Whether anything broke: a process may not get as far as the step at which it was to break, and there may be no lock to
@@ -50,14 +44,13 @@ pub struct Struck {
 pub struct Breaker<'a> {
     private: &'a Private,
     wires: &'a Wires,
-    cluster: Cluster,
     parts: Supervised,
 }
 
 impl<'a> Breaker<'a> {
     pub fn new(private: &'a Private, wires: &'a Wires) -> anyhow::Result<Self> {
         let (cluster, supervisor) = (private.cluster()?, private.file().with_file_name("supervisor.sock"));
-        Ok(Self { private, wires, parts: Supervised::new(cluster.clone(), supervisor), cluster })
+        Ok(Self { private, wires, parts: Supervised { cluster, supervisor } })
     }
 
     /// Waits until the fault is due after `began`, breaks something, mends it.
@@ -72,7 +65,7 @@ impl<'a> Breaker<'a> {
 
     /// Tells whether anything broke.
     async fn breaks(&self, Disturbance { fault, lasts, pick, .. }: Disturbance, due: Instant) -> anyhow::Result<bool> {
-        let (parts, until) = (&self.parts, due + lasts);
+        let (parts, redis, until) = (&self.parts, &self.parts.cluster.redis, due + lasts);
         match fault {
             Fault::ReplicaKilledAtAStep | Fault::ReplicaFrozenAtAStep => {
                 return self.at_a_step(fault, pick, until).await;
@@ -81,23 +74,26 @@ impl<'a> Breaker<'a> {
             Fault::RedisCutOff => return Ok(self.wires.cut(pick, lasts).await),
             Fault::LocksVanish => return self.delete_locks(until).await,
             Fault::ConnectionsKilled => return self.kill_connections(pick, until).await,
-            Fault::ReplicaKilled => self.kill(vec![parts.one("replica-", pick).await?]).await?,
-            Fault::EveryReplicaKilled => self.kill(parts.all("replica-").await?).await?,
-            Fault::ReplicaFrozen => freeze(&[parts.one("replica-", pick).await?.1], lasts).await?,
-            Fault::RedisHung => freeze(&[parts.one("redis-", pick).await?.1], lasts).await?,
-            Fault::RedisMajorityHung => freeze(&parts.majority("redis-", pick).await?, lasts).await?,
-            Fault::RedisKilled => self.kill(vec![parts.one("redis-", pick).await?]).await?,
-            Fault::EveryRedisKilled => self.kill(parts.all("redis-").await?).await?,
-            Fault::DatabaseHung => freeze(&[parts.pid("mysql").await?], lasts).await?,
-            Fault::DatabaseKilled => self.kill(parts.all("mysql").await?).await?,
+            Fault::ReplicaKilled => self.kill(parts.some("replica-", pick, ONE).await?).await?,
+            Fault::EveryReplicaKilled => self.kill(parts.some("replica-", pick, ALL).await?).await?,
+            Fault::ReplicaFrozen => freeze(parts.some("replica-", pick, ONE).await?, lasts).await?,
+            Fault::RedisHung => freeze(parts.some("redis-", pick, ONE).await?, lasts).await?,
+            Fault::RedisMajorityHung => freeze(parts.some("redis-", pick, MOST).await?, lasts).await?,
+            Fault::RedisKilled => self.kill(parts.some("redis-", pick, ONE).await?).await?,
+            Fault::EveryRedisKilled => self.kill(parts.some("redis-", pick, ALL).await?).await?,
+            Fault::DatabaseHung => freeze(parts.some("mysql", pick, ALL).await?, lasts).await?,
+            Fault::DatabaseKilled => self.kill(parts.some("mysql", pick, ALL).await?).await?,
             Fault::ConnectionsExhausted => self.exhaust_connections(lasts).await?,
             Fault::DatabaseReadOnly => self.between(database::READ_ONLY, lasts).await?,
             Fault::TableLocked => self.between(database::TABLE_LOCKED, lasts).await?,
             Fault::NginxReloaded => self.reload(until).await?,
             Fault::ReplicasScaled => self.scale(pick).await?,
-            _ if halve(&self.cluster.redis, fault, pick, until).await? => {}
-            // Nothing, an administrator, and clients that hang up by themselves.
-            _ => sleep(lasts).await,
+            Fault::RedisMemoryFull => halve(redis, half_alive::MEMORY_FULL, pick, until).await?,
+            Fault::RedisReadOnly => halve(redis, half_alive::READ_ONLY, pick, until).await?,
+            Fault::RedisScriptsForbidden => halve(redis, half_alive::SCRIPTS_FORBIDDEN, pick, until).await?,
+            Fault::RedisWritesPaused => halve(redis, half_alive::WRITES_PAUSED, pick, until).await?,
+            // The administrator and the clients do it by themselves.
+            Fault::Nothing | Fault::Administration | Fault::ClientsHangUp => sleep(lasts).await,
         }
         Ok(true)
     }
@@ -115,7 +111,8 @@ impl<'a> Breaker<'a> {
 
     /// Tells whether the process got as far as the step.
     async fn at_a_step(&self, fault: Fault, pick: u32, until: Instant) -> anyhow::Result<bool> {
-        let ((name, pid), step) = (self.parts.one("replica-", pick).await?, 1 + (pick / 16) % STEPS);
+        let (name, pid) = self.parts.some("replica-", pick, ONE).await?.swap_remove(0);
+        let step = 1 + (pick / 16) % STEPS;
         let frozen = fault == Fault::ReplicaFrozenAtAStep;
         let signal = if frozen { "SIGSTOP" } else { "SIGKILL" };
         let tracer = Tracer::start(pid, SENDS, &format!("signal={signal}:when={step}"), &[])?;
@@ -144,15 +141,16 @@ impl<'a> Breaker<'a> {
         Ok(injected || gave_up)
     }
 
-    /// Tells whether there were keys of locks to be deleted.
+    /// Tells whether there were keys of locks to be deleted, other than those that their holder or their time took first.
     async fn delete_locks(&self, until: Instant) -> anyhow::Result<bool> {
-        let (mut deleted, mut nodes) = (0, Vec::new());
-        for node in &self.cluster.redis {
-            nodes.push(node.connect_redis().await?);
-        }
+        let mut nodes = try_join_all(self.parts.cluster.redis.iter().map(Server::connect_redis)).await?;
+        let mut deleted = 0;
         while Instant::now() < until {
             for node in &mut nodes {
-                deleted += delete_locks(node).await?;
+                let keys: Vec<String> = redis::cmd("KEYS").arg("*lock:*").query_async(node).await?;
+                if !keys.is_empty() {
+                    deleted += redis::cmd("DEL").arg(keys).query_async::<u64>(node).await?;
+                }
             }
             sleep(LOCKS_EVERY).await;
         }
@@ -161,7 +159,7 @@ impl<'a> Breaker<'a> {
 
     /// Tells whether there were connections to be killed.
     async fn kill_connections(&self, pick: u32, until: Instant) -> anyhow::Result<bool> {
-        let (mut database, mut rng) = (self.cluster.connect().await?, Rng::with_seed(u64::from(pick)));
+        let (mut database, mut rng) = (self.parts.cluster.connect().await?, Rng::with_seed(u64::from(pick)));
         let mut killed = 0;
         while Instant::now() < until {
             if let Some(id) = rng.choice(database::service_connections(&mut database).await?) {
@@ -175,7 +173,7 @@ impl<'a> Breaker<'a> {
 
     /// Takes all connections that the database gives out, and closes the service's own.
     async fn exhaust_connections(&self, lasts: Duration) -> anyhow::Result<()> {
-        let mut database = self.cluster.connect().await?;
+        let mut database = self.parts.cluster.connect().await?;
         let allowed = database::connections_max(&mut database).await?;
         database::allow_connections(&mut database, CONNECTIONS_LEAST).await?;
         let taken = async {
@@ -184,7 +182,7 @@ impl<'a> Breaker<'a> {
                 database::kill(&mut database, id).await;
             }
             // The last one is refused; an account that may do everything has one connection more than the others.
-            while let Ok(Ok(connection)) = timeout(Duration::from_secs(1), self.cluster.connect()).await {
+            while let Ok(Ok(connection)) = timeout(Duration::from_secs(1), self.parts.cluster.connect()).await {
                 taken.push(connection);
                 ensure!(taken.len() <= CONNECTIONS_LEAST as usize + 1, "the database does not refuse connections");
             }
@@ -193,15 +191,12 @@ impl<'a> Breaker<'a> {
         };
         let taken = taken.await;
         database::allow_connections(&mut database, allowed).await?;
-        for connection in taken? {
-            connection.close().await?;
-        }
-        Ok(())
+        taken.map(drop)
     }
 
     /// What the database is told first, and what after that time.
     async fn between(&self, [breaks, mends]: [&str; 2], lasts: Duration) -> anyhow::Result<()> {
-        let mut database = self.cluster.connect().await?;
+        let mut database = self.parts.cluster.connect().await?;
         database::tell(&mut database, breaks).await?;
         sleep(lasts).await;
         database::tell(&mut database, mends).await
@@ -224,13 +219,6 @@ impl<'a> Breaker<'a> {
     }
 }
 
-/// How many there were. A key that its holder or its time took first is not among them.
-async fn delete_locks(node: &mut MultiplexedConnection) -> anyhow::Result<u64> {
-    let keys: Vec<String> = redis::cmd("KEYS").arg("*lock:*").query_async(node).await?;
-    Ok(if keys.is_empty() { 0 } else { redis::cmd("DEL").arg(keys).query_async(node).await? })
-}
-
-/// Whether a process stands still.
 fn is_stopped(pid: Pid) -> bool {
     let stat = Process::new(pid.as_raw()).and_then(|process| process.stat());
     stat.is_ok_and(|stat| matches!(stat.state, 'T' | 't'))

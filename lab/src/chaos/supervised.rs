@@ -1,10 +1,12 @@
-//! The parts of a running cluster by the names that their supervisor gave them: which process each is now, and whether it serves.
+//! The parts of a running cluster by the names that their supervisor gave them: which process each is now, whether it serves, and
+//! signals to it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -12,7 +14,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::cluster::Cluster;
 
-/// Between two looks at a part that is on its way back.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a killed part may take to come back; a database recovers within some seconds.
 const BACK_WITHIN: Duration = Duration::from_mins(1);
@@ -20,43 +21,31 @@ const BACK_WITHIN: Duration = Duration::from_mins(1);
 const QUESTION: &str =
     "<?xml version='1.0'?><methodCall><methodName>supervisor.getAllProcessInfo</methodName></methodCall>";
 
-/// The parts of a cluster.
+/// Of so many.
+type HowMany = fn(usize) -> usize;
+pub const ONE: HowMany = |_| 1;
+pub const MOST: HowMany = |all| all / 2 + 1;
+pub const ALL: HowMany = |all| all;
+
 pub struct Supervised {
-    cluster: Cluster,
+    pub cluster: Cluster,
     /// Where the supervisor listens.
-    supervisor: PathBuf,
+    pub supervisor: PathBuf,
 }
 
 impl Supervised {
-    /// The parts of `cluster`, whose supervisor listens there.
-    pub fn new(cluster: Cluster, supervisor: PathBuf) -> Self {
-        Self { cluster, supervisor }
-    }
-
-    /// The process that a part is now.
     pub async fn pid(&self, name: &str) -> anyhow::Result<Pid> {
         self.pids().await?.get(name).copied().with_context(|| format!("{name} does not run"))
     }
 
-    /// The processes of one kind of part, in the order of their numbers.
-    pub async fn all(&self, prefix: &str) -> anyhow::Result<Vec<(String, Pid)>> {
-        let parts: Vec<_> = self.pids().await?.into_iter().filter(|(name, _)| name.starts_with(prefix)).collect();
+    /// So many of a kind of part and their processes.
+    pub async fn some(&self, prefix: &str, pick: u32, many: HowMany) -> anyhow::Result<Vec<(String, Pid)>> {
+        let mut parts: Vec<_> = self.pids().await?.into_iter().filter(|(name, _)| name.starts_with(prefix)).collect();
         ensure!(!parts.is_empty(), "no {prefix} runs");
+        let all = parts.len();
+        parts.rotate_left(pick as usize % all);
+        parts.truncate(many(all));
         Ok(parts)
-    }
-
-    /// One of a kind.
-    pub async fn one(&self, prefix: &str, pick: u32) -> anyhow::Result<(String, Pid)> {
-        let mut parts = self.all(prefix).await?;
-        Ok(parts.swap_remove(pick as usize % parts.len()))
-    }
-
-    /// The processes of more than half of a kind.
-    pub async fn majority(&self, prefix: &str, pick: u32) -> anyhow::Result<Vec<Pid>> {
-        let mut parts = self.all(prefix).await?;
-        let (all, first) = (parts.len(), pick as usize % parts.len());
-        parts.rotate_left(first);
-        Ok(parts[..=(all / 2)].iter().map(|(_, pid)| *pid).collect())
     }
 
     /// Waits until a part serves again; one that was `killed` as another process, for the kernel accepts connections for the
@@ -94,7 +83,6 @@ impl Supervised {
         }
     }
 
-    /// `host:port` of a part.
     fn address(&self, name: &str) -> Option<String> {
         let url = if name == "mysql" {
             self.cluster.mysql.as_ref()?.url.rsplit_once('@')?.1
@@ -126,26 +114,48 @@ async fn greets(address: &str) -> bool {
     matches!(timeout(Duration::from_secs(1), stream.read_exact(&mut greeting)).await, Ok(Ok(_))) && greeting[4] == 10
 }
 
+/// Stops processes for a while.
+pub async fn freeze(parts: Vec<(String, Pid)>, lasts: Duration) -> anyhow::Result<()> {
+    let frozen = Frozen(parts.into_iter().map(|(_, pid)| pid).collect());
+    for pid in &frozen.0 {
+        send(*pid, Signal::SIGSTOP)?;
+    }
+    sleep(lasts).await;
+    Ok(())
+}
+
+/// Processes that go on when this is dropped.
+pub struct Frozen(pub Vec<Pid>);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        for pid in &self.0 {
+            // One that has ended needs it no more.
+            let _ = send(*pid, Signal::SIGCONT);
+        }
+    }
+}
+
+pub fn send(pid: Pid, signal: Signal) -> anyhow::Result<()> {
+    kill(pid, signal).with_context(|| format!("cannot send {signal} to process {pid}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_part_that_does_not_run_has_no_process() {
-        let member = |name: &str, kind: &str, value: &str| {
-            format!("<member>\n<name>{name}</name>\n<value><{kind}>{value}</{kind}></value>\n</member>\n")
-        };
-        let part = |name, pid| {
-            let state = member("statename", "string", "any");
-            format!(
-                "<value><struct>\n{}{state}{}</struct></value>\n",
-                member("name", "string", name),
-                member("pid", "int", pid)
-            )
+        let member =
+            |name: &str, value: &str| format!("<member>\n<name>{name}</name>\n<value>{value}</value>\n</member>\n");
+        let part = |name: &str, pid: u32| {
+            let [name, pid] = [format!("<string>{name}</string>"), format!("<int>{pid}</int>")];
+            let all = [("name", &*name), ("statename", "<string>any</string>"), ("pid", &*pid)];
+            format!("<value><struct>\n{}</struct></value>\n", all.map(|(name, value)| member(name, value)).concat())
         };
 
         let found =
-            running(&format!("HTTP/1.0 200 OK\r\n\r\n<array>{}{}</array>", part("redis-1", "41"), part("mysql", "0")));
+            running(&format!("HTTP/1.0 200 OK\r\n\r\n<array>{}{}</array>", part("redis-1", 41), part("mysql", 0)));
 
         assert_eq!(found, BTreeMap::from([("redis-1".to_owned(), Pid::from_raw(41))]));
     }

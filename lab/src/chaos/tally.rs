@@ -1,25 +1,19 @@
 //! What one wave came to, in figures.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter};
 use std::time::{Duration, Instant};
-
-use serde::Serialize;
 
 use super::fault::Fault;
 use super::strike::Struck;
-use super::wave::Wave;
+use super::wave::{COUPONS, Wave};
 use crate::history::Attempt;
 use crate::verify::{Finding, Heard, Report};
 
 /// The name of waves in which two parts broke.
 pub const TWO: &str = "two at once";
 
-/// What one wave came to.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default)]
 pub struct Tally {
-    pub wave: u32,
     pub faults: Vec<Fault>,
     /// Faults that broke nothing: a process did not get as far as the step at which they were to strike, or there was nothing for
     /// them to take hold of.
@@ -27,7 +21,6 @@ pub struct Tally {
     /// Coupons that were offered; where no promise was broken, all of them sold out. None in a wave in which an administrator gave
     /// out more.
     pub coupons: usize,
-    pub users: usize,
     pub issued: usize,
     pub answers: Heard,
     /// Seconds from a wish's first attempt to its final answer, at most.
@@ -38,16 +31,13 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts what came of a wave that began at that moment.
     pub fn new(wave: &Wave, attempts: &[Attempt], struck: &[Struck], began: Instant, report: Report) -> Self {
         let mended = struck.iter().map(|it| it.mended - began).max().unwrap_or_default();
         let (longest_wait, after_fault) = waits(attempts, mended);
         Self {
-            wave: wave.number,
             faults: wave.faults.iter().map(|it| it.fault).collect(),
             missed: struck.iter().filter(|it| !it.hit).count(),
-            coupons: if wave.has(Fault::Administration) { 0 } else { wave.crowds.len() },
-            users: wave.crowds.iter().map(|crowd| crowd.users.len()).sum(),
+            coupons: if wave.has(Fault::Administration) { 0 } else { COUPONS.len() },
             issued: report.rows(),
             answers: report.heard.unwrap_or_default(),
             longest_wait,
@@ -56,7 +46,6 @@ impl Tally {
         }
     }
 
-    /// The fault, or that there were two.
     pub fn name(&self) -> &'static str {
         if let [fault] = self.faults[..] { fault.name() } else { TWO }
     }
@@ -64,16 +53,13 @@ impl Tally {
     pub fn violations(&self) -> usize {
         self.findings.iter().map(|finding| finding.count).sum()
     }
-}
 
-impl Display for Tally {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self { users, issued, longest_wait, .. } = self;
-        write!(formatter, "{users} users, {issued} pieces, longest wait {longest_wait:.2} s, ")?;
-        match self.violations() {
-            0 => write!(formatter, "clean"),
-            count => write!(formatter, "BROKEN: {count}"),
-        }
+    /// For a person.
+    pub fn said(&self) -> String {
+        let Self { answers: Heard { users, .. }, issued, longest_wait, .. } = self;
+        let broken = self.violations();
+        let verdict = if broken == 0 { "clean".to_owned() } else { format!("BROKEN: {broken}") };
+        format!("{users} users, {issued} pieces, longest wait {longest_wait:.2} s, {verdict}")
     }
 }
 
@@ -82,19 +68,15 @@ impl Display for Tally {
 #[expect(clippy::cast_precision_loss, reason = "microseconds of a minute")]
 fn waits(attempts: &[Attempt], mended: Duration) -> (f64, f64) {
     let mended = u64::try_from(mended.as_micros()).unwrap_or(u64::MAX);
-    let mut wishes: BTreeMap<_, (u64, Option<u64>, u64)> = BTreeMap::new();
+    let mut wishes: BTreeMap<_, Vec<&Attempt>> = BTreeMap::new();
     for attempt in attempts {
-        let wish = (attempt.user.as_str(), attempt.code.as_str(), attempt.key.as_str());
-        let (asked, settled, last) = wishes.entry(wish).or_insert((attempt.asked, None, attempt.answered));
-        *asked = (*asked).min(attempt.asked);
-        *last = (*last).max(attempt.answered);
-        if attempt.told.is_final() {
-            *settled = Some(settled.map_or(attempt.answered, |before| before.min(attempt.answered)));
-        }
+        wishes.entry((&attempt.user, &attempt.code, &attempt.key)).or_default().push(attempt);
     }
     let (mut longest, mut after) = (0, 0);
-    for (asked, settled, last) in wishes.into_values() {
-        let settled = settled.unwrap_or(last);
+    for asks in wishes.values() {
+        let asked = asks.iter().map(|it| it.asked).min().unwrap_or(0);
+        let settled = asks.iter().filter(|it| it.told.is_final()).map(|it| it.answered).min();
+        let settled = settled.or(asks.iter().map(|it| it.answered).max()).unwrap_or(asked);
         longest = longest.max(settled - asked);
         if asked < mended {
             after = after.max(settled.saturating_sub(mended));
@@ -108,16 +90,6 @@ mod tests {
     use super::*;
     use crate::history::Told;
 
-    const REPORT: Report = Report {
-        round: 1,
-        exclusive: false,
-        coupons: Vec::new(),
-        users: 0,
-        acknowledged: None,
-        heard: None,
-        findings: Vec::new(),
-    };
-
     fn attempt(user: &str, asked: u64, answered: u64, told: Told) -> Attempt {
         let (user, code, key) = (user.to_owned(), "A".to_owned(), "k".to_owned());
         Attempt { user, code, round: 1, key, asked, answered, told }
@@ -125,11 +97,11 @@ mod tests {
 
     #[test]
     fn a_fault_that_found_nothing_to_break_is_counted_as_missed() {
-        let wave = Wave { number: 3, faults: Vec::new(), exclusive: false, crowds: Vec::new() };
+        let wave = Wave { number: 3, faults: Vec::new(), exclusive: false, users: Vec::new() };
         let began = Instant::now();
         let struck = [true, false].map(|hit| Struck { mended: began, hit });
 
-        assert_eq!(Tally::new(&wave, &[], &struck, began, REPORT).missed, 1);
+        assert_eq!(Tally::new(&wave, &[], &struck, began, Report::default()).missed, 1);
     }
 
     #[test]

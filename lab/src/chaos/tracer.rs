@@ -14,16 +14,14 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use super::signals::send;
+use super::supervised::send;
 
 /// strace with a fault to inject. Dropped, it is killed, and the kernel lets go of what it traced.
 pub struct Tracer {
     strace: Child,
-    /// What strace says, in memory.
     said: File,
 }
 
-/// What became of a tracer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Traced {
     /// Whether it held the process until now: strace ends by itself when what it traces has ended, and when it may not trace.
@@ -60,7 +58,6 @@ impl Tracer {
         Ok(Self { strace, said })
     }
 
-    /// Lets the process go.
     pub async fn end(mut self) -> anyhow::Result<Traced> {
         let held = self.strace.try_wait()?.is_none();
         if let Some(id) = self.strace.id() {

@@ -1,6 +1,5 @@
 //! The waves of a run, all of it drawn from its seed: the same seed and wave give the same faults and the same crowds.
 
-use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -23,13 +22,9 @@ pub const COUPONS: [(&str, u32); 10] = [
 
 /// Seconds of a wave without its fault: the reset, the crowd, the verdict.
 const WAVE_SECONDS: f64 = 3.0;
-
-/// When a wave's fault begins. Crowds start around that moment.
 const FAULT_AT: Duration = Duration::from_millis(300);
-
 /// One in so many waves draws a second fault; a third of these would take hold of the same part as the first, and are dropped.
 const TWO_FAULTS: u32 = 4;
-
 /// Waves before the event's rule changes: a change takes a second.
 const RULE_LASTS: u32 = 7;
 
@@ -41,8 +36,7 @@ pub struct Wave {
     pub faults: Vec<Disturbance>,
     /// One coupon per user over all codes. Nobody here asks for two codes, so the books are the same.
     pub exclusive: bool,
-    /// The users, by what they ask for.
-    pub crowds: Vec<Crowd>,
+    pub users: Vec<User>,
 }
 
 /// A fault with what was drawn for it.
@@ -57,16 +51,10 @@ pub struct Disturbance {
     pub pick: u32,
 }
 
-/// The users that want one coupon.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Crowd {
-    pub code: &'static str,
-    pub users: Vec<User>,
-}
-
-/// One user: asks until the answer is final.
+/// One user: asks for one coupon until the answer is final.
 #[derive(Clone, Debug, PartialEq)]
 pub struct User {
+    pub code: &'static str,
     /// Unique in the wave.
     pub name: String,
     /// When the first attempt begins, from the start of the wave.
@@ -76,7 +64,6 @@ pub struct User {
     pub seed: u64,
 }
 
-/// How a user asks.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Habit {
     /// Once, and again while the answer is not final.
@@ -102,27 +89,23 @@ fn wave(seed: u64, faults: &[Fault], number: u32) -> Wave {
     rng(seed, u64::from(number / size) << 32).shuffle(&mut order);
     let mut rng = rng(seed, u64::from(number));
     let first = disturbance(order[(number % size) as usize], &mut rng);
-    let mut wave = Wave { number, faults: vec![first], exclusive: (number / RULE_LASTS) % 2 == 1, crowds: Vec::new() };
+    let mut wave = Wave { number, faults: vec![first], exclusive: (number / RULE_LASTS) % 2 == 1, users: Vec::new() };
     if rng.u32(..TWO_FAULTS) == 0 {
         let second = disturbance(faults[rng.usize(..faults.len())], &mut rng);
         if first.fault.goes_with(second.fault) {
             wave.faults.push(second);
         }
     }
-    let (hang_ups, again) = (wave.has(Fault::ClientsHangUp), wave.has(Fault::Administration));
-    let habit = |rng: &mut Rng| if again { Habit::Again(rng.u32(3..15)) } else { habit(hang_ups, rng) };
-    wave.crowds = COUPONS.iter().map(|(code, pieces)| crowd(code, *pieces, habit, first, &mut rng)).collect();
+    wave.users = COUPONS.iter().flat_map(|(code, pieces)| wave.crowd(code, *pieces, &mut rng)).collect();
     wave
 }
 
-impl Display for Wave {
-    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let faults: Vec<_> = self.faults.iter().map(|it| it.fault.name()).collect();
-        write!(formatter, "wave {}: {}", self.number, faults.join(" + "))
-    }
-}
-
 impl Wave {
+    pub fn name(&self) -> String {
+        let faults: Vec<_> = self.faults.iter().map(|it| it.fault.name()).collect();
+        format!("wave {}: {}", self.number, faults.join(" + "))
+    }
+
     pub fn estimate(&self) -> f64 {
         WAVE_SECONDS + self.faults.iter().map(|it| it.lasts.as_secs_f64()).fold(0.0, f64::max)
     }
@@ -134,47 +117,46 @@ impl Wave {
     pub fn has(&self, fault: Fault) -> bool {
         self.find(fault).is_some()
     }
+
+    /// Three to six times as many users as pieces. Most crowds start within some milliseconds of the fault, so that it meets
+    /// orders at every stage of their way; the others ask while it lasts.
+    fn crowd(&self, code: &'static str, pieces: u32, rng: &mut Rng) -> Vec<User> {
+        let Disturbance { at, lasts, .. } = self.faults[0];
+        let starts = if rng.u32(..10) < 6 {
+            between(at.saturating_sub(ms(60)), at + ms(40), rng)
+        } else {
+            between(at, at + lasts, rng)
+        };
+        let spread = if rng.bool() { Duration::ZERO } else { ms(rng.u64(1..800)) };
+        let count = rng.u32(pieces * 3..=pieces * 6);
+        let user = |number: u32| User {
+            code,
+            name: format!("{code}-{number}"),
+            starts: starts + spread.mul_f64(rng.f64()),
+            habit: self.habit(rng),
+            seed: rng.u64(..),
+        };
+        (1..=count).map(user).collect()
+    }
+
+    fn habit(&self, rng: &mut Rng) -> Habit {
+        if self.has(Fault::Administration) {
+            return Habit::Again(rng.u32(3..15));
+        }
+        let hang_up = |rng: &mut Rng| Habit::HangUp(Duration::from_micros(rng.u64(..30_000)));
+        match rng.u32(..10) {
+            0 => hang_up(rng),
+            1 => Habit::DoubleClick,
+            2 => Habit::Greedy,
+            _ if self.has(Fault::ClientsHangUp) => hang_up(rng),
+            _ => Habit::Plain,
+        }
+    }
 }
 
 fn disturbance(fault: Fault, rng: &mut Rng) -> Disturbance {
     let (shortest, longest) = fault.lasts().into_inner();
     Disturbance { fault, at: FAULT_AT, lasts: between(ms(shortest), ms(longest), rng), pick: rng.u32(..) }
-}
-
-/// Three to six times as many users as pieces. Most crowds start within some milliseconds of the fault, so that it meets
-/// orders at every stage of their way; the others ask while it lasts.
-fn crowd(
-    code: &'static str,
-    pieces: u32,
-    habit: impl Fn(&mut Rng) -> Habit,
-    fault: Disturbance,
-    rng: &mut Rng,
-) -> Crowd {
-    let starts = if rng.u32(..10) < 6 {
-        between(fault.at.saturating_sub(ms(60)), fault.at + ms(40), rng)
-    } else {
-        between(fault.at, fault.at + fault.lasts, rng)
-    };
-    let spread = if rng.bool() { Duration::ZERO } else { ms(rng.u64(1..800)) };
-    let count = rng.u32(pieces * 3..=pieces * 6);
-    let user = |number: u32| User {
-        name: format!("{code}-{number}"),
-        starts: starts + spread.mul_f64(rng.f64()),
-        habit: habit(rng),
-        seed: rng.u64(..),
-    };
-    Crowd { code, users: (1..=count).map(user).collect() }
-}
-
-fn habit(hang_ups: bool, rng: &mut Rng) -> Habit {
-    let hang_up = |rng: &mut Rng| Habit::HangUp(Duration::from_micros(rng.u64(..30_000)));
-    match rng.u32(..10) {
-        0 => hang_up(rng),
-        1 => Habit::DoubleClick,
-        2 => Habit::Greedy,
-        _ if hang_ups => hang_up(rng),
-        _ => Habit::Plain,
-    }
 }
 
 /// A generator for one part of the run, which does not change when another part draws more or less.
@@ -198,42 +180,31 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_wave_wherever_a_run_begins() {
-        let whole: Vec<_> = waves(7, Fault::ALL, 0, 30).collect();
-        let replayed: Vec<_> = waves(7, Fault::ALL, 20, 1).collect();
-        let other: Vec<_> = waves(8, Fault::ALL, 20, 1).collect();
+        let at = |seed, first, count| waves(seed, Fault::ALL, first, count).last().unwrap();
 
-        assert_eq!(whole[20], replayed[0]);
-        assert_ne!(replayed, other);
+        assert_eq!(at(7, 0, 21), at(7, 20, 1));
+        assert_ne!(at(7, 20, 1), at(8, 20, 1));
     }
 
     #[test]
-    fn every_fault_comes_once_before_any_comes_again() {
+    fn every_fault_comes_once_before_any_comes_again_and_none_with_another_that_needs_the_same_part() {
         let size = Fault::ALL.len();
-        let count = u32::try_from(3 * size).unwrap();
-        let firsts: Vec<_> = waves(1, Fault::ALL, 0, count).map(|wave| wave.faults[0].fault).collect();
+        let waves: Vec<_> = waves(1, Fault::ALL, 0, u32::try_from(18 * size).unwrap()).collect();
 
-        for block in firsts.chunks(size) {
-            assert_eq!(block.iter().collect::<HashSet<_>>().len(), size);
+        for block in waves.chunks(size) {
+            assert_eq!(block.iter().map(|wave| wave.faults[0].fault).collect::<HashSet<_>>().len(), size);
         }
+        let pairs =
+            waves.iter().filter_map(|wave| wave.faults.get(1).map(|second| (wave.faults[0].fault, second.fault)));
+        assert!(pairs.clone().count() > 50 && pairs.clone().all(|(first, second)| first.goes_with(second)));
     }
 
     #[test]
     fn every_stock_is_wanted_by_more_users_than_it_has_pieces_and_each_wants_one_code() {
-        for wave in waves(3, Fault::ALL, 0, 50) {
-            let names: Vec<_> = wave.crowds.iter().flat_map(|crowd| &crowd.users).map(|user| &user.name).collect();
-            assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
-            for (crowd, (code, pieces)) in wave.crowds.iter().zip(COUPONS) {
-                assert_eq!(crowd.code, code);
-                assert!(crowd.users.len() >= 3 * pieces as usize);
-            }
-        }
-    }
-
-    #[test]
-    fn faults_that_need_the_same_part_do_not_meet() {
-        for wave in waves(5, Fault::ALL, 0, 500) {
-            if let [first, second] = wave.faults[..] {
-                assert!(first.fault.goes_with(second.fault), "{wave:?}");
+        for Wave { users, .. } in waves(3, Fault::ALL, 0, 50) {
+            assert_eq!(users.iter().map(|user| &user.name).collect::<HashSet<_>>().len(), users.len());
+            for (code, pieces) in COUPONS {
+                assert!(users.iter().filter(|user| user.code == code).count() >= 3 * pieces as usize);
             }
         }
     }

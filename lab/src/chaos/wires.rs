@@ -17,7 +17,6 @@ pub struct Wires {
 }
 
 impl Wires {
-    /// Listens once for every node.
     pub async fn lay(nodes: &[Server]) -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(1).thread_name("wires").enable_all().build()?;
         let mut wires = Vec::new();
@@ -62,7 +61,7 @@ impl Drop for Wires {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{io, thread};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
@@ -74,76 +73,65 @@ mod tests {
     const BROKEN: u32 = 1;
     const LASTS: Duration = Duration::from_secs(2);
 
-    /// Sends back what it gets, as a lock node that answers; whatever the test's own thread does.
-    fn echo() -> Server {
+    /// A wire to what sends back whatever it gets, as a lock node that answers; whatever the test's own thread does. And where it begins.
+    async fn wire() -> (Wires, String) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+                thread::spawn(move || io::copy(&mut &stream, &mut &stream));
             }
         });
-        Server { url, pid: None }
+        let wires = Wires::lay(&[Server { url, pid: None }]).await.unwrap();
+        let address = wires.urls().replace("redis://", "");
+        (wires, address)
     }
 
-    async fn connect(wires: &Wires) -> TcpStream {
-        TcpStream::connect(wires.urls().strip_prefix("redis://").unwrap()).await.unwrap()
-    }
-
-    async fn ask(stream: &mut TcpStream) -> std::io::Result<usize> {
+    async fn ask(stream: &mut TcpStream) -> io::Result<usize> {
         stream.write_all(b"PING").await?;
         stream.read(&mut [0; 4]).await
     }
 
     #[tokio::test]
     async fn what_is_sent_along_a_silent_wire_arrives_when_it_is_whole_again() {
-        let wires = Wires::lay(&[echo()]).await.unwrap();
-        let mut stream = connect(&wires).await;
+        let (wires, address) = wire().await;
+        let mut stream = TcpStream::connect(&address).await.unwrap();
         assert_eq!(ask(&mut stream).await.unwrap(), 4);
 
-        let (answer, hit) = tokio::join!(
-            async {
-                tokio::task::yield_now().await;
-                stream.write_all(b"PING").await.unwrap();
-                let during = timeout(LASTS / 20, stream.read(&mut [0; 4])).await;
-                assert!(during.is_err(), "a silent wire carried an answer");
-                stream.read(&mut [0; 4]).await
-            },
-            wires.cut(SILENT, LASTS)
-        );
+        let answer = async {
+            tokio::task::yield_now().await;
+            let during = timeout(LASTS / 20, ask(&mut stream)).await;
+            assert!(during.is_err(), "a silent wire carried an answer");
+            stream.read(&mut [0; 4]).await
+        };
+        let (answer, hit) = tokio::join!(answer, wires.cut(SILENT, LASTS));
 
         assert_eq!((answer.unwrap(), hit), (4, true));
     }
 
     #[tokio::test]
     async fn a_busy_laboratory_does_not_hold_up_what_goes_along_a_wire() {
-        let wires = Wires::lay(&[echo()]).await.unwrap();
-        let mut stream = std::net::TcpStream::connect(wires.urls().strip_prefix("redis://").unwrap()).unwrap();
+        let (_wires, address) = wire().await;
+        let mut stream = std::net::TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(LASTS)).unwrap();
 
         // The only thread of this test's runtime waits here.
-        std::io::Write::write_all(&mut stream, b"PING").unwrap();
-        let answer = std::io::Read::read(&mut stream, &mut [0; 4]);
+        io::Write::write_all(&mut stream, b"PING").unwrap();
 
-        assert_eq!(answer.unwrap(), 4);
-    }
-
-    #[tokio::test]
-    async fn a_wire_that_nobody_uses_is_not_hit() {
-        let wires = Wires::lay(&[echo()]).await.unwrap();
-        assert!(!wires.cut(BROKEN, Duration::ZERO).await);
+        assert_eq!(io::Read::read(&mut stream, &mut [0; 4]).unwrap(), 4);
     }
 
     #[tokio::test]
     async fn a_broken_wire_ends_its_connections_and_carries_new_ones_when_it_is_whole_again() {
-        let wires = Wires::lay(&[echo()]).await.unwrap();
-        let mut stream = connect(&wires).await;
+        let (wires, address) = wire().await;
+        assert!(!wires.cut(BROKEN, Duration::ZERO).await, "nobody uses it");
+        let mut stream = TcpStream::connect(&address).await.unwrap();
         assert_eq!(ask(&mut stream).await.unwrap(), 4);
 
         let mut nothing = [0; 4];
-        let (ended, _) = tokio::join!(stream.read(&mut nothing), wires.cut(BROKEN, LASTS));
+        let (ended, hit) = tokio::join!(stream.read(&mut nothing), wires.cut(BROKEN, LASTS));
 
-        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
-        assert_eq!(ask(&mut connect(&wires).await).await.unwrap(), 4);
+        assert!(matches!(ended, Ok(0) | Err(_)) && hit, "{ended:?}");
+        assert_eq!(ask(&mut TcpStream::connect(&address).await.unwrap()).await.unwrap(), 4);
     }
 }

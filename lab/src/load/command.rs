@@ -5,7 +5,7 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
 
 use super::{Pace, Plan, Requests, Until, Users, load};
@@ -36,9 +36,6 @@ pub struct Command {
     /// as fast as it is answered
     #[arg(long, global = true)]
     rate: Option<f64>,
-    /// The statuses that count; others are in neither rate nor latencies
-    #[arg(long, global = true, value_delimiter = ',')]
-    expect: Vec<u16>,
     #[command(subcommand)]
     what: What,
 }
@@ -50,23 +47,15 @@ enum What {
         /// As in /version
         path: String,
     },
-    /// POST /coupons/issue, each request a new user unless --users says otherwise
+    /// POST /coupons/issue, each request a new user
     Issue {
         /// Asked for in turn
         #[arg(required = true)]
         codes: Vec<String>,
-        /// So many users, over and over
-        #[arg(long)]
-        users: Option<u64>,
-        /// The first part of the users' names; without it one that is new with every run
-        #[arg(long)]
-        prefix: Option<String>,
         /// Write the entries that were promised here; `lab verify --acks` compares them with the tables
         #[arg(long, value_name = "FILE")]
         acks: Option<PathBuf>,
     },
-    /// POST /coupons/issue of the same size with a user that is refused before anything is done: 422
-    Refused,
 }
 
 impl Command {
@@ -82,18 +71,25 @@ impl Command {
     }
 
     fn plan(&self) -> anyhow::Result<Plan> {
-        let (requests, expect) = self.requests();
-        let rate = self.rate.map(positive("--rate")).transpose()?;
+        let (requests, expect) = match &self.what {
+            What::Get { path } => (Requests::Get { path: path.clone() }, vec![200]),
+            What::Issue { codes, .. } => {
+                // New with every run.
+                let [prefix, key] = ["l", "k"].map(|first| format!("{first}{}", std::process::id()));
+                let (codes, users) = (codes.clone(), Users::new(prefix));
+                (Requests::Issue { codes, users, key }, ISSUE_ANSWERS.to_vec())
+            }
+        };
         Ok(Plan {
             url: self.url()?,
             connections: self.connections as usize,
-            pace: rate.map_or(Pace::Closed, Pace::Open),
+            pace: self.rate.map(|rate| positive("--rate", rate)).transpose()?.map_or(Pace::Closed, Pace::Open),
             until: match self.count {
                 Some(count) => Until::Sent(count),
-                None => Until::Elapsed(Duration::from_secs_f64(positive("--seconds")(self.seconds)?)),
+                None => Until::Elapsed(Duration::from_secs_f64(positive("--seconds", self.seconds)?)),
             },
             requests,
-            expect: if self.expect.is_empty() { expect } else { self.expect.clone() },
+            expect,
             keep_acks: matches!(self.what, What::Issue { acks: Some(_), .. }),
         })
     }
@@ -105,27 +101,9 @@ impl Command {
         let nginx = Cluster::read(&self.cluster)?.nginx;
         Ok(nginx.context("the cluster has no nginx running; `make up` starts it, or give --url")?.url)
     }
-
-    fn requests(&self) -> (Requests, Vec<u16>) {
-        match &self.what {
-            What::Get { path } => (Requests::Get { path: path.clone() }, vec![200]),
-            What::Refused => (Requests::Refused, vec![422]),
-            What::Issue { codes, users, prefix, .. } => {
-                let prefix = prefix.clone().unwrap_or_else(|| format!("l{}", std::process::id()));
-                let users = match *users {
-                    Some(count) => Users::Fixed { prefix, count: count.max(1) },
-                    None => Users::New { prefix },
-                };
-                let key = format!("k{}", std::process::id());
-                (Requests::Issue { codes: codes.clone(), users, key }, ISSUE_ANSWERS.to_vec())
-            }
-        }
-    }
 }
 
-fn positive(name: &str) -> impl Fn(f64) -> anyhow::Result<f64> {
-    move |value| {
-        anyhow::ensure!(value.is_finite() && value > 0.0 && value <= 1e6, "{name} {value}: give a number above 0");
-        Ok(value)
-    }
+fn positive(name: &str, value: f64) -> anyhow::Result<f64> {
+    ensure!(value.is_finite() && value > 0.0 && value <= 1e6, "{name} {value}: give a number above 0");
+    Ok(value)
 }

@@ -1,17 +1,17 @@
 //! What became of a load: answers by status, how long they took, and what clients were promised.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Display, Formatter};
+use std::io;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::connection::Broken;
+use super::{Plan, Until};
 use crate::verify::Ack;
 
-/// One more than the highest status.
-const STATUSES: usize = 600;
 /// Latencies are kept in microseconds with three digits, up to a minute.
 const LATENCY_MAX_MICROS: u64 = 60_000_000;
 const DIGITS: u8 = 3;
@@ -24,7 +24,7 @@ pub struct Outcome {
     /// Expected answers that came within them.
     pub answers: u64,
     /// All answers, also those that came after the end.
-    pub by_status: Vec<(u16, u64)>,
+    pub by_status: BTreeMap<u16, u64>,
     /// Microseconds of the expected answers, and of the requests that were never sent: so long they would have waited
     /// at the least.
     pub latency: Histogram<u64>,
@@ -44,14 +44,13 @@ pub struct Outcome {
 /// What went wrong below HTTP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errors {
-    /// The connection ended before the answer.
-    pub closed: u64,
-    /// What came was no answer.
-    pub malformed: u64,
-    /// A new connection was refused.
-    pub refused: u64,
-    /// Nothing had come when patience ended.
-    pub unanswered: u64,
+    /// Before the answer.
+    pub(crate) closed: u64,
+    pub(crate) malformed: u64,
+    /// New connections.
+    pub(crate) refused: u64,
+    /// When patience ended.
+    pub(crate) unanswered: u64,
 }
 
 impl Errors {
@@ -70,12 +69,12 @@ impl Outcome {
 
     /// All answers.
     pub fn answered(&self) -> u64 {
-        self.by_status.iter().map(|(_, count)| count).sum()
+        self.by_status.values().sum()
     }
 
     /// Answers with this status.
     pub fn with_status(&self, status: u16) -> u64 {
-        self.by_status.iter().find(|(it, _)| *it == status).map_or(0, |(_, count)| *count)
+        self.by_status.get(&status).copied().unwrap_or(0)
     }
 
     /// The latency that this share of the requests did not exceed, in milliseconds.
@@ -115,7 +114,7 @@ impl Display for Outcome {
     }
 }
 
-/// Counts while the load runs.
+/// Counts while the load runs. Every `from` is when a request's latency begins.
 pub(super) struct Tally {
     expect: Vec<u16>,
     keep_acks: bool,
@@ -123,42 +122,38 @@ pub(super) struct Tally {
     start: Instant,
     /// Answers after this time are not in the rate.
     window: Option<Duration>,
-    last: Option<Instant>,
-    sent: u64,
-    sent_in_window: u64,
-    answered: u64,
-    in_window: u64,
-    by_status: Vec<u64>,
-    latency: Histogram<u64>,
-    errors: Errors,
-    promised: Vec<u8>,
+    last: Instant,
+    /// Requests that were sent and are not answered yet.
+    under_way: u64,
+    pub(super) outcome: Outcome,
 }
 
 impl Tally {
-    pub(super) fn new(expect: &[u16], keep_acks: bool, start: Instant, window: Option<Duration>) -> Self {
-        let latency = Histogram::new_with_max(LATENCY_MAX_MICROS, DIGITS).expect("these bounds are valid");
-        Self {
-            expect: expect.to_vec(),
-            keep_acks,
-            start,
-            window,
-            last: None,
-            sent: 0,
-            sent_in_window: 0,
-            answered: 0,
-            in_window: 0,
-            by_status: vec![0; STATUSES],
-            latency,
+    pub(super) fn new(plan: &Plan, start: Instant) -> Self {
+        let window = match plan.until {
+            Until::Elapsed(time) => Some(time),
+            Until::Sent(_) => None,
+        };
+        let outcome = Outcome {
+            seconds: 0.0,
+            answers: 0,
+            by_status: BTreeMap::new(),
+            latency: Histogram::new_with_max(LATENCY_MAX_MICROS, DIGITS).expect("these bounds are valid"),
             errors: Errors::default(),
+            sent: 0,
+            late: 0,
+            unsent: 0,
+            cpu_seconds: 0.0,
             promised: Vec::new(),
-        }
+        };
+        let (expect, keep_acks) = (plan.expect.clone(), plan.keep_acks);
+        Self { expect, keep_acks, start, window, last: start, under_way: 0, outcome }
     }
 
-    /// `from` is when a request's latency begins, here and below.
     pub(super) fn sent(&mut self, from: Instant) {
         if from >= self.start {
-            self.sent += 1;
-            self.sent_in_window += u64::from(self.is_in_window(Instant::now()));
+            self.under_way += 1;
+            self.outcome.sent += u64::from(self.is_in_window(Instant::now()));
         }
     }
 
@@ -166,73 +161,47 @@ impl Tally {
         self.window.is_none_or(|window| now <= self.start + window)
     }
 
-    pub(super) fn answered(&self) -> u64 {
-        self.answered
-    }
-
     pub(super) fn answer(&mut self, status: u16, body: &[u8], from: Instant) {
         if self.keep_acks && matches!(status, 200 | 201) {
-            self.promised.extend_from_slice(body);
-            self.promised.push(b'\n');
+            self.outcome.promised.extend_from_slice(body);
+            self.outcome.promised.push(b'\n');
         }
         if from < self.start {
             return;
         }
-        let now = Instant::now();
-        self.answered += 1;
-        self.last = Some(now);
-        if let Some(count) = self.by_status.get_mut(usize::from(status)) {
-            *count += 1;
-        }
+        self.last = Instant::now();
+        self.under_way -= 1;
+        *self.outcome.by_status.entry(status).or_default() += 1;
         if self.expect.contains(&status) {
-            self.in_window += u64::from(self.is_in_window(now));
-            self.waited(now - from);
+            self.outcome.answers += u64::from(self.is_in_window(self.last));
+            self.waited(self.last - from);
         }
     }
 
-    /// A request took, or had to wait, so long.
-    pub(super) fn waited(&mut self, time: Duration) {
-        self.latency.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    fn waited(&mut self, time: Duration) {
+        self.outcome.latency.saturating_record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
-    pub(super) fn broken(&mut self, broken: &Broken, from: Instant) {
+    pub(super) fn broken(&mut self, error: &io::Error, from: Instant) {
         if from < self.start {
             return;
         }
-        match broken {
-            Broken::Closed => self.errors.closed += 1,
-            Broken::Malformed => self.errors.malformed += 1,
+        self.under_way -= 1;
+        match error.kind() {
+            io::ErrorKind::InvalidData => self.outcome.errors.malformed += 1,
+            _ => self.outcome.errors.closed += 1,
         }
     }
 
-    pub(super) fn refused(&mut self) {
-        self.errors.refused += 1;
-    }
-
-    /// What was counted; nothing of it stays here.
-    pub(super) fn finish(&mut self, unsent: Unsent, cpu_seconds: f64) -> Outcome {
-        let until_last = self.last.map_or(Duration::ZERO, |last| last - self.start);
-        let Errors { closed, malformed, .. } = self.errors;
-        let Unsent { unsent, late } = unsent;
-        let by_status = (0u16..).zip(std::mem::take(&mut self.by_status)).filter(|(_, count)| *count > 0).collect();
-        Outcome {
-            seconds: self.window.unwrap_or(until_last).as_secs_f64().max(f64::EPSILON),
-            answers: self.in_window,
-            by_status,
-            latency: self.latency.clone(),
-            errors: Errors { unanswered: self.sent - self.answered - closed - malformed, ..self.errors },
-            sent: self.sent_in_window,
-            late,
-            unsent,
-            cpu_seconds,
-            promised: std::mem::take(&mut self.promised),
+    /// What was counted. `unsent` are the moments at which the requests were due that never went.
+    pub(super) fn finish(&mut self, unsent: impl Iterator<Item = Instant>, late: u64, cpu_seconds: f64) -> Outcome {
+        let now = Instant::now();
+        for due in unsent {
+            self.waited(now - due);
+            self.outcome.unsent += 1;
         }
+        let seconds = self.window.unwrap_or(self.last - self.start).as_secs_f64().max(f64::EPSILON);
+        let errors = Errors { unanswered: self.under_way, ..self.outcome.errors };
+        Outcome { seconds, errors, late, cpu_seconds, ..self.outcome.clone() }
     }
-}
-
-/// What the open model could not send in time.
-#[derive(Clone, Copy)]
-pub(super) struct Unsent {
-    pub(super) unsent: u64,
-    pub(super) late: u64,
 }

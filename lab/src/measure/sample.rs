@@ -133,7 +133,7 @@ impl Sample {
             unsent: outcome.unsent,
             answered: outcome.answered(),
             issued: outcome.with_status(201),
-            by_status: outcome.by_status.iter().copied().collect(),
+            by_status: outcome.by_status.clone(),
             errors: outcome.errors,
             latency: Times::of(|quantile| Some(outcome.latency_ms(quantile))).unwrap_or_default(),
             ..Self::default()
@@ -160,8 +160,7 @@ impl Sample {
         };
         self.cpu_seconds.insert("loader".to_owned(), loader);
         self.cpu_seconds.insert("laboratory".to_owned(), (own - loader).max(0.0));
-        let memory = stage.parts.memory()?;
-        self.peak_mebibytes = memory.values().map(|memory| float(memory.peak) / 1_048_576.0).reduce(f64::max);
+        self.peak_mebibytes = stage.parts.peak()?.map(|bytes| float(bytes) / 1_048_576.0);
         // Without what the asking itself cost.
         self.redis_commands = (after.commands - before.commands).saturating_sub(stage.cluster.redis.len() as u64);
         self.statements = (after.statements - before.statements).saturating_sub(1);

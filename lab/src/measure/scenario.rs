@@ -63,12 +63,12 @@ impl Stock {
 
 /// Issues of each of these in turn, each request by a user who asks for the first time.
 pub fn issues(codes: Vec<String>) -> Requests {
-    Requests::Issue { codes, users: Users::New { prefix: "user".to_owned() }, key: "first".to_owned() }
+    Requests::Issue { codes, users: Users::new("user"), key: "first".to_owned() }
 }
 
 /// Those who have a coupon that is gone.
 pub fn holders(pieces: u32) -> Users {
-    Users::Fixed { prefix: "holder".to_owned(), count: pieces.into() }
+    Users { count: Some(pieces.into()), ..Users::new("holder") }
 }
 
 impl Scenario {

@@ -5,24 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use serde::Deserialize;
 
-/// A wallet entry that a client was answered with, 201 or 200. It reads from the API's own JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Ack {
-    /// The coupon's code.
-    pub code: String,
-    /// Whom it was issued to.
-    pub user_id: String,
-    /// `None` only under the `unlocked` strategy.
-    pub serial: Option<u32>,
-    /// The round it was issued in.
-    pub round: u32,
-    /// The request that got it, in hexadecimal digits; `None` skips the comparison.
-    #[serde(default)]
-    pub request_id: Option<String>,
-}
+use crate::history::Ack;
 
 /// Reads a file with one entry a line: bare JSON, or k6's console output (`time="..." level=info msg="{...}"`, or
 /// `{"msg":"{...}"}`). Lines without an object are other output and are skipped; an object that is no entry is an
@@ -50,34 +34,17 @@ pub fn read_acks(path: &Path) -> anyhow::Result<Vec<Ack>> {
     Ok(acks)
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Ack(Ack),
-    Logged { msg: String },
-}
-
 fn parse(line: &str) -> serde_json::Result<Option<Ack>> {
-    if line.starts_with('{') {
-        return match serde_json::from_str(line)? {
-            Line::Ack(ack) => Ok(Some(ack)),
-            Line::Logged { msg } => parse_message(&msg),
-        };
-    }
-    match line.split_once(" msg=") {
+    let logged = [r#""msg":"#, " msg="].iter().find_map(|name| Some(line.split_once(name)?.1));
+    let message = match logged {
         // The logger quotes as Go does, which for an entry's characters is how JSON quotes. More fields may follow.
-        Some((_, quoted)) if quoted.starts_with('"') => {
-            match serde_json::Deserializer::from_str(quoted).into_iter::<String>().next() {
-                Some(message) => parse_message(&message?),
-                None => Ok(None),
-            }
+        Some(quoted) if quoted.starts_with('"') => {
+            serde_json::Deserializer::from_str(quoted).into_iter::<String>().next().transpose()?.unwrap_or_default()
         }
-        _ => Ok(None),
-    }
-}
-
-fn parse_message(message: &str) -> serde_json::Result<Option<Ack>> {
-    if message.starts_with('{') { serde_json::from_str(message).map(Some) } else { Ok(None) }
+        Some(_) => return Ok(None),
+        None => line.to_owned(),
+    };
+    if message.starts_with('{') { serde_json::from_str(&message).map(Some) } else { Ok(None) }
 }
 
 #[cfg(test)]
@@ -87,7 +54,7 @@ mod tests {
     const ENTRY: &str = r#"{"code":"A001","userId":"u-1","serial":7,"round":3,"requestId":"0f"}"#;
 
     fn ack() -> Ack {
-        Ack { code: "A001".into(), user_id: "u-1".into(), serial: Some(7), round: 3, request_id: Some("0f".into()) }
+        Ack { code: "A001".into(), user_id: "u-1".into(), serial: Some(7), round: 3, request_id: "0f".into() }
     }
 
     #[test]
@@ -109,31 +76,29 @@ mod tests {
     }
 
     /// What is read from a file with this content.
-    fn read(name: &str, text: &str) -> anyhow::Result<Vec<Ack>> {
+    fn read(name: &str, text: &str) -> Result<Vec<Ack>, String> {
         let path = std::env::temp_dir().join(format!("coupon-lab-acks-{}-{name}", std::process::id()));
         fs::write(&path, text).unwrap();
-        let acks = read_acks(&path);
+        let acks = read_acks(&path).map_err(|error| error.to_string());
         fs::remove_file(&path).unwrap();
         acks
     }
 
     #[test]
     fn half_an_entry_is_an_error_unless_the_run_still_writes_it() {
-        let growing = read("growing", &format!("{ENTRY}\n{}", &ENTRY[..20]));
-        let damaged = read("damaged", &format!("{}\n{ENTRY}\n", &ENTRY[..20]));
+        let half = &ENTRY[..20];
 
-        assert_eq!(growing.unwrap(), [ack()]);
-        assert!(damaged.unwrap_err().to_string().starts_with("line 1 of "));
+        assert_eq!(read("growing", &format!("{ENTRY}\n{half}")), Ok(vec![ack()]));
+        assert!(read("damaged", &format!("{half}\n{ENTRY}\n")).unwrap_err().starts_with("line 1 of "));
     }
 
     #[test]
     fn a_file_without_a_single_entry_is_an_error_that_names_the_cure_unless_it_is_empty() {
         for text in ["starting\ndone\n", r#"{"metrics":{}}"#, &format!("[{ENTRY}]\n"), &ENTRY[..20]] {
-            let error = read("other", text).unwrap_err().to_string();
-            assert!(error.contains("k6 --console-output"), "{error}");
+            assert!(read("other", text).unwrap_err().contains("k6 --console-output"), "{text}");
         }
         for text in ["", "\n"] {
-            assert_eq!(read("empty", text).unwrap(), []);
+            assert_eq!(read("empty", text), Ok(vec![]));
         }
     }
 }

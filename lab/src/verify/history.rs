@@ -6,10 +6,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::Tables;
 use super::report::{Heard, Kind, Report};
 use super::rules::Evidence;
-use super::{Ack, Tables};
-use crate::history::{Attempt, History, Told};
+use crate::history::{Ack, Attempt, History, Told};
 
 mod answers;
 mod index;
@@ -30,19 +30,10 @@ use timeline::Timeline;
 
 /// The entries that clients were told, of their own request or of another, as answers to compare with the wallet.
 pub(super) fn acks(attempts: &[Attempt]) -> impl Iterator<Item = Ack> {
-    attempts.iter().filter_map(|attempt| {
-        let entry = attempt.told.entry()?;
-        Some(Ack {
-            code: entry.code.clone(),
-            user_id: attempt.user.clone(),
-            serial: entry.serial,
-            round: entry.round,
-            request_id: Some(entry.request_id.clone()),
-        })
-    })
+    let told = |it: &Attempt| it.told.entry().map(|entry| Ack { user_id: it.user.clone(), ..entry.clone() });
+    attempts.iter().filter_map(told)
 }
 
-/// Adds to `report` what the history shows.
 pub(super) fn judge(tables: &Tables, history: &History, patience: Duration, report: &mut Report) {
     let steady = timeline::steady(tables, &history.attempts);
     let timeline = Timeline::new(tables, history, &steady);
@@ -52,10 +43,9 @@ pub(super) fn judge(tables: &Tables, history: &History, patience: Duration, repo
     stock::check(&index, tables, &mut evidence);
     check_time(&history.attempts, patience, &mut evidence);
     report.heard = Some(count(&history.attempts));
-    report.findings.extend(evidence.into_findings("cases"));
+    report.findings.extend(evidence.into_findings());
 }
 
-/// No attempt takes longer than it may.
 fn check_time<'a>(attempts: &'a [Attempt], patience: Duration, evidence: &mut Evidence<'a>) {
     for Attempt { user, code, asked, answered, .. } in attempts {
         let took = answered.saturating_sub(*asked);

@@ -1,158 +1,110 @@
-//! What was found, for people (`Display`: an aligned table, then one line a finding) and for programs (`Serialize`).
+//! What was found; for people an aligned table, then one line a finding.
 
 use std::fmt::{self, Formatter};
 
-use serde::Serialize;
 use strum::Display;
 
+use super::{Coupon, Event};
 use crate::table::Table;
 
 /// What one look at the tables shows.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// The round that was judged: the event's current one.
-    pub round: u32,
-    /// The rule of that round: one coupon per user over the whole event, else one per code.
-    pub exclusive: bool,
+    /// The current round and its rule.
+    pub(super) event: Event,
     /// In the order of their codes.
-    pub coupons: Vec<CouponReport>,
-    /// How many different users hold a coupon of the round.
-    pub users: usize,
+    pub(super) coupons: Vec<Books>,
+    pub(super) users: usize,
     /// How clients' knowledge compares; `None` when no acks were given.
-    pub acknowledged: Option<Acknowledged>,
+    pub(super) acknowledged: Option<Acknowledged>,
     /// What the history holds; `None` when none was given.
-    pub heard: Option<Heard>,
+    pub(crate) heard: Option<Heard>,
     /// Every broken promise; empty when the tables are clean.
     pub findings: Vec<Finding>,
 }
 
-/// One kind of coupon in the judged round.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CouponReport {
-    /// Its code.
-    pub code: String,
-    /// Pieces in the round.
-    pub total: u32,
-    /// Pieces that the counter says are left.
-    pub remaining: u32,
-    /// Issued pieces in the wallet.
-    pub rows: usize,
-    /// How many different users hold them.
-    pub users: usize,
-    /// The lowest serial; `None` without rows, and under `unlocked`, which gives none.
-    pub lowest_serial: Option<u32>,
-    /// The highest serial; `None` as above.
-    pub highest_serial: Option<u32>,
+/// A coupon and its issued pieces in the judged round.
+#[derive(Clone, Debug)]
+pub(super) struct Books {
+    pub(super) coupon: Coupon,
+    pub(super) rows: usize,
+    pub(super) users: usize,
+    /// The lowest and the highest; `None` without rows, and under `unlocked`, which gives none.
+    pub(super) serials: Option<(u32, u32)>,
     /// `rows - (total - remaining)`: decrements that overwrote each other. Negative: pieces taken from stock that
     /// nobody holds.
-    pub lost_updates: i64,
-    /// Whether its window and the event's are open; others are not expected to sell out.
-    pub open: bool,
+    pub(super) lost_updates: i64,
 }
 
 /// What clients were answered, against what the wallet holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Acknowledged {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Acknowledged {
     /// Answers that carried an entry.
-    pub answers: usize,
+    pub(super) answers: usize,
     /// Different coupons of the current round among them.
-    pub coupons: usize,
+    pub(super) coupons: usize,
     /// Coupons in the wallet of which no client knows: it may have vanished before the answer. No broken promise.
-    pub unacknowledged: usize,
+    pub(super) unacknowledged: usize,
 }
 
-/// What clients asked and were answered, counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Heard {
-    /// Requests that were sent.
-    pub attempts: usize,
-    /// How many different users sent them.
-    pub users: usize,
-    /// Answers by kind: 201 and 200.
-    pub issued: usize,
-    /// 409.
-    pub already_issued: usize,
-    /// 410.
-    pub sold_out: usize,
-    /// Any other answer.
-    pub refused: usize,
-    /// 503.
-    pub retryable: usize,
-    /// No answer.
-    pub nothing: usize,
+/// What clients asked and were answered, counted by [`Told`](crate::history::Told).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) attempts: usize,
+    pub(crate) users: usize,
+    pub(crate) issued: usize,
+    pub(crate) already_issued: usize,
+    pub(crate) sold_out: usize,
+    pub(crate) refused: usize,
+    pub(crate) retryable: usize,
+    pub(crate) nothing: usize,
     /// The longest from asking to the answer, or to giving up, in microseconds.
-    pub slowest: u64,
+    pub(crate) slowest: u64,
 }
 
 /// One broken promise about one code, or about the event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// What is wrong.
     pub kind: Kind,
-    /// The promise that it breaks, `P1` to `P7`.
-    pub promise: &'static str,
     /// The coupon; `None` when it is about the whole event.
-    pub code: Option<String>,
+    pub(crate) code: Option<String>,
     /// How many rows, serials, users or answers show it.
-    pub count: usize,
-    /// What shows it, with a few examples.
-    pub evidence: String,
+    pub(crate) count: usize,
+    /// A few examples.
+    pub(crate) evidence: String,
 }
 
-/// The ways in which a promise can be broken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Display)]
-#[serde(rename_all = "kebab-case")]
+/// The ways in which a promise can be broken, in the order of the promises.
+#[expect(missing_docs, reason = "most names say it; the rules are in docs/CHAOS.md")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display)]
 #[strum(serialize_all = "kebab-case")]
 pub enum Kind {
-    /// More rows than pieces.
+    // P1
     Oversold,
+    SerialMissing,
+    SerialTwice,
+    SerialGap,
+    SerialOutOfRange,
+    NextSerial,
+    /// A serial that was told before another request was even made is higher than that request's.
+    OutOfOrder,
+    /// Two users were promised the same piece.
+    AckSerialTwice,
+    // P2
     /// A user holds two coupons where one is allowed.
     UserTwice,
     /// A row outside its round's scope, where the primary key cannot keep its user from a second coupon.
     WrongScope,
-    /// A row of a coupon that does not exist.
-    UnknownCoupon,
-    /// A coupon's copy of the event's round or rule differs from the event.
-    OutOfStep,
-    /// `total` is not `remaining` plus rows.
-    Conservation,
-    /// A row without a serial among rows with one.
-    SerialMissing,
-    /// Two rows with the same serial.
-    SerialTwice,
-    /// A serial of 1 to the number of rows that no row has.
-    SerialGap,
-    /// A serial below 1 or above the number of rows.
-    SerialOutOfRange,
-    /// The next serial is not the number of rows plus one.
-    NextSerial,
-    /// A client was promised a coupon that nobody holds.
-    AckLost,
-    /// A client was promised a coupon that another user holds.
-    AckOtherUser,
-    /// A client was promised a coupon in one round and holds it in another.
-    AckOtherRound,
-    /// A client was promised another serial than it holds.
-    AckOtherSerial,
-    /// A client was told another request than the one that got its coupon.
-    AckOtherRequest,
-    /// Two users were promised the same piece.
-    AckSerialTwice,
-    /// Stock is left although the run was expected to issue everything.
-    NotSoldOut,
     /// Two requests of one user were both told that they got a coupon, where one is allowed.
     IssuedTwice,
-    /// A client was told of another coupon than the one it asked for.
-    AckOtherCode,
-    /// A user holds a coupon that it never asked for.
-    Unasked,
-    /// A user was told that another request of its got a coupon, when no other had been made.
-    AlreadyUnfounded,
+    // P3
+    AckLost,
+    AckOtherUser,
+    AckOtherRound,
+    // P4
+    /// Stock is left although the run was expected to issue everything.
+    NotSoldOut,
     /// "Sold out" was told before enough requests had been made to take all pieces.
     FalseSoldOut,
     /// A request that was first made after somebody was told "sold out" got a piece.
@@ -161,60 +113,58 @@ pub enum Kind {
     SoldOutHolder,
     /// A client was told something that is neither a coupon nor a lack of it, about an open coupon.
     Refused,
-    /// A user was told of an entry of a round that was over before it asked, or had not begun.
-    EntryOfAnotherTime,
-    /// "Not open" was told while it was open.
     NotOpenWhileOpen,
-    /// "Not open" was told to a user who had been told of its coupon.
-    NotOpenHolder,
-    /// "Unknown" was told of a coupon that existed.
     UnknownWhileThere,
     /// Fewer coupons were issued than there were pieces and users who asked.
     Unserved,
-    /// A serial that was told before another request was even made is higher than that request's.
-    OutOfOrder,
+    // P5
+    UnknownCoupon,
+    /// A coupon's copy of the event's round or rule differs from the event.
+    OutOfStep,
+    /// `total` is not `remaining` plus rows.
+    Conservation,
+    /// A user holds a coupon that it never asked for.
+    Unasked,
+    // P6
+    AckOtherSerial,
+    AckOtherRequest,
+    AckOtherCode,
+    /// A user was told that another request of its got a coupon, when no other had been made.
+    AlreadyUnfounded,
+    /// A user was told of an entry of a round that was over before it asked, or had not begun.
+    EntryOfAnotherTime,
+    /// "Not open" was told to a user who had been told of its coupon.
+    NotOpenHolder,
+    // P7
     /// A user's last answer is "not now", or none.
     NeverFinal,
-    /// An answer took longer than it may.
     TooSlow,
 }
 
 impl Kind {
+    /// `P1` to `P7`.
     fn promise(self) -> &'static str {
         match self {
-            Self::Oversold
-            | Self::SerialMissing
-            | Self::SerialTwice
-            | Self::SerialGap
-            | Self::SerialOutOfRange
-            | Self::NextSerial
-            | Self::OutOfOrder
-            | Self::AckSerialTwice => "P1",
-            Self::UserTwice | Self::WrongScope | Self::IssuedTwice => "P2",
-            Self::AckLost | Self::AckOtherUser | Self::AckOtherRound => "P3",
-            Self::NotSoldOut
-            | Self::FalseSoldOut
-            | Self::SoldOutThenIssued
-            | Self::SoldOutHolder
-            | Self::Refused
-            | Self::NotOpenWhileOpen
-            | Self::UnknownWhileThere
-            | Self::Unserved => "P4",
-            Self::UnknownCoupon | Self::OutOfStep | Self::Conservation | Self::Unasked => "P5",
-            Self::AckOtherSerial
-            | Self::AckOtherRequest
-            | Self::AckOtherCode
-            | Self::AlreadyUnfounded
-            | Self::EntryOfAnotherTime
-            | Self::NotOpenHolder => "P6",
-            Self::NeverFinal | Self::TooSlow => "P7",
+            _ if self <= Self::AckSerialTwice => "P1",
+            _ if self <= Self::IssuedTwice => "P2",
+            _ if self <= Self::AckOtherRound => "P3",
+            _ if self <= Self::Unserved => "P4",
+            _ if self <= Self::Unasked => "P5",
+            _ if self <= Self::NotOpenHolder => "P6",
+            _ => "P7",
         }
     }
 }
 
 impl Finding {
-    pub(super) fn new(kind: Kind, code: Option<&str>, count: usize, evidence: String) -> Self {
-        Self { kind, promise: kind.promise(), code: code.map(str::to_owned), count, evidence }
+    pub(crate) fn new(kind: Kind, code: Option<&str>, count: usize, evidence: String) -> Self {
+        Self { kind, code: code.map(str::to_owned), count, evidence }
+    }
+
+    /// Without its evidence.
+    fn text(&self) -> String {
+        let Self { kind, code, count, .. } = self;
+        format!("{} {} {kind} ({count})", kind.promise(), code.as_deref().unwrap_or("event"))
     }
 }
 
@@ -236,8 +186,8 @@ impl Report {
 
     /// Adds a finding for each open coupon that has stock left; for a run that is meant to issue everything.
     pub fn expect_sold_out(&mut self) {
-        for coupon in self.coupons.iter().filter(|coupon| coupon.open && coupon.remaining > 0) {
-            let CouponReport { code, total, remaining, .. } = coupon;
+        let coupons = self.coupons.iter().map(|it| &it.coupon);
+        for Coupon { code, total, remaining, .. } in coupons.filter(|it| it.open && it.remaining > 0) {
             let evidence = format!("{remaining} of {total} pieces are left after a run that should have issued all");
             self.findings.push(Finding::new(Kind::NotSoldOut, Some(code), *remaining as usize, evidence));
         }
@@ -249,40 +199,30 @@ impl Report {
             let (rows, users) = (self.rows(), self.users);
             return format!("clean: {rows} coupons, {users} users, none oversold, doubled or lost");
         }
-        let mut parts = Vec::new();
-        if self.lost_updates() > 0 {
-            parts.push(format!("{} lost updates", self.lost_updates()));
-        }
-        for finding in &self.findings {
-            let Finding { kind, promise, code, count, .. } = finding;
-            let code = code.as_deref().unwrap_or("event");
-            parts.push(format!("{promise} {code} {kind} ({count})"));
-        }
+        let lost = self.lost_updates();
+        let lost = (lost > 0).then(|| format!("{lost} lost updates"));
+        let parts: Vec<_> = lost.into_iter().chain(self.findings.iter().map(Finding::text)).collect();
         format!("BROKEN: {}", parts.join(", "))
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let rule = if self.exclusive { "one coupon per user" } else { "one coupon per user and code" };
-        writeln!(f, "round {}, {rule}", self.round)?;
+        let Event { round, exclusive } = self.event;
+        writeln!(f, "round {round}, one coupon per user{}", if exclusive { "" } else { " and code" })?;
         let mut table = Table::new(&["code", "total", "remaining", "rows", "users", "serials", "lost"]);
-        for coupon in &self.coupons {
-            let CouponReport { code, total, remaining, rows, users, lost_updates, .. } = coupon;
-            let serials = match (coupon.lowest_serial, coupon.highest_serial) {
-                (Some(lowest), Some(highest)) => format!("{lowest}..{highest}"),
-                _ => "-".to_owned(),
-            };
-            let [total, remaining, lost] =
-                [i64::from(*total), i64::from(*remaining), *lost_updates].map(|it| it.to_string());
-            table.row([code.clone(), total, remaining, rows.to_string(), users.to_string(), serials, lost]);
+        for Books { coupon: Coupon { code, total, remaining, .. }, rows, users, serials, lost_updates } in &self.coupons
+        {
+            let serials = serials.map_or("-".to_owned(), |(lowest, highest)| format!("{lowest}..{highest}"));
+            let cells: [&dyn fmt::Display; 7] = [code, total, remaining, rows, users, &serials, lost_updates];
+            table.row(cells);
         }
         write!(f, "{}", table.text())?;
         if let Some(Acknowledged { answers, coupons, unacknowledged }) = self.acknowledged {
             writeln!(f, "{answers} answers name {coupons} coupons; {unacknowledged} coupons are known to no client")?;
         }
         if let Some(heard) = self.heard {
-            writeln!(f, "{heard}")?;
+            writeln!(f, "{}", heard.text())?;
         }
         for finding in &self.findings {
             writeln!(f, "{finding}")?;
@@ -293,16 +233,14 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { kind, promise, code, evidence, .. } = self;
-        write!(f, "{promise} {} {kind}: {evidence}", code.as_deref().unwrap_or("event"))
+        write!(f, "{}: {}", self.text(), self.evidence)
     }
 }
 
-impl fmt::Display for Heard {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+impl Heard {
+    fn text(self) -> String {
         let Self { attempts, users, issued, already_issued, sold_out, refused, retryable, nothing, slowest } = self;
-        write!(
-            f,
+        format!(
             "{attempts} attempts of {users} users: {issued} issued, {already_issued} already issued, {sold_out} sold out, \
              {refused} refused, {retryable} not now, {nothing} without an answer; the slowest took {} ms",
             slowest / 1_000

@@ -4,53 +4,39 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::report::{CouponReport, Finding, Kind, Report};
+use super::report::{Books, Finding, Kind, Report};
 use super::{Ack, Coupon, Holding, Tables};
 
 mod acks;
-mod serials;
-mod stock;
-mod users;
-
-use acks::check_acks;
-use serials::check_serials;
-use stock::check_stock;
-use users::{check_scope, check_users};
 
 /// Enough to start looking, few enough to read.
 const EXAMPLES_MAX: usize = 3;
 
 /// Judges the tables by themselves, and against `acks` when there are any to compare with.
 pub(super) fn judge(tables: &Tables, acks: Option<&[Ack]>) -> Report {
-    let Tables { event, coupons, holdings, .. } = tables;
-    let mut findings = Vec::new();
+    let mut evidence = Evidence::default();
     let mut by_coupon: BTreeMap<u16, Vec<&Holding>> = BTreeMap::new();
-    for holding in holdings.iter().filter(|holding| holding.round == event.round) {
+    for holding in current(tables) {
         by_coupon.entry(holding.coupon_id).or_default().push(holding);
     }
-    check_users(tables, &mut findings);
-    let mut reports = Vec::new();
-    for coupon in coupons {
+    check_users(tables, &mut evidence);
+    let mut coupons = Vec::new();
+    for coupon in &tables.coupons {
         let rows = by_coupon.remove(&coupon.id).unwrap_or_default();
-        let report = describe(coupon, &rows);
-        check_stock(&report, &mut findings);
-        check_scope(*event, coupon, &rows, &mut findings);
-        check_serials(coupon, &rows, &mut findings);
-        reports.push(report);
+        check_scope(tables, coupon, &rows, &mut evidence);
+        check_serials(coupon, &rows, &mut evidence);
+        coupons.push(check_stock(coupon, &rows, &mut evidence));
     }
-    for (id, rows) in by_coupon {
-        let evidence = format!("{} rows of a coupon with id {id}, which does not exist", rows.len());
-        findings.push(Finding::new(Kind::UnknownCoupon, None, rows.len(), evidence));
+    for row in by_coupon.into_values().flatten() {
+        evidence.add(Kind::UnknownCoupon, None, format!("{} holds one of id {}", row.user_id, row.coupon_id));
     }
-    let acknowledged = acks.map(|acks| check_acks(tables, acks, &mut findings));
     Report {
-        round: event.round,
-        exclusive: event.exclusive,
-        coupons: reports,
-        users: current(tables).map(|holding| &holding.user_id).collect::<HashSet<_>>().len(),
-        acknowledged,
+        event: tables.event,
+        coupons,
+        users: users(current(tables)),
+        acknowledged: acks.map(|acks| acks::check(tables, acks, &mut evidence)),
         heard: None,
-        findings,
+        findings: evidence.into_findings(),
     }
 }
 
@@ -58,45 +44,106 @@ fn current(tables: &Tables) -> impl Iterator<Item = &Holding> {
     tables.holdings.iter().filter(|holding| holding.round == tables.event.round)
 }
 
-fn describe(coupon: &Coupon, rows: &[&Holding]) -> CouponReport {
-    let issued = i64::from(coupon.total) - i64::from(coupon.remaining);
-    CouponReport {
-        code: coupon.code.clone(),
-        total: coupon.total,
-        remaining: coupon.remaining,
-        rows: rows.len(),
-        users: rows.iter().map(|row| &row.user_id).collect::<HashSet<_>>().len(),
-        lowest_serial: rows.iter().filter_map(|row| row.serial).min(),
-        highest_serial: rows.iter().filter_map(|row| row.serial).max(),
-        lost_updates: i64::try_from(rows.len()).unwrap_or(i64::MAX) - issued,
-        open: coupon.open,
+fn users<'a>(rows: impl Iterator<Item = &'a Holding>) -> usize {
+    rows.map(|row| &row.user_id).collect::<HashSet<_>>().len()
+}
+
+/// One coupon per user, over the event or per code as the round's rule says.
+fn check_users<'a>(tables: &'a Tables, evidence: &mut Evidence<'a>) {
+    let (codes, mut holders) = (tables.codes(), HashSet::new());
+    for Holding { coupon_id, user_id, .. } in current(tables) {
+        let id = (!tables.event.exclusive).then_some(coupon_id);
+        if !holders.insert((id, user_id)) {
+            evidence.add(Kind::UserTwice, id.and_then(|id| codes.get(id).copied()), user_id.clone());
+        }
     }
 }
 
-fn examples<T: ToString>(all: impl IntoIterator<Item = T>) -> String {
-    let mut all = all.into_iter();
-    let mut shown: Vec<String> = all.by_ref().take(EXAMPLES_MAX).map(|one| one.to_string()).collect();
-    if all.next().is_some() {
-        shown.push("…".to_owned());
-    }
-    shown.join(", ")
+/// What the counters say, against the rows.
+fn check_stock<'a>(coupon: &'a Coupon, rows: &[&Holding], evidence: &mut Evidence<'a>) -> Books {
+    let (Coupon { code, total, remaining, .. }, count) = (coupon, rows.len());
+    let excess = count.saturating_sub(*total as usize);
+    evidence.count(Kind::Oversold, Some(code), excess, format!("{count} rows for {total} pieces"));
+    let lost_updates = i64::try_from(count).unwrap_or(i64::MAX) - i64::from(*total) + i64::from(*remaining);
+    let what = if lost_updates > 0 { "lost updates" } else { "pieces taken that nobody holds" };
+    let lost = usize::try_from(lost_updates.unsigned_abs()).unwrap_or(usize::MAX);
+    let what = format!("{what}: total {total}, remaining {remaining}, rows {count}");
+    evidence.count(Kind::Conservation, Some(code), lost, what);
+    let serials = || rows.iter().filter_map(|row| row.serial);
+    let (serials, users) = (serials().min().zip(serials().max()), users(rows.iter().copied()));
+    Books { coupon: coupon.clone(), rows: count, users, serials, lost_updates }
 }
 
-/// What was found, by code and kind: each becomes one finding, however often it was seen.
+/// The coupon follows the event, and its rows the scope that the round's rule gives.
+fn check_scope<'a>(tables: &Tables, coupon: &'a Coupon, rows: &[&Holding], evidence: &mut Evidence<'a>) {
+    let Coupon { code, round, scope, .. } = coupon;
+    let wanted = (tables.event.round, if tables.event.exclusive { 0 } else { coupon.id });
+    if (*round, *scope) != wanted {
+        let what = format!("round and scope are {:?}, but the event says {wanted:?}", (round, scope));
+        evidence.add(Kind::OutOfStep, Some(code), what);
+    }
+    for row in rows.iter().filter(|row| row.scope != wanted.1) {
+        evidence.add(Kind::WrongScope, Some(code), format!("{} in {}", row.user_id, row.scope));
+    }
+}
+
+/// Serials are 1, 2, 3 … without gaps: the order in which pieces were given out, and a second proof of how many. A coupon of which
+/// nothing has one was issued by `unlocked`, which gives none.
+fn check_serials<'a>(coupon: &'a Coupon, rows: &[&Holding], evidence: &mut Evidence<'a>) {
+    let mut serials: Vec<u32> = rows.iter().filter_map(|row| row.serial).collect();
+    let (next, last) = (coupon.next_serial, u32::try_from(rows.len()).unwrap_or(u32::MAX));
+    if serials.is_empty() && last > 0 && next == 1 {
+        return;
+    }
+    serials.sort_unstable();
+    let mut add = |kind, what: String| evidence.add(kind, Some(&coupon.code), what);
+    for row in rows.iter().filter(|row| row.serial.is_none()) {
+        add(Kind::SerialMissing, row.user_id.clone());
+    }
+    for pair in serials.windows(2).filter(|pair| pair[0] == pair[1]) {
+        add(Kind::SerialTwice, pair[0].to_string());
+    }
+    for serial in serials.iter().filter(|serial| !(1..=last).contains(*serial)) {
+        add(Kind::SerialOutOfRange, format!("{serial} of {last}"));
+    }
+    for serial in (1..=last).filter(|serial| serials.binary_search(serial).is_err()) {
+        add(Kind::SerialGap, format!("{serial} of {last}"));
+    }
+    if u64::from(next) != u64::from(last) + 1 {
+        add(Kind::NextSerial, format!("{next} after {last} rows"));
+    }
+}
+
+/// What was found, by code and kind: each becomes one finding.
 #[derive(Default)]
-pub(super) struct Evidence<'a>(BTreeMap<(Option<&'a str>, Kind), Vec<String>>);
+pub(super) struct Evidence<'a>(BTreeMap<(Option<&'a str>, Kind), Shown>);
+
+/// How often something was found, and examples of it.
+type Shown = (usize, Vec<String>);
 
 impl<'a> Evidence<'a> {
     pub(super) fn add(&mut self, kind: Kind, code: Option<&'a str>, what: String) {
-        self.0.entry((code, kind)).or_default().push(what);
+        self.count(kind, code, 1, what);
     }
 
-    /// `noun` is what was counted.
-    pub(super) fn into_findings(self, noun: &str) -> impl Iterator<Item = Finding> {
-        self.0.into_iter().map(move |((code, kind), all)| {
-            let text = format!("{} {noun}: {}", all.len(), examples(&all));
-            Finding::new(kind, code, all.len(), text)
-        })
+    /// `what` shows it so many times, which may be none.
+    fn count(&mut self, kind: Kind, code: Option<&'a str>, count: usize, what: String) {
+        if count > 0 {
+            let (sum, examples) = self.0.entry((code, kind)).or_default();
+            *sum += count;
+            examples.push(what);
+        }
+    }
+
+    pub(super) fn into_findings(self) -> Vec<Finding> {
+        let all = self.0.into_iter().map(|((code, kind), (count, mut examples))| {
+            if examples.len() > EXAMPLES_MAX {
+                examples.truncate(EXAMPLES_MAX);
+                examples.push("…".to_owned());
+            }
+            Finding::new(kind, code, count, examples.join(", "))
+        });
+        all.collect()
     }
 }
 

@@ -3,10 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::report::Kind;
-use super::super::rules::Evidence;
 use super::index::{Index, Win};
-use crate::history::{Attempt, Entry, Told};
+use super::{Evidence, Kind};
+use crate::history::{Ack, Attempt, Told};
 
 pub(super) const NOT_OPEN: u16 = 403;
 pub(super) const UNKNOWN: u16 = 404;
@@ -129,7 +128,7 @@ impl<'a> Index<'a> {
     fn check_issued(&self, evidence: &mut Evidence<'a>) {
         let mut requests = BTreeMap::<_, BTreeSet<(&str, &str)>>::new();
         for Attempt { user, code, key, told, .. } in self.attempts {
-            let Told::Issued(Entry { round, .. }) = told else { continue };
+            let Told::Issued(Ack { round, .. }) = told else { continue };
             let domain = (self.timeline.exclusive(*round) != Some(true)).then_some(code.as_str());
             requests.entry((user.as_str(), *round, domain)).or_default().insert((code, key));
         }

@@ -2,20 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::report::Kind;
-use super::super::rules::Evidence;
-use super::super::{Holding, Tables};
+use super::super::Holding;
 use super::timeline::Timeline;
-use crate::history::{Attempt, Entry, Told};
+use super::{Evidence, Kind, Tables};
+use crate::history::{Ack, Attempt, Told};
 
-/// A history and the rows that belong to it.
 pub(super) struct Index<'a> {
     pub(super) timeline: Timeline<'a>,
     pub(super) attempts: &'a [Attempt],
     /// By user and code.
     pub(super) asks: HashMap<(&'a str, &'a str), Vec<&'a Attempt>>,
     /// When each user was told of an entry, by round and user.
-    pub(super) told: HashMap<(u32, &'a str), Vec<(u64, &'a Entry)>>,
+    pub(super) told: HashMap<(u32, &'a str), Vec<(u64, &'a Ack)>>,
     /// The pieces of each code, by round.
     pub(super) wins: BTreeMap<(u32, &'a str), Wins<'a>>,
 }

@@ -1,253 +1,238 @@
 //! Corruptions, each as a fault of the service or of its database would leave it behind.
 
+use fastrand::Rng;
+
 use super::super::Holding;
-use super::super::report::Kind;
+use super::super::report::Kind as K;
 use super::world::{World, entry_of, take};
-use crate::history::{Attempt, Told};
+use crate::history::{Ack, Attempt, Told};
 
-/// What is corrupted.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Plant {
-    RowDeleted,
-    RowDoubled,
-    RowMoved,
-    RowOfAnotherRequest,
-    SerialSkipped,
-    SerialsSwapped,
-    CounterOff,
-    NextSerialOff,
-    AcknowledgedLost,
-    Oversold,
-    SoldOutTooEarly,
-    IssuedAfterSoldOut,
-    ServedOutOfOrder,
-    AlreadyWithoutCause,
-    BothRequestsIssued,
-    AnotherCode,
-    NeverAnswered,
-    HolderSentAway,
-    StockLeft,
-    Refused,
-    Slow,
-}
+/// Which of all that fit is corrupted: the first or any.
+pub(super) type Luck<'a> = Option<&'a mut Rng>;
 
-use Kind as K;
+/// What is corrupted; what that shows in the hand-made world when the first that fits is, of which the first shows in any world; and
+/// how. `None`: nothing in this world can be corrupted so.
+pub(super) type Plant = (&'static str, &'static [K], fn(&mut World, Luck) -> Option<()>);
 
-/// Every plant, and what it shows in the hand-made world when the first that fits is corrupted. The first kind is what it
-/// shows in any world.
-pub(super) const ALL: [(Plant, &[Kind]); 21] = [
-    (Plant::RowDeleted, &[K::Conservation, K::SerialGap, K::SerialOutOfRange, K::NextSerial, K::AckLost]),
-    (Plant::RowDoubled, &[K::UserTwice, K::SerialTwice, K::SerialGap, K::NextSerial, K::Oversold, K::Conservation]),
-    (Plant::RowMoved, &[K::Unasked, K::AckOtherUser]),
-    (Plant::RowOfAnotherRequest, &[K::AckOtherRequest]),
-    (Plant::SerialSkipped, &[K::SerialGap, K::SerialOutOfRange]),
-    (Plant::SerialsSwapped, &[K::AckOtherSerial]),
-    (Plant::CounterOff, &[K::Conservation]),
-    (Plant::NextSerialOff, &[K::NextSerial]),
-    (Plant::AcknowledgedLost, &[K::AckLost]),
-    (Plant::Oversold, &[K::Oversold, K::Conservation]),
-    (Plant::SoldOutTooEarly, &[K::FalseSoldOut, K::SoldOutThenIssued]),
-    (Plant::IssuedAfterSoldOut, &[K::SoldOutThenIssued, K::FalseSoldOut, K::OutOfOrder]),
-    (Plant::ServedOutOfOrder, &[K::OutOfOrder]),
-    (Plant::AlreadyWithoutCause, &[K::AlreadyUnfounded]),
-    (Plant::BothRequestsIssued, &[K::IssuedTwice]),
-    (Plant::AnotherCode, &[K::AckOtherCode, K::AckOtherRequest]),
-    (Plant::NeverAnswered, &[K::NeverFinal]),
-    (Plant::HolderSentAway, &[K::SoldOutHolder]),
-    (Plant::StockLeft, &[K::FalseSoldOut, K::Unserved]),
-    (Plant::Refused, &[K::Refused]),
-    (Plant::Slow, &[K::TooSlow]),
+pub(super) const PLANTS: [Plant; 21] = [
+    ("row deleted", &[K::Conservation, K::SerialGap, K::SerialOutOfRange, K::NextSerial, K::AckLost], |it, luck| {
+        it.row(luck, |_| true).map(|at| drop(it.tables.holdings.remove(at)))
+    }),
+    (
+        "row doubled",
+        &[K::UserTwice, K::SerialTwice, K::SerialGap, K::NextSerial, K::Oversold, K::Conservation],
+        |it, luck| it.row(luck, |_| true).map(|at| it.tables.holdings.push(it.tables.holdings[at].clone())),
+    ),
+    ("row moved", &[K::Unasked, K::AckOtherUser], World::move_row),
+    ("row of another request", &[K::AckOtherRequest], |it, luck| {
+        it.row(luck, |_| true).map(|at| it.tables.holdings[at].request_id = "another".to_owned())
+    }),
+    ("serial skipped", &[K::SerialGap, K::SerialOutOfRange], |it, luck| {
+        let at = it.row(luck, |row| it.is_last(row))?;
+        it.renumber(at, it.tables.holdings[at].serial? + 1);
+        Some(())
+    }),
+    ("serials swapped", &[K::AckOtherSerial], |it, luck| {
+        let (a, b) = it.pair(luck, |_, _| true)?;
+        let rows = &mut it.tables.holdings;
+        (rows[a].serial, rows[b].serial) = (rows[b].serial, rows[a].serial);
+        Some(())
+    }),
+    ("counter off", &[K::Conservation], |it, luck| {
+        one(&mut it.tables.coupons, luck).map(|coupon| coupon.remaining += 1)
+    }),
+    ("next serial off", &[K::NextSerial], |it, luck| {
+        one(&mut it.tables.coupons, luck).map(|coupon| coupon.next_serial += 1)
+    }),
+    ("acknowledged lost", &[K::AckLost], |it, luck| it.undo(luck, |_, _| true).map(drop)),
+    ("oversold", &[K::Oversold, K::Conservation], World::oversell),
+    ("sold out too early", &[K::FalseSoldOut, K::SoldOutThenIssued], |it, luck| {
+        let has_rows = |it: &World, code: &str| it.tables.holdings.iter().any(|row| it.code_of(row) == code);
+        let ask = it.attempt(luck, |it, ask| ask.told == Told::SoldOut && has_rows(it, &ask.code))?;
+        (ask.asked, ask.answered) = (0, 1);
+        Some(())
+    }),
+    ("issued after sold out", &[K::SoldOutThenIssued, K::FalseSoldOut, K::OutOfOrder], World::delay_winner),
+    ("served out of order", &[K::OutOfOrder], |it, luck| {
+        let (a, b) = it.pair(luck, |first, second| it.is_earlier(first, second))?;
+        let (first, second) = (it.tables.holdings[a].serial?, it.tables.holdings[b].serial?);
+        it.renumber(a, second);
+        it.renumber(b, first);
+        Some(())
+    }),
+    ("already issued without cause", &[K::AlreadyUnfounded], |it, luck| {
+        let has_one_key = |it: &World, ask: &Attempt| it.same(ask).all(|other| other.key == ask.key);
+        let ask = it.attempt(luck, |it, ask| matches!(ask.told, Told::Issued(_)) && has_one_key(it, ask))?;
+        let Attempt { user, code, .. } = ask.clone();
+        it.retell(&code, &user, |told| {
+            if let Told::Issued(entry) = told {
+                *told = Told::AlreadyIssued(entry.clone());
+            }
+        });
+        Some(())
+    }),
+    ("both requests issued", &[K::IssuedTwice], World::issue_both),
+    ("another code", &[K::AckOtherCode, K::AckOtherRequest], |it, luck| {
+        it.mislead(luck, |_, ask| match &ask.told {
+            Told::Issued(entry) if ask.code != "B" => Some(Told::Issued(Ack { code: "B".into(), ..entry.clone() })),
+            _ => None,
+        })
+    }),
+    ("never answered", &[K::NeverFinal], |it, luck| {
+        let may_be_lost = |ask: &Attempt| !ask.told.is_final() || ask.told == Told::SoldOut;
+        let ask = it.attempt(luck, |it, ask| ask.told == Told::SoldOut && it.same(ask).all(may_be_lost))?;
+        let Attempt { user, code, .. } = ask.clone();
+        it.asks_of(&user, &code).for_each(|ask| ask.told = Told::Nothing);
+        Some(())
+    }),
+    ("holder sent away", &[K::SoldOutHolder], |it, luck| {
+        let Attempt { user, code, .. } = it.attempt(luck, |_, ask| matches!(ask.told, Told::Issued(_)))?.clone();
+        it.retell(&code, &user, |told| *told = Told::SoldOut);
+        Some(())
+    }),
+    ("stock left", &[K::FalseSoldOut, K::Unserved], World::leave_stock),
+    ("refused", &[K::Refused], |it, luck| {
+        it.mislead(luck, |_, ask| (ask.told == Told::SoldOut).then_some(Told::Refused { status: 403 }))
+    }),
+    ("slow", &[K::TooSlow], |it, luck| it.attempt(luck, |_, _| true).map(|ask| ask.answered += 10_000_000)),
 ];
 
-/// Chooses one of so many.
-pub(super) type Choose<'a> = &'a mut dyn FnMut(usize) -> usize;
-
-fn one<T>(all: Vec<T>, choose: Choose) -> Option<T> {
-    let place = if all.is_empty() { return None } else { choose(all.len()) };
+fn one<T>(all: impl IntoIterator<Item = T>, luck: Luck) -> Option<T> {
+    let all: Vec<T> = all.into_iter().collect();
+    let place = luck.filter(|_| !all.is_empty()).map_or(0, |rng| rng.usize(..all.len()));
     all.into_iter().nth(place)
 }
 
-impl Plant {
-    /// Corrupts the world in one place. `None`: nothing in it can be corrupted so.
-    pub(super) fn apply(self, world: &mut World, choose: Choose) -> Option<()> {
-        match self {
-            Self::RowDeleted | Self::RowDoubled | Self::RowMoved | Self::RowOfAnotherRequest => {
-                self.corrupt_row(world, choose)
-            }
-            Self::SerialSkipped | Self::SerialsSwapped | Self::ServedOutOfOrder => self.corrupt_serials(world, choose),
-            Self::CounterOff | Self::NextSerialOff => self.corrupt_counter(world, choose),
-            Self::AcknowledgedLost | Self::StockLeft => self.undo(world, choose),
-            Self::IssuedAfterSoldOut => delay_winner(world, choose),
-            Self::Oversold => oversell(world, choose),
-            _ => self.corrupt_answer(world, choose),
-        }
+impl World {
+    pub(super) fn row(&self, luck: Luck, fits: impl Fn(&Holding) -> bool) -> Option<usize> {
+        let rows = &self.tables.holdings;
+        one((0..rows.len()).filter(|at| fits(&rows[*at])), luck)
     }
 
-    fn corrupt_row(self, world: &mut World, choose: Choose) -> Option<()> {
-        let rows = &mut world.tables.holdings;
-        let place = one((0..rows.len()).collect(), choose)?;
-        match self {
-            Self::RowDeleted => drop(rows.remove(place)),
-            Self::RowDoubled => rows.push(rows[place].clone()),
-            Self::RowMoved => rows[place].user_id = "stranger".to_owned(),
-            _ => rows[place].request_id = vec![7; 16],
-        }
-        Some(())
-    }
-
-    fn corrupt_serials(self, world: &mut World, choose: Choose) -> Option<()> {
-        if matches!(self, Self::SerialSkipped) {
-            let place = one(world.last_rows(), choose)?;
-            let skipped = world.tables.holdings[place].serial? + 1;
-            renumber(world, place, skipped);
-            return Some(());
-        }
-        let rows = &world.tables.holdings;
+    fn pair(&self, luck: Luck, fits: impl Fn(&Holding, &Holding) -> bool) -> Option<(usize, usize)> {
+        let rows = &self.tables.holdings;
         let pairs = (0..rows.len()).flat_map(|a| (0..rows.len()).map(move |b| (a, b)));
         let same = pairs.filter(|&(a, b)| a != b && rows[a].coupon_id == rows[b].coupon_id);
-        let (a, b) = match self {
-            Self::SerialsSwapped => one(same.collect(), choose)?,
-            _ => one(same.filter(|&(a, b)| is_earlier(world, &rows[a], &rows[b])).collect(), choose)?,
-        };
-        let (first, second) = (rows[a].serial?, rows[b].serial?);
-        if matches!(self, Self::SerialsSwapped) {
-            (world.tables.holdings[a].serial, world.tables.holdings[b].serial) = (Some(second), Some(first));
-            return Some(());
+        one(same.filter(|&(a, b)| fits(&rows[a], &rows[b])), luck)
+    }
+
+    fn attempt(&mut self, luck: Luck, fits: impl Fn(&Self, &Attempt) -> bool) -> Option<&mut Attempt> {
+        let all = 0..self.history.attempts.len();
+        let at = one(all.filter(|at| fits(self, &self.history.attempts[*at])), luck)?;
+        Some(&mut self.history.attempts[at])
+    }
+
+    /// Somebody is told something else, where there is something else to be told.
+    pub(super) fn mislead(&mut self, luck: Luck, told: impl Fn(&Self, &Attempt) -> Option<Told>) -> Option<()> {
+        let lie = |at: usize| Some((at, told(self, &self.history.attempts[at])?));
+        let (at, lie) = one((0..self.history.attempts.len()).filter_map(lie), luck)?;
+        self.history.attempts[at].told = lie;
+        Some(())
+    }
+
+    /// Whatever clients were told of the piece of `user`, is another story from now on.
+    pub(super) fn retell(&mut self, code: &str, user: &str, tell: impl Fn(&mut Told)) {
+        for attempt in self.history.attempts.iter_mut().filter(|attempt| attempt.user == user) {
+            if attempt.told.entry().is_some_and(|entry| entry.code == code) {
+                tell(&mut attempt.told);
+            }
         }
-        renumber(world, a, second);
-        renumber(world, b, first);
+    }
+
+    fn asks_of<'a>(&'a mut self, user: &'a str, code: &'a str) -> impl Iterator<Item = &'a mut Attempt> {
+        self.history.attempts.iter_mut().filter(move |ask| ask.user == user && ask.code == code)
+    }
+
+    /// What the user of `attempt` asked for the same code.
+    fn same<'a>(&'a self, attempt: &'a Attempt) -> impl Iterator<Item = &'a Attempt> {
+        self.history.attempts.iter().filter(move |other| other.user == attempt.user && other.code == attempt.code)
+    }
+
+    pub(super) fn code_of(&self, row: &Holding) -> String {
+        self.tables.coupons.iter().find(|coupon| coupon.id == row.coupon_id).unwrap().code.clone()
+    }
+
+    fn is_sold_out(&self, code: &str) -> bool {
+        self.history.attempts.iter().any(|attempt| attempt.code == code && attempt.told == Told::SoldOut)
+    }
+
+    /// Whether no row of its coupon has a higher serial.
+    fn is_last(&self, row: &Holding) -> bool {
+        self.tables.holdings.iter().all(|it| it.coupon_id != row.coupon_id || it.serial <= row.serial)
+    }
+
+    /// Whether somebody was told of the first piece before the holder of the second asked at all.
+    fn is_earlier(&self, first: &Holding, second: &Holding) -> bool {
+        let (code, attempts) = (self.code_of(first), || self.history.attempts.iter());
+        let is_told = |ask: &&Attempt| ask.told.entry().is_some_and(|entry| entry.code == code);
+        let told = attempts().filter(|ask| ask.user == first.user_id).filter(is_told).map(|ask| ask.answered).min();
+        let asks = attempts().filter(|ask| ask.user == second.user_id && ask.code == code);
+        told.zip(asks.map(|ask| ask.asked).min()).is_some_and(|(told, asked)| told < asked)
+    }
+
+    /// Gives a row another serial and tells its user so.
+    fn renumber(&mut self, at: usize, serial: u32) {
+        self.tables.holdings[at].serial = Some(serial);
+        let row = self.tables.holdings[at].clone();
+        self.retell(&self.code_of(&row), &row.user_id, |told| {
+            if let Told::Issued(entry) | Told::AlreadyIssued(entry) = told {
+                entry.serial = Some(serial);
+            }
+        });
+    }
+
+    /// A request that was told of another that won is told that it won, and so was the other.
+    pub(super) fn issue_both(&mut self, luck: Luck) -> Option<()> {
+        self.mislead(luck, |it, ask| {
+            let Told::AlreadyIssued(entry) = &ask.told else { return None };
+            let issued = Told::Issued(entry.clone());
+            let is_told = it.same(ask).any(|other| other.key != ask.key && other.told == issued);
+            is_told.then_some(issued)
+        })
+    }
+
+    pub(super) fn move_row(&mut self, luck: Luck) -> Option<()> {
+        let at = self.row(luck, |_| true)?;
+        "stranger".clone_into(&mut self.tables.holdings[at].user_id);
         Some(())
     }
 
-    fn corrupt_counter(self, world: &mut World, choose: Choose) -> Option<()> {
-        let coupons = &mut world.tables.coupons;
-        let place = one((0..coupons.len()).collect(), choose)?;
-        let counter = match self {
-            Self::CounterOff => &mut coupons[place].remaining,
-            _ => &mut coupons[place].next_serial,
-        };
-        *counter += 1;
-        Some(())
-    }
-
-    /// The last issue of a coupon is undone, in the tables at least; in a round that sold out its user is sent away.
-    fn undo(self, world: &mut World, choose: Choose) -> Option<()> {
-        let sold_out = |place: &usize| {
-            let code = world.code_of(&world.tables.holdings[*place]);
-            world.history.attempts.iter().any(|attempt| attempt.code == code && attempt.told == Told::SoldOut)
-        };
-        let is_left = matches!(self, Self::StockLeft);
-        let place = one(world.last_rows().into_iter().filter(|place| !is_left || sold_out(place)).collect(), choose)?;
-        let row = world.tables.holdings.remove(place);
-        let code = world.code_of(&row);
-        let coupon = world.coupon(&code);
+    /// The last issue of a coupon is undone, in the tables.
+    fn undo(&mut self, luck: Luck, fits: impl Fn(&Self, &str) -> bool) -> Option<Holding> {
+        let at = self.row(luck, |row| self.is_last(row) && fits(self, &self.code_of(row)))?;
+        let row = self.tables.holdings.remove(at);
+        let coupon = self.tables.coupons.iter_mut().find(|coupon| coupon.id == row.coupon_id)?;
         (coupon.remaining, coupon.next_serial) = (coupon.remaining + 1, coupon.next_serial - 1);
-        if is_left {
-            world.retell(&code, &row.user_id, |told| *told = Told::SoldOut);
+        Some(row)
+    }
+
+    /// The last winner of a coupon that sold out is sent away, as if it had never won.
+    fn leave_stock(&mut self, luck: Luck) -> Option<()> {
+        let row = self.undo(luck, Self::is_sold_out)?;
+        self.retell(&self.code_of(&row), &row.user_id, |told| *told = Told::SoldOut);
+        Some(())
+    }
+
+    /// The holder of a piece of a coupon that sold out asked only when all was over.
+    fn delay_winner(&mut self, luck: Luck) -> Option<()> {
+        const LATER: u64 = 1_000_000;
+        let at = self.row(luck, |row| self.is_sold_out(&self.code_of(row)))?;
+        let row = self.tables.holdings[at].clone();
+        for ask in self.asks_of(&row.user_id, &self.code_of(&row)) {
+            (ask.asked, ask.answered) = (ask.asked + LATER, ask.answered + LATER);
         }
         Some(())
     }
 
-    fn corrupt_answer(self, world: &mut World, choose: Choose) -> Option<()> {
-        let fits = |attempt: &&Attempt| match self {
-            Self::SoldOutTooEarly => attempt.told == Told::SoldOut && has_rows(world, &attempt.code),
-            Self::NeverAnswered => {
-                let is_sold_out = |other: &Attempt| !other.told.is_final() || other.told == Told::SoldOut;
-                attempt.told == Told::SoldOut && same(world, attempt).all(is_sold_out)
-            }
-            Self::Refused => attempt.told == Told::SoldOut,
-            Self::BothRequestsIssued => matches!(attempt.told, Told::AlreadyIssued(_)),
-            Self::AlreadyWithoutCause => is_issued(attempt) && same(world, attempt).all(|it| it.key == attempt.key),
-            Self::AnotherCode => is_issued(attempt) && attempt.code != "B",
-            Self::HolderSentAway => is_issued(attempt),
-            _ => true,
-        };
-        let attempt = one(world.history.attempts.iter().filter(fits).collect(), choose)?.clone();
-        let is_same = |other: &&mut Attempt| other.user == attempt.user && other.code == attempt.code;
-        for other in world.history.attempts.iter_mut().filter(is_same) {
-            let chosen = *other == attempt;
-            match (self, other.told.entry().cloned()) {
-                (Self::NeverAnswered, _) => other.told = Told::Nothing,
-                (Self::HolderSentAway, Some(_)) => other.told = Told::SoldOut,
-                (Self::AlreadyWithoutCause, Some(entry)) => other.told = Told::AlreadyIssued(entry),
-                (Self::BothRequestsIssued, Some(entry)) if chosen => other.told = Told::Issued(entry),
-                (Self::AnotherCode, Some(mut entry)) if chosen => {
-                    "B".clone_into(&mut entry.code);
-                    other.told = Told::Issued(entry);
-                }
-                (Self::SoldOutTooEarly, _) if chosen => (other.asked, other.answered) = (0, 1),
-                (Self::Refused, _) if chosen => other.told = Told::Refused { status: 403 },
-                (Self::Slow, _) if chosen => other.answered += 10_000_000,
-                _ => {}
-            }
-        }
+    /// A user who was sent away gets one piece too many.
+    fn oversell(&mut self, luck: Luck) -> Option<()> {
+        let sent_away = self.attempt(luck, |_, ask| ask.told == Told::SoldOut)?;
+        let Attempt { user, code, key, .. } = sent_away.clone();
+        let coupon = self.tables.coupons.iter_mut().find(|coupon| coupon.code == code)?;
+        let row = take(coupon, &user, "one too many");
+        let same = self.asks_of(&user, &code).filter(|ask| ask.key == key && ask.told == Told::SoldOut);
+        same.for_each(|ask| ask.told = Told::Issued(entry_of(&code, &row)));
+        self.tables.holdings.push(row);
         Some(())
     }
-}
-
-fn is_issued(attempt: &Attempt) -> bool {
-    matches!(attempt.told, Told::Issued(_))
-}
-
-/// What the user of `attempt` asked for the same code.
-fn same<'a>(world: &'a World, attempt: &'a Attempt) -> impl Iterator<Item = &'a Attempt> {
-    world.history.attempts.iter().filter(move |other| other.user == attempt.user && other.code == attempt.code)
-}
-
-fn has_rows(world: &World, code: &str) -> bool {
-    world.tables.holdings.iter().any(|row| world.code_of(row) == code)
-}
-
-/// Whether somebody was told of the first piece before the holder of the second asked at all.
-fn is_earlier(world: &World, first: &Holding, second: &Holding) -> bool {
-    let code = world.code_of(first);
-    let told = world.history.attempts.iter().filter(|attempt| attempt.user == first.user_id);
-    let told = told.filter(|attempt| attempt.told.entry().is_some_and(|entry| entry.code == code));
-    let asked = world.history.attempts.iter().filter(|attempt| attempt.user == second.user_id && attempt.code == code);
-    let (told, asked) = (told.map(|it| it.answered).min(), asked.map(|it| it.asked).min());
-    told.zip(asked).is_some_and(|(told, asked)| told < asked)
-}
-
-/// Gives a row another serial and tells its user so.
-fn renumber(world: &mut World, place: usize, serial: u32) {
-    let row = &mut world.tables.holdings[place];
-    row.serial = Some(serial);
-    let row = row.clone();
-    let code = world.code_of(&row);
-    world.retell(&code, &row.user_id, |told| {
-        if let Told::Issued(entry) | Told::AlreadyIssued(entry) = told {
-            entry.serial = Some(serial);
-        }
-    });
-}
-
-/// The holder of a piece of a coupon that sold out asked only when all was over.
-fn delay_winner(world: &mut World, choose: Choose) -> Option<()> {
-    const LATER: u64 = 1_000_000;
-    let sold_out = |row: &&Holding| {
-        let code = world.code_of(row);
-        world.history.attempts.iter().any(|attempt| attempt.code == code && attempt.told == Told::SoldOut)
-    };
-    let row = one(world.tables.holdings.iter().filter(sold_out).collect(), choose)?.clone();
-    let code = world.code_of(&row);
-    let is_theirs = |attempt: &&mut Attempt| attempt.user == row.user_id && attempt.code == code;
-    for attempt in world.history.attempts.iter_mut().filter(is_theirs) {
-        (attempt.asked, attempt.answered) = (attempt.asked + LATER, attempt.answered + LATER);
-    }
-    Some(())
-}
-
-/// A user who was sent away gets one piece too many.
-fn oversell(world: &mut World, choose: Choose) -> Option<()> {
-    let sent_away: Vec<&Attempt> =
-        world.history.attempts.iter().filter(|attempt| attempt.told == Told::SoldOut).collect();
-    let Attempt { user, code, key, .. } = one(sent_away, choose)?.clone();
-    let row = take(world.coupon(&code), &user, "one too many");
-    let entry = entry_of(&code, &row);
-    let is_same = |attempt: &&mut Attempt| attempt.user == user && attempt.code == code && attempt.key == key;
-    for attempt in world.history.attempts.iter_mut().filter(is_same).filter(|attempt| attempt.told == Told::SoldOut) {
-        attempt.told = Told::Issued(entry.clone());
-    }
-    world.tables.holdings.push(row);
-    Some(())
 }

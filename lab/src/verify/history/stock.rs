@@ -2,11 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::super::Tables;
-use super::super::report::Kind;
-use super::super::rules::Evidence;
 use super::index::{Index, Wins};
-use crate::history::Attempt;
+use super::{Attempt, Evidence, Kind, Tables};
 
 pub(super) fn check<'a>(index: &Index<'a>, tables: &Tables, evidence: &mut Evidence<'a>) {
     let is_steady = index.timeline.is_steady();
@@ -57,8 +54,7 @@ impl<'a> Index<'a> {
     /// No more pieces than the round had at its end, with the serials 1, 2, 3 …
     fn check_rows(&self, round: u32, code: &'a str, wins: &Wins, evidence: &mut Evidence<'a>) {
         let rows: Vec<_> = wins.asked.iter().filter_map(|win| win.row).collect();
-        let ends = self.timeline.stocks().find(|(of, name, _)| (*of, *name) == (round, code));
-        let total = ends.map_or(0, |(_, _, stock)| stock.total) as usize;
+        let total = self.timeline.stock(round, code).map_or(0, |stock| stock.total) as usize;
         if rows.len() > total {
             let what = format!("{} rows of {total} pieces in round {round}", rows.len());
             evidence.add(Kind::Oversold, Some(code), what);
@@ -72,8 +68,7 @@ impl<'a> Index<'a> {
 
     /// Every user that asked has a piece, or all pieces are gone.
     fn check_served(&self, round: u32, code: &'a str, wins: &Wins, evidence: &mut Evidence<'a>) {
-        let stocks = self.timeline.stocks().find(|(of, name, _)| (*of, *name) == (round, code));
-        let Some((_, _, stock)) = stocks else { return };
+        let Some(stock) = self.timeline.stock(round, code) else { return };
         let of_code =
             self.asks.iter().filter(|((_, name), asks)| *name == code && asks.iter().any(|ask| ask.round == round));
         let users: HashSet<&str> = of_code.map(|((user, _), _)| *user).collect();

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use super::super::Tables;
+use super::Tables;
 use crate::history::{Attempt, Change, History, Situation, Stock};
 
 /// The situations of a history, by place; the first is the one in which it began.
@@ -101,13 +101,9 @@ impl<'a> Timeline<'a> {
         of_round.map(|change| change.after.exclusive)
     }
 
-    /// The stock of a coupon at the end of each round.
-    pub(super) fn stocks(&self) -> impl Iterator<Item = (u32, &'a str, Stock)> {
-        let ends = |(place, change): (usize, &'a Change)| {
-            let next = self.changes.get(place + 1).map(|next| next.after.round);
-            (next != Some(change.after.round)).then_some(&change.after)
-        };
-        let of = |end: &'a Situation| end.coupons.iter().map(|(code, stock)| (end.round, code.as_str(), *stock));
-        self.changes.iter().enumerate().filter_map(ends).flat_map(of)
+    /// The stock of a coupon at the end of a round.
+    pub(super) fn stock(&self, round: u32, code: &str) -> Option<Stock> {
+        let end = self.changes.iter().rfind(|change| change.after.round == round)?;
+        end.after.coupons.get(code).copied()
     }
 }

@@ -4,26 +4,16 @@
 use fastrand::Rng;
 
 use super::super::report::{Kind, Report};
-use super::super::{Ack, Coupon, Event, Holding, PATIENCE, Tables, rules};
+use super::super::{Coupon, Event, Holding, PATIENCE, Tables, rules};
 use super::answers::NOT_OPEN;
-use crate::history::{Attempt, Change, Entry, History, Situation, Stock, Told};
+use crate::history::{Ack, Attempt, Change, History, Situation, Stock, Told};
 
-/// What is judged together.
 pub(super) struct World {
     pub(super) tables: Tables,
     pub(super) history: History,
 }
 
-/// The round in which all worlds begin.
 pub(super) const ROUND: u32 = 5;
-
-/// One wish of one user: a code and a key.
-#[derive(Clone)]
-struct Wish {
-    user: String,
-    code: String,
-    key: String,
-}
 
 /// Everybody's attempts, and what happens when: a request may be carried out after its client has left.
 #[derive(Default)]
@@ -41,11 +31,9 @@ enum Step {
 /// The database.
 #[derive(Clone)]
 struct State {
-    event: Event,
+    tables: Tables,
+    /// The event's window.
     open: bool,
-    coupons: Vec<Coupon>,
-    /// With the key that got it.
-    wallet: Vec<(Holding, String)>,
 }
 
 impl World {
@@ -54,7 +42,7 @@ impl World {
         let (state, mut crowd) = (State::random(8, rng), Crowd::default());
         for user in 0..rng.usize(4..=30) {
             for _ in 0..rng.usize(1..=3) {
-                crowd.ask(&state.wish(user, rng), rng);
+                crowd.ask(&state.wish(user, rng), rng.u8(1..3), rng);
             }
         }
         crowd.carry_out(state, Vec::new(), rng)
@@ -64,7 +52,7 @@ impl World {
     pub(super) fn changing(rng: &mut Rng) -> Self {
         let (state, mut crowd) = (State::random(4, rng), Crowd::default());
         for number in 0..rng.usize(4..=20) {
-            crowd.ask_again(&state.wish(number / 2, rng), rng);
+            crowd.ask(&state.wish(number / 2, rng), rng.u8(1..8), rng);
         }
         let mut changes = vec![Change { asked: 0, answered: 0, after: state.situation() }];
         for place in 1..=rng.usize(1..=5) {
@@ -90,78 +78,28 @@ impl World {
         kinds.dedup();
         kinds
     }
-
-    /// Whatever clients were told of the piece of `user`, is another story from now on.
-    pub(super) fn retell(&mut self, code: &str, user: &str, tell: impl Fn(&mut Told)) {
-        for attempt in self.history.attempts.iter_mut().filter(|attempt| attempt.user == user) {
-            if attempt.told.entry().is_some_and(|entry| entry.code == code) {
-                tell(&mut attempt.told);
-            }
-        }
-    }
-
-    /// The coupon with this code.
-    pub(super) fn coupon(&mut self, code: &str) -> &mut Coupon {
-        self.tables.coupons.iter_mut().find(|coupon| coupon.code == code).unwrap()
-    }
-
-    /// The code of a row.
-    pub(super) fn code_of(&self, row: &Holding) -> String {
-        self.tables.coupons.iter().find(|coupon| coupon.id == row.coupon_id).unwrap().code.clone()
-    }
-
-    /// The places of the rows with the highest serial of each coupon.
-    pub(super) fn last_rows(&self) -> Vec<usize> {
-        let rows = &self.tables.holdings;
-        let is_last = |row: &Holding| rows.iter().all(|it| it.coupon_id != row.coupon_id || it.serial <= row.serial);
-        (0..rows.len()).filter(|&place| is_last(&rows[place])).collect()
-    }
 }
 
 impl Crowd {
-    /// Asks until there is an answer, and sometimes once more.
-    fn ask(&mut self, wish: &Wish, rng: &mut Rng) {
-        let mut now = rng.u64(10..2_000);
-        loop {
-            let (asked, answered) = (now, now + rng.u64(1..400));
-            now = answered + rng.u64(1..200);
-            if rng.u8(..10) < 6 {
-                self.send(wish, asked, answered, Some(rng.u64(asked..=answered)), Told::SoldOut);
-                if rng.u8(..10) < 8 {
-                    return;
-                }
-                continue;
-            }
-            let told = if rng.bool() { Told::Retryable } else { Told::Nothing };
-            let carried_out = rng.bool().then(|| rng.u64(asked..asked + 1_500));
-            self.send(wish, asked, answered, carried_out, told);
-        }
-    }
-
-    /// Asks until there were so many answers; what is not answered is carried out late or never.
-    fn ask_again(&mut self, wish: &Wish, rng: &mut Rng) {
-        let (mut now, mut left) = (rng.u64(10..800), rng.u8(1..8));
-        while left > 0 {
+    /// Asks until there were so many answers; what gets none is carried out late or never.
+    fn ask(&mut self, wish: &Attempt, mut answers: u8, rng: &mut Rng) {
+        let mut now = rng.u64(10..1_000);
+        while answers > 0 {
             let (asked, answered) = (now, now + rng.u64(1..300));
-            now = answered + rng.u64(1..400);
-            if rng.u8(..10) < 8 {
-                left -= 1;
-                self.send(wish, asked, answered, Some(rng.u64(asked..=answered)), Told::SoldOut);
+            now = answered + rng.u64(1..300);
+            let (told, carried_out) = if rng.u8(..10) < 7 {
+                answers -= 1;
+                // Any final answer stands for the one that the issuer will give.
+                (Told::SoldOut, Some(rng.u64(asked..=answered)))
             } else {
-                let carried_out = rng.bool().then(|| rng.u64(asked..=answered) + rng.u64(..300));
-                self.send(wish, asked, answered, carried_out, Told::Nothing);
-            }
+                let told = if rng.bool() { Told::Retryable } else { Told::Nothing };
+                (told, rng.bool().then(|| rng.u64(asked..answered + 600)))
+            };
+            self.steps.extend(carried_out.map(|at| (at, Step::Request(self.attempts.len()))));
+            self.attempts.push(Attempt { asked, answered, told, ..wish.clone() });
         }
     }
 
-    /// Any final answer stands for the one that the issuer will give.
-    fn send(&mut self, wish: &Wish, asked: u64, answered: u64, carried_out: Option<u64>, told: Told) {
-        let Wish { user, code, key } = wish.clone();
-        self.steps.extend(carried_out.map(|at| (at, Step::Request(self.attempts.len()))));
-        self.attempts.push(Attempt { user, code, round: ROUND, key, asked, answered, told });
-    }
-
-    /// One step after the other.
     fn carry_out(mut self, mut state: State, changes: Vec<Change>, rng: &mut Rng) -> World {
         let mut history = History { attempts: self.attempts, changes };
         self.steps.sort_by_key(|(at, _)| *at);
@@ -184,7 +122,8 @@ impl Crowd {
                 }
             }
         }
-        World { tables: state.tables(), history }
+        state.tables.coupons.iter_mut().for_each(|coupon| coupon.open &= state.open);
+        World { tables: state.tables, history }
     }
 }
 
@@ -192,55 +131,56 @@ impl State {
     fn random(most: u32, rng: &mut Rng) -> Self {
         let exclusive = rng.bool();
         let coupons = (1..=rng.u16(1..=3)).map(|id| coupon(id, exclusive, rng.u32(1..=most))).collect();
-        Self { event: Event { round: ROUND, exclusive }, open: true, coupons, wallet: Vec::new() }
+        let event = Event { round: ROUND, exclusive };
+        Self { tables: Tables { event, coupons, retired: Vec::new(), holdings: Vec::new() }, open: true }
     }
 
-    fn wish(&self, user: usize, rng: &mut Rng) -> Wish {
-        let code = self.coupons[rng.usize(..self.coupons.len())].code.clone();
-        Wish { user: format!("u-{user}"), code, key: format!("k{}", rng.u8(..2)) }
+    /// What a user asks for, whenever that will be.
+    fn wish(&self, user: usize, rng: &mut Rng) -> Attempt {
+        let code = self.tables.coupons[rng.usize(..self.tables.coupons.len())].code.clone();
+        let (user, key) = (format!("u-{user}"), format!("k{}", rng.u8(..2)));
+        Attempt { user, code, round: ROUND, key, asked: 0, answered: 0, told: Told::Nothing }
     }
 
     fn situation(&self) -> Situation {
-        let stocks = self.coupons.iter().map(|it| (it.code.clone(), Stock { total: it.total, open: it.open }));
-        let Event { round, exclusive } = self.event;
+        let Event { round, exclusive } = self.tables.event;
+        let stocks = self.tables.coupons.iter().map(|it| (it.code.clone(), Stock { total: it.total, open: it.open }));
         Situation { round, exclusive, open: self.open, coupons: stocks.collect() }
     }
 
     fn change(&mut self, rng: &mut Rng) {
-        let place = rng.usize(..self.coupons.len());
-        let coupon = &mut self.coupons[place];
+        let Tables { event, coupons, .. } = &mut self.tables;
+        let place = rng.usize(..coupons.len());
+        let it = &mut coupons[place];
         match rng.u8(..8) {
-            0..3 => self.reset(rng.bool()),
+            0..3 => {
+                *event = Event { round: event.round + 1, exclusive: rng.bool() };
+                for it in coupons {
+                    *it = Coupon { round: event.round, open: it.open, ..coupon(it.id, event.exclusive, it.total) };
+                }
+            }
             3 | 4 => {
                 let more = rng.u32(1..3);
-                (coupon.total, coupon.remaining) = (coupon.total + more, coupon.remaining + more);
+                (it.total, it.remaining) = (it.total + more, it.remaining + more);
             }
             5 => {
-                let less = rng.u32(..=coupon.remaining);
-                (coupon.total, coupon.remaining) = (coupon.total - less, coupon.remaining - less);
+                let less = rng.u32(..=it.remaining);
+                (it.total, it.remaining) = (it.total - less, it.remaining - less);
             }
-            6 => coupon.open = !coupon.open,
+            6 => it.open = !it.open,
             _ => self.open = !self.open,
-        }
-    }
-
-    fn reset(&mut self, exclusive: bool) {
-        let round = self.event.round + 1;
-        self.event = Event { round, exclusive };
-        for it in &mut self.coupons {
-            *it = Coupon { round, open: it.open, ..coupon(it.id, exclusive, it.total) };
         }
     }
 
     /// What the order gets where nothing new can be had; `None` where something can.
     fn refuse(&self, attempt: &Attempt) -> Option<Told> {
-        let Attempt { user, code, key, .. } = attempt;
-        let coupon = self.coupons.iter().find(|it| it.code == *code).unwrap();
-        let is_theirs = |row: &Holding| (row.round, row.scope) == (coupon.round, coupon.scope) && row.user_id == *user;
-        if let Some((row, by)) = self.wallet.iter().find(|(row, _)| is_theirs(row)) {
-            let held = &self.coupons.iter().find(|it| it.id == row.coupon_id).unwrap().code;
-            let entry = entry_of(held, row);
-            let is_own = by == key && held == code;
+        let Tables { coupons, holdings, .. } = &self.tables;
+        let coupon = coupons.iter().find(|it| it.code == attempt.code)?;
+        let of = |row: &Holding| (row.round, row.scope);
+        let is_theirs = |row: &&Holding| of(row) == (coupon.round, coupon.scope) && row.user_id == attempt.user;
+        if let Some(row) = holdings.iter().find(is_theirs) {
+            let entry = entry_of(&coupons.iter().find(|it| it.id == row.coupon_id)?.code, row);
+            let is_own = row.request_id == request(attempt);
             return Some(if is_own { Told::Issued(entry) } else { Told::AlreadyIssued(entry) });
         }
         if !(self.open && coupon.open) {
@@ -250,56 +190,37 @@ impl State {
     }
 
     fn answer(&mut self, attempt: &Attempt) -> Told {
-        if let Some(told) = self.refuse(attempt) {
-            return told;
-        }
-        let Attempt { user, code, key, .. } = attempt;
-        let coupon = self.coupons.iter_mut().find(|it| it.code == *code).unwrap();
-        let row = take(coupon, user, &format!("{user} {code} {key}"));
-        let told = Told::Issued(entry_of(code, &row));
-        self.wallet.push((row, key.clone()));
-        told
+        self.refuse(attempt).unwrap_or_else(|| {
+            let Tables { coupons, holdings, .. } = &mut self.tables;
+            let coupon = coupons.iter_mut().find(|it| it.code == attempt.code).unwrap();
+            holdings.push(take(coupon, &attempt.user, &request(attempt)));
+            Told::Issued(entry_of(&attempt.code, &holdings[holdings.len() - 1]))
+        })
     }
+}
 
-    fn tables(self) -> Tables {
-        let Self { event, open, mut coupons, wallet } = self;
-        for coupon in &mut coupons {
-            coupon.open &= open;
-        }
-        Tables { event, coupons, retired: Vec::new(), holdings: wallet.into_iter().map(|(row, _)| row).collect() }
-    }
+/// Names the request of an attempt.
+fn request(attempt: &Attempt) -> String {
+    format!("{} {} {}", attempt.user, attempt.code, attempt.key)
 }
 
 /// A full coupon; its code is a letter.
 pub(super) fn coupon(id: u16, exclusive: bool, total: u32) -> Coupon {
-    Coupon {
-        id,
-        code: char::from(b'@' + u8::try_from(id).unwrap()).to_string(),
-        total,
-        remaining: total,
-        next_serial: 1,
-        round: ROUND,
-        scope: if exclusive { 0 } else { id },
-        open: true,
-    }
+    let code = char::from(b'@' + u8::try_from(id).unwrap()).to_string();
+    let scope = if exclusive { 0 } else { id };
+    Coupon { id, code, total, remaining: total, next_serial: 1, round: ROUND, scope, open: true }
 }
 
-/// The next piece for `user`. The name of the request, cut or filled to 16 bytes, is its id.
+/// The next piece for `user`.
 pub(super) fn take(coupon: &mut Coupon, user: &str, request: &str) -> Holding {
-    let serial = coupon.next_serial;
-    coupon.next_serial += 1;
-    coupon.remaining = coupon.remaining.saturating_sub(1);
-    Holding {
-        round: coupon.round,
-        scope: coupon.scope,
-        user_id: user.to_owned(),
-        coupon_id: coupon.id,
-        serial: Some(serial),
-        request_id: request.bytes().chain([0; 16]).take(16).collect(),
-    }
+    let Coupon { id, round, scope, next_serial: serial, .. } = *coupon;
+    (coupon.next_serial, coupon.remaining) = (serial + 1, coupon.remaining.saturating_sub(1));
+    let [user_id, request_id] = [user, request].map(str::to_owned);
+    Holding { round, scope, user_id, coupon_id: id, serial: Some(serial), request_id }
 }
 
 /// What a client is told of a row.
-pub(super) fn entry_of(code: &str, row: &Holding) -> Entry {
-    Entry { code: code.to_owned(), serial: row.serial, round: row.round, request_id: row.request() }
+pub(super) fn entry_of(code: &str, row: &Holding) -> Ack {
+    let (user_id, request_id) = (row.user_id.clone(), row.request_id.clone());
+    Ack { code: code.to_owned(), user_id, serial: row.serial, round: row.round, request_id }
 }

@@ -2,19 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::report::{Acknowledged, Finding, Kind};
+use super::super::report::{Acknowledged, Kind};
 use super::super::{Ack, Holding, Tables};
 use super::{Evidence, current};
 
-/// What clients were told, against the wallet. Each answer that does not fit counts once, as its closest cause.
-pub(super) fn check_acks(tables: &Tables, acks: &[Ack], findings: &mut Vec<Finding>) -> Acknowledged {
+/// Each answer that does not fit counts once, as its closest cause.
+pub(super) fn check<'a>(tables: &Tables, acks: &'a [Ack], evidence: &mut Evidence<'a>) -> Acknowledged {
     let wallet = Wallet::index(tables);
-    let mut wrong = Evidence::default();
     let mut known: HashSet<(&str, &str)> = HashSet::new();
     let mut promised: HashMap<(u32, &str, u32), &str> = HashMap::new();
     for ack in acks {
-        if let Some((kind, evidence)) = wallet.refute(ack) {
-            wrong.add(kind, Some(&ack.code), evidence);
+        if let Some((kind, what)) = wallet.refute(ack) {
+            evidence.add(kind, Some(&ack.code), what);
         }
         if ack.round == tables.event.round && wallet.entry(ack).is_some() {
             known.insert((&ack.code, &ack.user_id));
@@ -22,19 +21,16 @@ pub(super) fn check_acks(tables: &Tables, acks: &[Ack], findings: &mut Vec<Findi
         let Some(serial) = ack.serial else { continue };
         let first = *promised.entry((ack.round, &ack.code, serial)).or_insert(&ack.user_id);
         if first != ack.user_id {
-            let evidence = format!("serial {serial} to {first} and {}", ack.user_id);
-            wrong.add(Kind::AckSerialTwice, Some(&ack.code), evidence);
+            let what = format!("{serial} to {first} and {}", ack.user_id);
+            evidence.add(Kind::AckSerialTwice, Some(&ack.code), what);
         }
     }
-    findings.extend(wrong.into_findings("answers"));
-    Acknowledged {
-        answers: acks.len(),
-        coupons: known.len(),
-        unacknowledged: current(tables).count().saturating_sub(known.len()),
-    }
+    let unacknowledged = current(tables).count().saturating_sub(known.len());
+    Acknowledged { answers: acks.len(), coupons: known.len(), unacknowledged }
 }
 
 /// The wallet by what a client knows: round and code, then user or serial.
+#[derive(Default)]
 struct Wallet<'a> {
     by_user: HashMap<(u32, &'a str, &'a str), &'a Holding>,
     by_serial: HashMap<(u32, &'a str, u32), &'a Holding>,
@@ -43,16 +39,11 @@ struct Wallet<'a> {
 
 impl<'a> Wallet<'a> {
     fn index(tables: &'a Tables) -> Self {
-        let codes = tables.codes();
-        let mut wallet = Self { by_user: HashMap::new(), by_serial: HashMap::new(), rounds: HashSet::new() };
+        let (codes, mut wallet) = (tables.codes(), Self::default());
         for holding in &tables.holdings {
-            let Some(code) = codes.get(&holding.coupon_id) else {
-                continue;
-            };
+            let Some(code) = codes.get(&holding.coupon_id) else { continue };
             wallet.by_user.insert((holding.round, code, &holding.user_id), holding);
-            if let Some(serial) = holding.serial {
-                wallet.by_serial.insert((holding.round, code, serial), holding);
-            }
+            wallet.by_serial.extend(holding.serial.map(|serial| ((holding.round, *code, serial), holding)));
             wallet.rounds.insert(holding.round);
         }
         wallet
@@ -65,28 +56,24 @@ impl<'a> Wallet<'a> {
     /// Why the wallet says that this answer was not true; `None` when it was.
     fn refute(&self, ack: &Ack) -> Option<(Kind, String)> {
         let Ack { code, user_id: user, round, serial, .. } = ack;
-        let told = serial.map_or_else(|| "none".to_owned(), |serial| serial.to_string());
+        let name = |serial: Option<u32>| serial.map_or_else(|| "no serial".to_owned(), |it| format!("serial {it}"));
+        let told = name(*serial);
         let Some(holding) = self.entry(ack) else {
-            let other = self.rounds.iter().find(|other| self.by_user.contains_key(&(**other, code, user)));
-            if let Some(other) = other {
+            if let Some(other) = self.rounds.iter().find(|it| self.by_user.contains_key(&(**it, code, user))) {
                 return Some((Kind::AckOtherRound, format!("{user} was told round {round} but holds it in {other}")));
             }
             let holder = serial.and_then(|serial| self.by_serial.get(&(*round, code, serial)));
-            return Some(match holder {
-                Some(holder) => (
-                    Kind::AckOtherUser,
-                    format!("serial {told} was promised to {user} but {} holds it", holder.user_id),
-                ),
-                None => (Kind::AckLost, format!("serial {told} of round {round} promised to {user}")),
+            return Some(match holder.map(|holder| &holder.user_id) {
+                Some(holder) => (Kind::AckOtherUser, format!("{told} was promised to {user} but {holder} holds it")),
+                None => (Kind::AckLost, format!("{told} of round {round} promised to {user}")),
             });
         };
         if holding.serial != *serial {
-            let held = holding.serial.map_or_else(|| "none".to_owned(), |serial| serial.to_string());
-            return Some((Kind::AckOtherSerial, format!("{user} was told serial {told} but holds {held}")));
+            let held = name(holding.serial);
+            return Some((Kind::AckOtherSerial, format!("{user} was told {told} but holds {held}")));
         }
-        let asked = ack.request_id.as_deref()?;
-        let got = holding.request();
-        (asked != got)
-            .then(|| (Kind::AckOtherRequest, format!("{user} was told request {asked} but the row has {got}")))
+        let (asked, got) = (&ack.request_id, &holding.request_id);
+        let what = || format!("{user} was told request {asked} but the row has {got}");
+        (asked != got).then(|| (Kind::AckOtherRequest, what()))
     }
 }
