@@ -33,8 +33,7 @@ def prepare(settings: Settings, rootless: bool) -> dict:
         for path in settings.secrets.iterdir():
             os.chown(path, owner, group)
     limits = settings.home / "limits"
-    # One name stands for all replicas.
-    nginx.write_limits(settings, limits, ["app:8080 resolve"])
+    nginx.write_limits(settings, limits, REPLICAS)
     # Docker would make a missing folder itself, as root's.
     (TOOLS / "uplot").mkdir(parents=True, exist_ok=True)
     return {"COUPON_UID": str(owner), "COUPON_GID": str(group), "COUPON_SECRETS": str(settings.secrets),

@@ -84,7 +84,7 @@ def test_hadolint_accepts_the_dockerfile():
 
 @pytest.mark.parametrize("rate", [0, 20])
 def test_nginx_accepts_what_is_mounted_into_its_container(files, rate):
-    nginx.write_limits(replace(files.settings, rate_limit=rate), Path(files.given["COUPON_LIMITS"]))
+    nginx.write_limits(replace(files.settings, rate_limit=rate), Path(files.given["COUPON_LIMITS"]), composition.REPLICAS)
     folder = files.settings.home / "nginx"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "tmp").mkdir(parents=True)
