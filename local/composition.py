@@ -10,6 +10,8 @@ from settings import Settings
 FILE = ROOT / "docker-compose.scale.yml"
 NOTE = ROOT / ".env"
 MARK = "# Written by local/docker: who owns the secrets, and so who reads them inside the containers.\n"
+# One name stands for all of them.
+REPLICAS = ["app:8080 resolve"]
 # The user that reads secrets in a container when the caller is root, so that nothing there runs as root; the image's own user.
 NOBODY = 65_532
 
