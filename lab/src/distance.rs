@@ -29,7 +29,7 @@ pub struct Command {
     /// The round trip that is added, in milliseconds
     #[arg(long, value_name = "MS")]
     round_trip_ms: f64,
-    /// Whoever connects to LISTEN reaches SERVER; both are addresses such as 127.0.0.1:6391
+    /// A client of LISTEN reaches SERVER; both are addresses such as 127.0.0.1:6391
     #[arg(long = "link", value_name = "LISTEN=SERVER", required = true)]
     links: Vec<Link>,
 }
