@@ -124,9 +124,9 @@ def homes(replicas: list) -> str:
     return ("hash $code;\n" if one_name else "hash $code consistent;\n") + "".join(servers)
 
 
-# An `error_page` of a location's own hides those around it.
+# An `error_page` of a location's own hides those around it; and after it nginx looks for no other one unless told to.
 ORDERS = {
-    "home": "error_page 502 = @anywhere;\ninclude problems.conf;\nproxy_pass http://home;\n",
+    "home": "recursive_error_pages on;\nerror_page 502 = @anywhere;\ninclude problems.conf;\nproxy_pass http://home;\n",
     "scattered": "proxy_pass http://coupon;\n",
 }
 

@@ -81,17 +81,22 @@ async fn when_no_replica_answers_nginx_says_not_now_as_a_replica_would() {
     let nobody = format!("http://127.0.0.1:{}", free_port());
     // Where nobody listens, nginx itself says 502; where nobody ever answers, 504, and of two it asks both.
     for replicas in [&[&*nobody][..], &[&*silent[0], &*silent[1]]] {
-        let balancer = Balancer::start(&cluster, replicas).await;
-        let pages = ["/coupons", "/users/u-1/coupons", "/docs/"].map(|page| format!("{}{page}", balancer.url));
-        let reads = join_all(pages.iter().map(|page| in_time(cluster.client.get(page))));
-        let issue = in_time(ask(&cluster.client, &balancer.url, "u-1", Some("k")));
-        let (mut answers, issue) = tokio::join!(reads, issue);
-        answers.push(issue);
-        for answer in &answers {
-            assert_problem(answer, 503, "/problems/unavailable");
-            assert_named(answer, false);
+        for orders_max in [None, Some(500)] {
+            let balancer = match orders_max {
+                None => Balancer::start(&cluster, replicas).await,
+                Some(orders_max) => Balancer::start_with_homes(&cluster, replicas, orders_max).await,
+            };
+            let pages = ["/coupons", "/users/u-1/coupons", "/docs/"].map(|page| format!("{}{page}", balancer.url));
+            let reads = join_all(pages.iter().map(|page| in_time(cluster.client.get(page))));
+            let issue = in_time(ask(&cluster.client, &balancer.url, "u-1", Some("k")));
+            let (mut answers, issue) = tokio::join!(reads, issue);
+            answers.push(issue);
+            for answer in &answers {
+                assert_problem(answer, 503, "/problems/unavailable");
+                assert_named(answer, false);
+            }
+            balancer.stop().await;
         }
-        balancer.stop().await;
     }
     cluster.finish().await;
 }

@@ -86,7 +86,8 @@ fn limits(replicas: &[&str], balance: Balance) -> [(&'static str, String); 3] {
     let (orders_max, orders) = match balance {
         Balance::Scattered => (0, "proxy_pass http://coupon;\n"),
         Balance::Home { orders_max } => {
-            (orders_max, "error_page 502 = @anywhere;\ninclude problems.conf;\nproxy_pass http://home;\n")
+            let orders = "recursive_error_pages on;\nerror_page 502 = @anywhere;\ninclude problems.conf;\nproxy_pass http://home;\n";
+            (orders_max, orders)
         }
     };
     let homes = servers(replicas, &format!("max_conns={orders_max} {FAILED}"));
