@@ -224,7 +224,7 @@ impl World {
         Some(())
     }
 
-    /// A user who was sent away gets one piece too many.
+    /// One piece too many goes to a user that the replica had sent away.
     fn oversell(&mut self, luck: Luck) -> Option<()> {
         let sent_away = self.attempt(luck, |_, ask| ask.told == Told::SoldOut)?;
         let Attempt { user, code, key, .. } = sent_away.clone();
