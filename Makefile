@@ -47,6 +47,7 @@ help: ## Print this
 	@echo
 	@echo "Knobs: REPLICAS=3 STRATEGY=batched|redlock|pessimistic|optimistic|conditional|unlocked DB=mysql|mariadb"
 	@echo "  BALANCE=home|scattered (orders for a code go to one replica, or to any) DISTANCE_MS=0 (a round trip between replicas and servers)"
+	@echo "  HOME_ORDERS=500 (so many orders at a home at a time; more go to the next replica)"
 	@echo "  REDIS_NODES=1|3|5 ACCESS_LOG=on|off CLUSTER_DIR=.cluster PORT_OFFSET=0"
 	@echo "  RATE_LIMIT=off|20 (requests of one address per second; off, because a laboratory's crowd has one address)"
 	@echo "  NGINX_PORT=8000 REPLICA_PORT=8100 OPS_PORT=8200 REDIS_PORT=6390 MYSQL_PORT=3316 PROMETHEUS_PORT=9095 DISTANCE_PORT=6490"

@@ -47,7 +47,8 @@ def knobs(settings: Settings) -> dict:
     return {
         "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
         "PROMETHEUS_PORT": str(settings.prometheus_port), "GRAFANA_PORT": str(settings.grafana_port),
-        "RATE_LIMIT": str(settings.rate_limit or "off"), "BALANCE": settings.balance, **settings.passed_through,
+        "RATE_LIMIT": str(settings.rate_limit or "off"), "BALANCE": settings.balance,
+        "HOME_ORDERS": str(settings.home_orders), **settings.passed_through,
     }
 
 

@@ -23,9 +23,6 @@ OLD_WORKERS_SECONDS = 30
 SPARE_MS, CONNECT_MS = 1_000, 500
 # When a replica counts as failed, and for how long.
 FAILED = "max_fails=3 fail_timeout=1s"
-# So many orders may be under way at a home. More go on to the next replica, so that a crowd has as many as it needs, and a home that
-# freezes holds no more than these.
-HOME_ORDERS_MAX = 500
 
 
 def nginx(settings: Settings) -> Program:
@@ -100,7 +97,8 @@ def write_limits(settings: Settings, folder: Path, replicas: list) -> None:
     A client is the other end of the connection: headers do not count, because everybody can write them.
     """
     rate = settings.rate_limit
-    files = {"patience.conf": patience(settings.deadline_ms), "homes.conf": homes(replicas), "orders.conf": ORDERS[settings.balance]}
+    files = {"patience.conf": patience(settings.deadline_ms), "homes.conf": homes(replicas, settings.home_orders),
+             "orders.conf": ORDERS[settings.balance]}
     if rate:
         # 10 MB hold 80,000 clients, and the one who was away longest makes room.
         zone = f"limit_req_zone $binary_remote_addr zone=client:10m rate={rate}r/s;\n"
@@ -116,11 +114,11 @@ def write_limits(settings: Settings, folder: Path, replicas: list) -> None:
         write(folder / name, text)
 
 
-def homes(replicas: list) -> str:
+def homes(replicas: list, orders: int) -> str:
     """Few codes move when a replica comes or goes. nginx places servers by name there, and takes all that share a name for one; so
     where one name stands for all, a code's home is its hash, modulo their number."""
     one_name = any("resolve" in replica for replica in replicas)
-    servers = [f"server {replica} max_conns={HOME_ORDERS_MAX} {FAILED};\n" for replica in replicas]
+    servers = [f"server {replica} max_conns={orders} {FAILED};\n" for replica in replicas]
     return ("hash $code;\n" if one_name else "hash $code consistent;\n") + "".join(servers)
 
 

@@ -15,6 +15,9 @@ from script import ROOT, Problem, first_line, which, write
 STRATEGIES = ("unlocked", "conditional", "optimistic", "pessimistic", "redlock", "batched")
 ENGINES = ("mysql", "mariadb")
 BALANCES = ("home", "scattered")
+# So many orders may be under way at a home. More go on to the next replica, so that a crowd has as many as it needs, and a home that
+# freezes holds no more than these.
+HOME_ORDERS = 500
 REPLICAS_MAX = 20
 # Beyond this a lock that is held across a call could not be kept alive.
 DISTANCE_MS_MAX = 100
@@ -63,6 +66,7 @@ class Settings:
     exporter_port: int = PORTS["exporter_port"]
     grafana_port: int = PORTS["grafana_port"]  # Docker's alone.
     balance: str = "scattered"  # As clusters were before it could be chosen.
+    home_orders: int = HOME_ORDERS
     distance_ms: int = 0  # A round trip between the replicas and their servers, added by the laboratory.
     distance_port: int = PORTS["distance_port"]
     rate_limit: int = 0  # Requests of one client per second; 0 is without a limit.
@@ -142,6 +146,7 @@ def from_environment() -> Settings:
         redis_nodes=int(choice("REDIS_NODES", "3", ("1", "3", "5"))),
         distance_ms=number("DISTANCE_MS", 0, 0, DISTANCE_MS_MAX),
         balance=choice("BALANCE", "home", BALANCES),
+        home_orders=number("HOME_ORDERS", HOME_ORDERS, 1, 100_000),
         access_log=choice("ACCESS_LOG", "off", ("on", "off")) == "on",
         binary=ROOT / os.environ.get("COUPON_RUSH_BIN", target / "release" / "coupon-rush"),
         passed_through=passed_through(),
