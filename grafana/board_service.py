@@ -45,8 +45,8 @@ def requests():
              f'{DURATION}_bucket{{{ISSUE}, method="POST"}}'),
         lines("Latency p99 by route", "Which route is slow. Reads should stay far below issues.",
               "s", (f"histogram_quantile(0.99, sum by (le, route) ({rate(DURATION + '_bucket')}))", "{{route}}")),
-        lines("In flight", "Requests being answered at this moment, by replica. Unequal curves show a replica that hangs.",
-              "short", per("replica", f"coupon_in_flight{{{SERVICE}}}")),
+        lines("In flight", "Requests in hand at this moment, by replica. A home has those of its codes; beyond 500 orders (dashed: HOME_ORDERS) the next replica joins. One that stays high without answers hangs.",
+              "short", per("replica", f"coupon_in_flight{{{SERVICE}}}"), limit=500),
         lines("Share of 5xx", "Issue requests answered with 5xx. Dashed: 1 %, where the alert fires.",
               "percentunit", (f"(sum({rate(DURATION + '_count', FAILED)}) or vector(0)) / sum({rate(DURATION + '_count', ISSUE)})", "5xx"), limit=0.01, colors={"5xx": VERMILION}),
     )
@@ -55,12 +55,12 @@ def requests():
 def lock():
     return (
         "The lock",
-        lines("Attempts by result", "`contended` means that somebody else held it: the cost of many replicas. `unavailable` means no quorum.",
+        lines("Attempts by result", "Grants per second, and attempts in vain. `contended` means that another replica held it: rare while each code is at home. `unavailable` means no quorum.",
               "ops", per("result", rate("coupon_lock_attempts_total")),
               colors={"granted": GREEN, "contended": YELLOW, "unavailable": VERMILION}),
         quantiles("Time to acquire", "From wanting the lock to its grant, per lease. What lock wait has on top is time in the queue.",
                   f"coupon_lock_acquire_seconds_bucket{{{SERVICE}}}"),
-        quantiles("Time held", "From grant to release. It bounds everything: a code's batches per second are at most one over this. Dashed: 1.5 s, the lease's life.",
+        quantiles("Time held", "From grant to release. A home's lease spans many batches and is given back when the orders end or another replica wants it. Dashed: 1.5 s, the lease's life.",
                   f"coupon_lock_hold_seconds_bucket{{{SERVICE}}}", limit=1.5),
         lines("Lock nodes in use", "1 while a Redis node votes, 0 while it is replaced; the lowest of the replicas' views. Two of three must be 1.",
               "short", (f"min by (node) (coupon_redis_node_up{{{SERVICE}}})", "node {{node}}"), steps=True),

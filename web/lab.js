@@ -59,7 +59,7 @@ function newCoupon({ code, discountPercent }) {
   bar.setAttribute('role', 'meter');
   bar.setAttribute('aria-label', `${code}: pieces left`);
   bar.append(element('i'));
-  main.append(head, bar);
+  main.append(head, bar, element('p', 'row-foot served'));
   const button = element('button', '', 'Take one');
   button.type = 'button';
   button.setAttribute('aria-label', `Take a coupon ${code}`);
@@ -91,7 +91,7 @@ async function take(code, button) {
       method: 'POST',
       headers: { 'Content-Type': 'application/json', 'Idempotency-Key': `${user.value}-${code}` },
       body: JSON.stringify({ code, userId: user.value }),
-      signal: AbortSignal.timeout(15000),
+      signal: AbortSignal.timeout(20000),
     });
     say(...told(response.status, await response.json(), code, response.headers.get('x-replica')));
   } catch {
@@ -120,13 +120,13 @@ function say(kind, text) {
 }
 
 async function showReplicas() {
-  const granted = 'sum by (replica) (increase(coupon_lock_attempts_total{job="coupon",result="granted"}[1m]))';
-  const answers = 'sum by (replica) (rate(coupon_issue_total{job="coupon"}[15s]))';
+  const orders = 'sum by (replica) (increase(coupon_issue_total{job="coupon"}[1m]))';
+  const answers = 'sum by (code, replica) (rate(coupon_issue_total{job="coupon"}[15s]))';
   const outcomes = 'sum by (outcome) (increase(coupon_issue_total{job="coupon"}[5m]))';
   const flying = 'sum by (replica) (coupon_in_flight{job="coupon"})';
   let found;
   try {
-    found = await Promise.all(['coupon_build_info{job="coupon"}', granted, answers, flying, outcomes].map(instant));
+    found = await Promise.all(['coupon_build_info{job="coupon"}', orders, answers, flying, outcomes].map(instant));
     seen.prometheus = true;
   } catch {
     seen.prometheus = false;
@@ -134,16 +134,30 @@ async function showReplicas() {
     $('running').textContent = '';
     return;
   }
-  const [builds, grants, rates, flights, kinds] = found;
-  drawReplicas(builds, by('replica', grants), by('replica', rates), by('replica', flights));
+  const [builds, taken, rates, flights, kinds] = found;
+  drawReplicas(builds, by('replica', taken), by('replica', rates), by('replica', flights));
+  drawHomes(rates);
   drawOutcomes(by('outcome', kinds));
 }
 
+// The sum of the series that share a value of the label.
 function by(label, series) {
-  return new Map(series.map(({ metric, value }) => [metric[label], Number(value[1])]));
+  const sums = new Map();
+  for (const { metric, value } of series) sums.set(metric[label], (sums.get(metric[label]) || 0) + Number(value[1]));
+  return sums;
 }
 
-function drawReplicas(builds, grants, rates, flights) {
+// Which replicas serve a code: its home, and those that joined.
+function drawHomes(rates) {
+  for (const row of $('stock').querySelectorAll('.coupon')) {
+    const own = [...by('replica', rates.filter(({ metric }) => metric.code === row.dataset.code))].filter(([, orders]) => orders > 0);
+    const sum = own.reduce((all, [, orders]) => all + orders, 0);
+    const parts = own.sort(([, one], [, other]) => other - one).map(([name, orders]) => `${name} ${Math.round((orders / sum) * 100)} %`);
+    row.querySelector('.served').textContent = parts.length > 0 ? `served by ${parts.join(', ')}` : '';
+  }
+}
+
+function drawReplicas(builds, orders, rates, flights) {
   const names = builds.map(({ metric }) => metric.replica || metric.instance).sort((a, b) => a.localeCompare(b, 'en', { numeric: true }));
   const { strategy, version } = builds[0]?.metric || {};
   $('running').textContent = names.length ? `${names.length} ${names.length === 1 ? 'replica' : 'replicas'}, strategy ${strategy}, version ${version}` : '';
@@ -151,8 +165,8 @@ function drawReplicas(builds, grants, rates, flights) {
     $('replicas').replaceChildren(element('p', 'empty', 'Prometheus sees no replica. `make up` starts some.'));
     return;
   }
-  const sum = names.reduce((all, name) => all + (grants.get(name) || 0), 0);
-  const rows = names.map((name) => ({ name, share: sum > 0 ? (grants.get(name) || 0) / sum : 0, rate: rates.get(name) || 0, flights: flights.get(name) || 0, grants: grants.get(name) || 0 }));
+  const sum = names.reduce((all, name) => all + (orders.get(name) || 0), 0);
+  const rows = names.map((name) => ({ name, share: sum > 0 ? (orders.get(name) || 0) / sum : 0, rate: rates.get(name) || 0, flights: flights.get(name) || 0, orders: orders.get(name) || 0 }));
   keyed($('replicas'), rows, ({ name }) => name, newReplica, updateReplica);
 }
 
@@ -162,20 +176,20 @@ function newReplica({ name }) {
   head.append(element('b', '', name), element('span', 'figure'));
   const bar = element('div', 'bar');
   bar.setAttribute('role', 'meter');
-  bar.setAttribute('aria-label', `${name}: share of the lock grants`);
+  bar.setAttribute('aria-label', `${name}: share of the orders`);
   bar.setAttribute('aria-valuemax', 100);
   bar.append(element('i'));
   row.append(head, bar, element('div', 'row-foot'));
   return row;
 }
 
-function updateReplica(row, { share, rate: answers, flights, grants }) {
+function updateReplica(row, { share, rate: answers, flights, orders }) {
   row.querySelector('.figure').replaceChildren(element('b', '', rate(answers)), ' answers');
   const bar = row.querySelector('.bar');
   bar.setAttribute('aria-valuenow', Math.round(share * 100));
   bar.firstChild.style.width = `${share * 100}%`;
   row.querySelector('.row-foot').replaceChildren(
-    element('span', '', `${count(Math.round(grants))} grants (${Math.round(share * 100)} %)`), element('span', '', `${count(flights)} in flight`));
+    element('span', '', `${count(orders)} orders (${Math.round(share * 100)} %)`), element('span', '', `${count(flights)} in flight`));
 }
 
 function drawOutcomes(kinds) {

@@ -140,6 +140,8 @@ def test_a_rush_is_drawn(cluster, browser):
     assert wait(lambda: [int(found["value"][1]) for found in cluster.get(seen)["data"]["result"]] == [len(names)], 60)
     cluster.command("k6", "rush")
     browser.until("document.querySelectorAll('.tally tr').length > 0 && document.querySelectorAll('.split > i').length > 1")
+    # Forty users are no crowd that a home could not take.
+    browser.until("[...document.querySelectorAll('.served')].some((served) => served.textContent.endsWith(' 100 %'))")
     assert browser.run("[...document.querySelectorAll('#replicas .row-head > b')].map((name) => name.textContent)") == names
     assert "strategy" in browser.run("document.getElementById('running').textContent")
 
