@@ -19,7 +19,7 @@ import containers
 import nginx
 import parts
 from script import ROOT, TOOLS, VENV, Problem, must_run, program, run_to_end
-from settings import PASSED_THROUGH, PATIENCE, PORTS, REQUEST_DEADLINE_MS, STOP_MS, from_environment
+from settings import PASSED_THROUGH, PATIENCE, PORTS, REQUEST_DEADLINE_MS, STOP_MS, STOP_MS_MAX, from_environment
 
 UNSTABLE = TOOLS / "docker"
 HARDENED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
@@ -163,11 +163,13 @@ def test_the_service_knows_every_setting_it_is_given(files):
 def test_a_replica_has_the_time_to_drain_and_nginx_to_let_go(files):
     default = lambda name: int(words(rf'env = "{name}", default_value_t = ([\d_]+)', "src/config.rs")[0])
     assert (default("DRAIN_MS"), default("REQUEST_DEADLINE_MS")) == (STOP_MS["DRAIN_MS"], REQUEST_DEADLINE_MS)
-    drain = (default("DRAIN_MS") + int(files.services["app"]["environment"]["LAME_DUCK_MS"])) / 1000
+    drain = STOP_MS_MAX / 1000
+    assert drain * 1000 >= default("DRAIN_MS") + int(files.services["app"]["environment"]["LAME_DUCK_MS"])
     workers = int(words(r"worker_shutdown_timeout (\d+)s", "nginx/nginx.conf")[0])
     idle = int(words(r"keepalive_min_timeout (\d+)s", "nginx/docker/http.conf")[0])
     longest = idle + nginx.longest_ms(PATIENCE["REQUEST_DEADLINE_MS"][1]) / 1000
     assert workers > longest, f"nginx: an old worker has {workers} s, and may need {longest:g}"
+    words(f"`REQUEST_DEADLINE_MS` may be {PATIENCE['REQUEST_DEADLINE_MS'][1]:,} at most", "docs/OPERATIONS.md")
     words(f"at nginx within {nginx.longest_ms(default('REQUEST_DEADLINE_MS')) // 1000} s", "README.md")
     for name, needed in (("app", drain), ("nginx", workers)):
         grace = int(files.services[name]["stop_grace_period"].removesuffix("s"))
