@@ -56,8 +56,8 @@ help: ## Print this
 	@echo "  arrival: RATE=1000 DURATION=30s RAMP_TO= CODES=1   capacity: FROM=500 TO=8000 GROWTH=25 STEP=10s P99_MS=100 CODES=1"
 	@echo "  spike: RATE=500 PEAK=3000 BEFORE=10s SPIKE=10s AFTER=20s BACK_MS=250 CODES=1   fairness: CONTESTS=200 PIECES=20 OVER=3 RATE=1000"
 	@echo "  the first three: WARMUP=5s SEED=1 ACKS=1|0 DROPS=forbid|allow VUS= (k6/lib/stream.js says what they mean)"
-	@echo "  sweep: REPLICAS=1,2,4,8 STRATEGIES=redlock,batched SHAPES=hot,many,rush REPEATS=1 RATE=1000 WINDOW=12 SEED=1 INTO=FOLDER"
-	@echo "    RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
+	@echo "  sweep: REPLICAS=1,2,4,8 STRATEGIES=redlock,batched SHAPES=few,crowd,rate,contests BALANCES=home,scattered DISTANCES=0,1"
+	@echo "    REPEATS=1 RATE=1000 WINDOW=3 SEED=1 INTO=FOLDER RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
 	@echo "  bench: REPEATS=5 (with QUICK=1: 3) ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000"
 	@echo "  chaos: SEED= WAVES=900 FIRST=0 ONLY=FAULT,FAULT HUNG=10 (minutes with a hung lock node) INTO=FOLDER CHAOS_PORT_OFFSET=12000"
 	@echo "  RUNTIME=local|docker GRAFANA_PORT=3000 (Grafana is Docker's alone)"
@@ -131,11 +131,12 @@ fairness: $(BEFORE_LOAD) ## Sell out 200 tiny coupons one after the other, and s
 smoke: $(BEFORE_LOAD) ## Try every call of the API once
 	@local/k6 smoke
 
-sweep: install build ## Measure lock wait and latency against replicas, 45 minutes; QUICK=1: nine cells in six; DRY_RUN=1: the plan
+sweep: install build ## Measure lock wait and latency against replicas, 35 minutes; QUICK=1: 15 cells in two; DRY_RUN=1: the plan
 	-@$(if $(DRY_RUN),:,local/install report)
 	@$(COUPON_LAB_BIN) sweep $(if $(QUICK),--quick) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume $(RESUME)) \
 	  $(if $(filter command environment,$(firstword $(origin REPLICAS))),--replicas $(REPLICAS)) $(if $(STRATEGIES),--strategies $(STRATEGIES)) \
-	  $(if $(SHAPES),--shapes $(SHAPES)) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(RATE),--rate $(RATE)) \
+	  $(if $(SHAPES),--shapes $(SHAPES)) $(if $(BALANCES),--balances $(BALANCES)) $(if $(DISTANCES),--distances $(DISTANCES)) \
+	  $(if $(REPEATS),--repeats $(REPEATS)) $(if $(RATE),--rate $(RATE)) \
 	  $(if $(WINDOW),--seconds $(WINDOW)) $(if $(SEED),--seed $(SEED)) $(if $(INTO),--into $(INTO))
 
 report: ## Draw a sweep: make report FOLDER=results/20260101T000000Z; PICTURE=replicas INTO=docs/pictures: one picture, elsewhere

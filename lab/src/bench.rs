@@ -26,7 +26,7 @@ use crate::measure::{Sample, Scenario, Stage, measure, quiet};
 use crate::progress::Progress;
 use crate::strategy::Strategy;
 use budgets::Budget;
-use list::{Item, POOL, POOL_SIZES, What};
+use list::{Item, POOL, What};
 
 /// Measure every budget on a cluster of the laboratory's own
 #[derive(Args)]
@@ -60,7 +60,8 @@ struct Kept {
     quick: bool,
     /// Knobs of the cluster that a person has set.
     knobs: BTreeMap<String, String>,
-    best_pool_size: BTreeMap<Strategy, u32>,
+    /// The knobs with which each strategy was fastest in its probes.
+    best: BTreeMap<Strategy, BTreeMap<String, String>>,
     noise: Vec<String>,
     budgets: Vec<Budget>,
     samples: Vec<Sample>,
@@ -122,7 +123,7 @@ async fn all(stage: &mut Stage, items: &[Item], kept: &mut Kept) -> anyhow::Resu
     let mut progress = Progress::new(items.len(), items.iter().map(Item::estimate).sum());
     for item in items {
         progress.begins(&format!("repeat {}: {}", item.repeat, item.name));
-        let knobs = knobs(item, &kept.best_pool_size);
+        let knobs = knobs(item, &kept.best);
         stage.set(&knobs).await?;
         if item.scenario().is_some() {
             // All of them at once, so that the last repeat finds what the first one found. k6 brings its own.
@@ -134,12 +135,10 @@ async fn all(stage: &mut Stage, items: &[Item], kept: &mut Kept) -> anyhow::Resu
             Err(error) => Sample { broken: Some(format!("{error:#}")), ..Sample::default() },
         };
         (sample.scenario, sample.repeat) = (item.name.clone(), item.repeat);
-        if knobs.strategy != Strategy::Batched {
-            sample.pool_size = knobs.others[POOL].parse().ok();
-        }
+        sample.knobs = knobs.others;
         progress.ended(item.estimate(), &format!("repeat {}: {}", item.repeat, report::line(&sample)));
         kept.samples.push(sample);
-        kept.best_pool_size = best_pool_sizes(&kept.samples);
+        kept.best = best(&kept.samples);
     }
     Ok(())
 }
@@ -157,11 +156,10 @@ async fn one(stage: &mut Stage, item: &Item, before: &[Sample]) -> anyhow::Resul
     }
 }
 
-/// The cluster that an item needs, with the pool that the probes found best.
-fn knobs(item: &Item, best: &BTreeMap<Strategy, u32>) -> Knobs {
-    let Knobs { strategy, replicas, .. } = item.knobs;
-    match (&item.what, best.get(&strategy)) {
-        (What::Best(_), Some(size)) => list::knobs(strategy, replicas, *size),
+/// The cluster that an item needs, with what the probes found best.
+fn knobs(item: &Item, best: &BTreeMap<Strategy, BTreeMap<String, String>>) -> Knobs {
+    match (&item.what, best.get(&item.knobs.strategy)) {
+        (What::Best(_), Some(others)) => Knobs { others: others.clone(), ..item.knobs },
         _ => item.knobs.clone(),
     }
 }
@@ -172,15 +170,13 @@ fn peak(samples: &[Sample], repeat: u32) -> Option<f64> {
     of_repeat.filter(|it| it.scenario.starts_with("issue-")).map(|it| it.rate).reduce(f64::max)
 }
 
-/// For each strategy the size at which its probe issued most. Promises that `unlocked` breaks do not make it slower.
-fn best_pool_sizes(samples: &[Sample]) -> BTreeMap<Strategy, u32> {
-    let rate = |strategy: Strategy, size: u32| {
-        let name = list::probe(strategy, size);
-        samples.iter().filter(|it| it.scenario == name).map(|it| it.rate).reduce(f64::max)
-    };
+/// For each strategy the knobs of the probe that issued most. Promises that `unlocked` breaks do not make it slower.
+fn best(samples: &[Sample]) -> BTreeMap<Strategy, BTreeMap<String, String>> {
     let best = |strategy: Strategy| {
-        let tried = POOL_SIZES.iter().filter_map(|size| Some((*size, rate(strategy, *size)?)));
-        Some((strategy, tried.max_by(|one, other| one.1.total_cmp(&other.1))?.0))
+        let name = list::probe(strategy);
+        let probes = samples.iter().filter(|it| it.scenario.starts_with(&name));
+        let best = probes.max_by(|one, other| one.rate.total_cmp(&other.rate))?;
+        Some((strategy, best.knobs.clone()))
     };
     Strategy::ALL.into_iter().filter_map(best).collect()
 }

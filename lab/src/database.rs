@@ -2,8 +2,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "the laboratory's SQL lives here and in verify")]
 
-use std::time::Duration;
-
 use anyhow::Context;
 use sqlx::{AssertSqlSafe, FromRow, MySqlConnection, Row};
 
@@ -22,15 +20,6 @@ pub struct Winner {
     pub serial: Option<u32>,
     /// Milliseconds since 1970 when the request reached nginx.
     pub arrived_ms: Option<u64>,
-}
-
-/// Coupons that were issued in the current round, and the time from the first issue to the last.
-pub async fn drain(connection: &mut MySqlConnection) -> anyhow::Result<(u32, Duration)> {
-    let query = "SELECT COUNT(*) AS issued, TIMESTAMPDIFF(MICROSECOND, MIN(issued_at), MAX(issued_at)) AS micros \
-                 FROM wallet JOIN event ON event.round = wallet.round";
-    let found = sqlx::query_as(query).fetch_one(connection).await.context("cannot read when coupons were issued");
-    let (issued, micros): (i64, Option<i64>) = found?;
-    Ok((issued.try_into()?, Duration::from_micros(micros.unwrap_or(0).try_into()?)))
 }
 
 /// Reads the winners of all coupons whose codes begin with `prefix`, code by code in the order of their serials.

@@ -34,7 +34,7 @@ pub struct Command {
 
 impl Command {
     /// Plays the contests in a round of their own and prints what came of them. The exit status: 0 all went well, 1 a promise was
-    /// broken.
+    /// broken, or the lock bypassed.
     pub async fn run(&self, interrupt: Interrupt) -> anyhow::Result<u8> {
         let Self { contests: coupons, pieces, over, rate, .. } = *self;
         let scenario = Contests { coupons, pieces, over, rate }.scenario(CONNECTIONS, WARM_UP);

@@ -1,5 +1,5 @@
-//! `lab sweep`: what lock wait and latency become as replicas are added, for every strategy and shape of load, measured on a
-//! cluster of the laboratory's own and kept in one folder. What is measured is in `grid`, how in `crate::measure`.
+//! `lab sweep`: what lock wait, latency and throughput become as replicas are added, for every strategy, balance, distance and shape
+//! of load, measured on a cluster of the laboratory's own and kept in one folder. What is measured is in `grid`, how in `crate::measure`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,14 @@ mod folder;
 mod grid;
 mod table;
 
-use crate::cluster::private::{Private, inherited, users_own};
+use crate::cluster::private::{Private, users_own};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
 use crate::measure::Stage;
 use crate::progress::{Progress, minutes};
 use cell::Measured;
 use folder::{Folder, Setting, versions};
-use grid::{Axes, Cell, Grid, Settings};
+use grid::{Axes, Cell, Grid, Settings, given};
 
 /// After so many failures in a row the next cell will fail, too.
 const FAILURES_MAX: usize = 3;
@@ -31,7 +31,7 @@ const FAILURES_MAX: usize = 3;
 /// Measure every strategy at several numbers of replicas under several shapes of load, and draw it
 #[derive(Args)]
 pub struct Command {
-    /// Nine cells in under ten minutes: one hot coupon, three strategies, 1, 2 and 4 replicas
+    /// Fifteen cells in two minutes: 64 users, three strategies, 1, 2 and 4 replicas, no distance
     #[arg(long)]
     quick: bool,
     /// Print the plan and how long it takes, and start nothing
@@ -54,7 +54,8 @@ pub struct Command {
 
 impl Command {
     /// Measures what is left of the plan and has it drawn. The exit status: 0 all went well, 1 a promise was broken that
-    /// the strategy means to keep, 2 a cell could not be measured; what was measured is kept in any case.
+    /// the strategy means to keep, or a strategy went on without its lock, 2 a cell could not be measured; what was measured is kept
+    /// in any case.
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
         let mut folder = match &self.resume {
             Some(path) => Folder::open(path)?,
@@ -66,7 +67,7 @@ impl Command {
             return Ok(0);
         }
         // Cells that were measured with other knobs do not belong into one report.
-        let (now, then) = (inherited(), &folder.grid.settings.knobs);
+        let (now, then) = (given(), &folder.grid.settings.knobs);
         ensure!(
             now == *then,
             "the sweep began with {then:?}, now it is {now:?}: set the same variables, or begin a new sweep"
@@ -115,15 +116,17 @@ fn conclude(root: &Path, folder: &Folder, measured: anyhow::Result<usize>) -> an
     folder.write("cells.json", &done)?;
     fs::write(folder.path.join("cells.csv"), table::csv(&done)).context("cannot write cells.csv")?;
     let place = shown(&folder.path, root);
-    let (broken, short) = (count(&done, Measured::is_broken), count(&done, |it| it.load.short().is_some()));
+    let [broken, bypassed] = [Measured::is_broken, Measured::is_bypassed].map(|is_one| count(&done, is_one));
+    let short = count(&done, |it| it.sample.short().is_some());
     println!(
-        "{} of {} cells measured, {broken} with a broken promise, {short} short of what was offered: {place}",
+        "{} of {} cells measured, {broken} with a broken promise, {bypassed} without their lock at times, {short} short of what was \
+         offered: {place}",
         done.len(),
         folder.grid.cells.len()
     );
     draw(root, &folder.path);
     match measured {
-        Ok(0) => Ok(u8::from(broken > 0)),
+        Ok(0) => Ok(u8::from(broken + bypassed > 0)),
         Ok(failed) => {
             eprintln!("{failed} cells could not be measured; try them again by make sweep RESUME={place}");
             Ok(2)
@@ -160,7 +163,7 @@ async fn all(stage: &mut Stage, folder: &Folder, left: &[Cell], commit: &str) ->
         let said = match &measured {
             Ok(measured) => measured.line(),
             Err(error) if error.is::<Interrupted>() => return measured.map(|_| 0),
-            Err(error) => format!("{cell:<24} FAILED: {error:#}"),
+            Err(error) => format!("{cell:<38} FAILED: {error:#}"),
         };
         progress.ended(folder.grid.estimate(&[cell]).as_secs_f64(), &said);
         if let Ok(measured) = measured {
@@ -179,10 +182,9 @@ fn print_plan(grid: &Grid, left: &[Cell]) {
     for (place, cell) in left.iter().enumerate() {
         println!("{:>4}  {:>6}  {cell}", place + 1, minutes(grid.estimate(&left[..place])));
     }
-    let Settings { rate, warm_up, seconds, users, contests, seed, .. } = &grid.settings;
+    let Settings { rate, seconds, seed, .. } = &grid.settings;
     println!(
-        "{} cells, about {} minutes: {warm_up} s warm-up and {seconds} s measured, {rate}/s in the open model, {users} users in \
-         the closed one, {contests} contests each; order by seed {seed}",
+        "{} cells, about {} minutes: {seconds} s measured of each, {rate}/s in the open model; order by seed {seed}",
         left.len(),
         minutes(grid.estimate(left))
     );

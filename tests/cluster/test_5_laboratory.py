@@ -7,7 +7,7 @@ import psutil
 from script import ROOT
 from story import LAB, OFFSET, eventually, interrupted, lab, must, refused, said_by
 
-TWO_CELLS = "--replicas 2 --strategies batched --shapes hot,rush --seconds 4 --warm-up 1 --rate 100 --rounds 10".split()
+TWO_CELLS = "--replicas 2 --strategies batched --balances home --distances 0 --shapes few,rate --seconds 4 --rate 100".split()
 
 
 def test_a_sweep_that_was_interrupted_goes_on_where_it_stopped(tmp_path):
@@ -27,6 +27,7 @@ def test_a_sweep_that_was_interrupted_goes_on_where_it_stopped(tmp_path):
 def test_wrong_knobs_of_a_sweep_are_named():
     refused(lab("sweep", "--dry-run", "--strategies", "fast"), "fast", "pessimistic")
     refused(lab("sweep", "--dry-run", "--replicas", "0"), "--replicas")
+    refused(lab("sweep", "--dry-run", "--balances", "random"), "random", "scattered")
     refused(lab("sweep", "--resume", "/nowhere"), "/nowhere", "holds no sweep")
 
 

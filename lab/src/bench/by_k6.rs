@@ -16,7 +16,7 @@ const ARRIVAL: &str = "{scenario:arrival}";
 pub async fn rush(stage: &mut Stage) -> anyhow::Result<Sample> {
     // The crowd asks for whatever there is.
     stage.withdraw().await?;
-    let before = stage.begin(false).await?;
+    let before = stage.begin().await?;
     let (summary, complaint) = k6(stage, "rush", &[("USERS", USERS.to_string()), ("VUS", USERS.to_string())]).await?;
     let after = stage.end().await?;
     let mut sample = sample(&summary, "", None);

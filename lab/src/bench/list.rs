@@ -9,7 +9,7 @@ use anyhow::ensure;
 
 use crate::cluster::private::Knobs;
 use crate::load::{Pace, Requests, Users};
-use crate::measure::{Contests, Scenario, Stock, holders, issues};
+use crate::measure::{Contests, FEW, MANY, Scenario, Stock, WARM_UP, holders, issues};
 use crate::strategy::Strategy;
 
 /// Replicas of the cluster that most is measured on.
@@ -18,23 +18,22 @@ const REPLICAS: u32 = 3;
 const RATE: u32 = 3_000;
 /// The rate at which k6 and our loader are compared, per second, and for how long.
 pub const CROSS_CHECK: (u32, Duration) = (1_000, Duration::from_secs(10));
-/// `POOL_SIZE`s among which a strategy finds its best. `batched` has connections of its own and does not care.
-pub const POOL_SIZES: [u32; 4] = [2, 4, 8, 16];
+/// `POOL_SIZE`s among which a strategy finds its best, with both balances. `batched` has connections of its own and does not care.
+const POOL_SIZES: [u32; 4] = [2, 4, 8, 16];
 /// What `batched` runs with: the service's default.
 const POOL_SIZE: u32 = 8;
 /// The knob, which a run sets by itself.
 pub const POOL: &str = "POOL_SIZE";
+/// Where orders go; the default is `home`.
+pub const BALANCE: &str = "BALANCE";
 
-/// Connections of what is no question of connections, and of what is.
+/// Connections of what is no question of connections.
 const CONNECTIONS: usize = 200;
-const FEW: usize = 64;
-const MANY: usize = 1_000;
 
-const WARM_UP: Duration = Duration::from_millis(700);
 const SHORT: [Duration; 2] = [WARM_UP, Duration::from_secs(3)];
 /// Where a percentile needs more requests, or a strategy issues few.
 const LONG: [Duration; 2] = [WARM_UP, Duration::from_secs(4)];
-/// To find a strategy's best pool.
+/// To find the cluster that is best for a strategy.
 const PROBE: [Duration; 2] = [WARM_UP, Duration::from_millis(1_500)];
 
 const GONE: &str = "GONE";
@@ -63,7 +62,7 @@ pub enum What {
     Load(Scenario),
     /// In an open model, at the highest rate of issues in the same repeat, divided by this.
     OfPeak(f64, Scenario),
-    /// A strategy, with the pool that its probes found best.
+    /// A strategy, on the cluster that its probes found best.
     Best(Scenario),
     Rush,
     /// The cross-check, by k6.
@@ -98,11 +97,12 @@ impl Item {
     }
 }
 
-pub fn probe(strategy: Strategy, pool_size: u32) -> String {
-    format!("{strategy}-pool-{pool_size}")
+/// What the names of a strategy's probes begin with.
+pub fn probe(strategy: Strategy) -> String {
+    format!("{strategy}-pool-")
 }
 
-pub fn knobs(strategy: Strategy, replicas: u32, pool_size: u32) -> Knobs {
+fn knobs(strategy: Strategy, replicas: u32, pool_size: u32) -> Knobs {
     Knobs { strategy, replicas, others: [(POOL.to_owned(), pool_size.to_string())].into() }
 }
 
@@ -118,7 +118,7 @@ fn with(mut knobs: Knobs, name: &str, value: &str) -> Knobs {
 
 /// Every order to the least busy replica.
 fn scattered(knobs: Knobs) -> Knobs {
-    with(knobs, "BALANCE", "scattered")
+    with(knobs, BALANCE, "scattered")
 }
 
 /// A round trip of a millisecond between replicas and servers.
@@ -169,8 +169,12 @@ fn once() -> Vec<Item> {
         Item::load("arrival-1000", ours, &["arrival-1000-k6"]),
     ];
     for strategy in others() {
-        let probe = |size| Item::load(probe(strategy, size), refusing(PROBE), &[]).on(knobs(strategy, REPLICAS, size));
-        items.extend(POOL_SIZES.map(probe));
+        for size in POOL_SIZES {
+            for balance in ["home", "scattered"] {
+                let knobs = with(knobs(strategy, REPLICAS, size), BALANCE, balance);
+                items.push(Item::load(format!("{}{size}-{balance}", probe(strategy)), refusing(PROBE), &[]).on(knobs));
+            }
+        }
     }
     items
 }
@@ -283,7 +287,7 @@ mod tests {
 
         assert_eq!((quick.len(), quick[5].as_str(), quick[6].as_str()), (12, "1:alone", "2:version-200"));
         assert!(place("1:issue-1000") < place("1:open-third"));
-        assert!(place("0:pessimistic-pool-16") < place("1:pessimistic"));
+        assert!(place("0:pessimistic-pool-16-home") < place("1:pessimistic"));
         assert_eq!(all[0], "0:rush");
     }
 
@@ -304,7 +308,8 @@ mod tests {
         assert_eq!(only("rate-3000-32-codes"), words("1:version-200 1:rate-3000-of-4 1:rate-3000-32-codes"));
         assert_eq!(only("open-half"), words("1:version-200 1:issue-1000 1:open-half"));
         assert_eq!(only("arrival-1000-k6"), words("0:arrival-1000-k6 0:arrival-1000 1:version-200"));
-        let probes = "0:pessimistic-pool-2 0:pessimistic-pool-4 0:pessimistic-pool-8 0:pessimistic-pool-16";
-        assert_eq!(only("pessimistic"), words(&format!("{probes} 1:version-200 1:issue-200 1:pessimistic")));
+        let mut pessimistic = only("pessimistic");
+        assert_eq!(pessimistic.split_off(8), words("1:version-200 1:issue-200 1:pessimistic"));
+        assert_eq!(pessimistic[..2], words("0:pessimistic-pool-2-home 0:pessimistic-pool-2-scattered"));
     }
 }

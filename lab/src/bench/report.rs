@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::budgets::{Bound, Budget};
+use super::list::{BALANCE, POOL};
 use crate::measure::{Sample, Spread, float, number, shown};
 use crate::strategy::Strategy;
 use crate::table::Table;
@@ -141,20 +142,23 @@ fn cells(samples: &[&Sample], columns: &[Column]) -> impl Iterator<Item = String
     columns.iter().map(|(_, value)| shown(median(samples, value)))
 }
 
-/// 200 connections; each strategy with the pool that was best in the probes.
+/// 200 connections; each strategy with the pool and the balance that were best in the probes.
 fn strategies(samples: &[Sample]) -> String {
     let (trivial, batched) = (of(samples, "version-200"), of(samples, "issue-200"));
-    let mut table = table(&["strategy, 200 connections", "pool size", "÷ trivial", "batched ÷ it"], &OF_STRATEGIES);
+    let mut table =
+        table(&["strategy, 200 connections", "pool size", "balance", "÷ trivial", "batched ÷ it"], &OF_STRATEGIES);
     let mut any = false;
     for strategy in Strategy::ALL {
         let name = if strategy == Strategy::Batched { "issue-200" } else { strategy.name() };
         let Some(first) = samples.iter().find(|it| it.scenario == name) else { continue };
+        let knob = |name, default: &str| first.knobs.get(name).cloned().unwrap_or_else(|| default.to_owned());
         any |= strategy != Strategy::Batched;
         let good = of(samples, name);
         let note = if good.is_empty() { " (broken)" } else { "" };
         let mut row = vec![
             format!("{strategy}{note}"),
-            first.pool_size.map_or("own lanes".to_owned(), |size| size.to_string()),
+            if strategy == Strategy::Batched { "own lanes".to_owned() } else { knob(POOL, "?") },
+            knob(BALANCE, "home"),
             shown(ratio(&good, &trivial)),
             shown(ratio(&batched, &good)),
         ];

@@ -50,14 +50,14 @@ pub struct Sample {
     pub statements: u64,
     /// The highest that any replica's memory came to.
     pub peak_mebibytes: Option<f64>,
-    /// `POOL_SIZE` of the replicas, where it matters.
-    pub pool_size: Option<u32>,
+    /// Those of the cluster that its scenario asked for.
+    pub knobs: BTreeMap<String, String>,
     /// Requests that k6's users were not served: resets, 5xx, unanswered.
     pub unserved: Option<f64>,
     pub fairness: Option<Fairness>,
     /// Of the tables; `None` where nobody asked for a coupon.
     pub verdict: Option<Verdict>,
-    /// Why there is no figure: a broken promise, answers that nobody expected.
+    /// Why there is no figure: a broken promise, answers that nobody expected, a lock that was bypassed.
     pub broken: Option<String>,
 }
 
@@ -83,6 +83,8 @@ pub struct Replicas {
     pub lock_wait: Option<Times>,
     /// Orders in one call, on average; `None` where nothing is batched.
     pub batch_size: Option<f64>,
+    /// Batches that were settled without the lock.
+    pub bypassed: f64,
     /// Share of each replica in the issues; empty when nothing was issued.
     pub shares: BTreeMap<String, f64>,
 }
@@ -111,6 +113,7 @@ impl Replicas {
             issued: issued / seconds,
             answered: sum("coupon_issue_total", "") / seconds,
             lock_wait: Times::of(|quantile| waits.quantile(quantile).map(|seconds| seconds * 1_000.0)),
+            bypassed: sum("coupon_lock_bypassed_total", ""),
             batch_size: (batches > 0.0).then(|| sum("coupon_batch_size_sum", "") / batches),
             shares: by_replica.into_iter().filter(|_| issued > 0.0).map(|(name, it)| (name, it / issued)).collect(),
         }
@@ -192,6 +195,12 @@ impl Sample {
         float(total) / float(if self.issued > 0 { self.issued } else { self.answered.max(1) })
     }
 
+    /// Why it is no measurement of a strategy that has a lock, in words; `None` when the lock was held for every batch.
+    pub fn bypass(&self) -> Option<String> {
+        let bypassed = self.replicas.bypassed;
+        (bypassed > 0.0).then(|| format!("WITHOUT THE LOCK: {bypassed} batches were settled so"))
+    }
+
     /// Why it is no measurement of what was offered, in words; `None` when all of that went in time.
     pub fn short(&self) -> Option<String> {
         let offered = self.offered?;
@@ -213,6 +222,21 @@ mod tests {
         assert_eq!(of(None, 7, 0), None, "nothing is offered in a closed model");
         assert!(of(Some(12_000.0), 11_000, 0).is_some());
         assert!(of(Some(12_000.0), 11_999, 1).is_some());
+    }
+
+    #[test]
+    fn a_bypass_between_the_looks_fails_the_sample_and_one_before_does_not() {
+        let page = |of_grant: u32| {
+            let series = |reason, count| format!("coupon_lock_bypassed_total{{reason=\"{reason}\"}} {count}\n");
+            Pages::from([("replica-1".to_owned(), series("no-quorum", 5) + &series("no-grant", of_grant))])
+        };
+        let bypass = |before, after| {
+            let replicas = Replicas::between(&page(before), &page(after), 1.0);
+            Sample { replicas, ..Sample::default() }.bypass()
+        };
+
+        assert_eq!(bypass(2, 2), None);
+        assert_eq!(bypass(2, 5).as_deref(), Some("WITHOUT THE LOCK: 3 batches were settled so"));
     }
 
     #[test]

@@ -9,7 +9,12 @@ const PLENTY: u32 = 1_000_000;
 /// The first of them is the one that everybody wants.
 const HOT: &str = "L-01";
 /// As many as metrics name one by one.
-const MANY: u32 = 32;
+const CODES: u32 = 32;
+/// Connections of a small closed loop, and of a large one.
+pub const FEW: usize = 64;
+pub const MANY: usize = 1_000;
+/// The same load before anything is measured.
+pub const WARM_UP: Duration = Duration::from_millis(700);
 /// Codes of coupons that are fought for.
 pub const FOUGHT: &str = "F-";
 
@@ -22,7 +27,7 @@ pub struct Scenario {
     pub stock: Stock,
     pub connections: usize,
     pub pace: Pace,
-    /// The same load before anything is measured. Zero: the load begins cold, as a rush does.
+    /// The same load before anything is measured.
     pub warm_up: Duration,
     pub time: Duration,
     pub requests: Requests,
@@ -41,8 +46,6 @@ pub enum Stock {
     Of(Vec<(String, u32)>),
     /// This coupon with so many pieces, all of which [`holders`] have.
     Gone(String, u32),
-    /// Nothing but what every database begins with.
-    Seeded,
 }
 
 impl Stock {
@@ -54,7 +57,7 @@ impl Stock {
     /// Coupons that must be offered before.
     pub fn coupons(&self) -> Vec<(String, u32)> {
         match self {
-            Self::Untouched | Self::Seeded => Vec::new(),
+            Self::Untouched => Vec::new(),
             Self::Of(coupons) => coupons.clone(),
             Self::Gone(code, pieces) => vec![(code.clone(), *pieces)],
         }
@@ -79,7 +82,7 @@ impl Scenario {
 
     /// Issues of one coupon or 32, of which there are plenty; a load that is not answered with 201 has no figure.
     pub fn issues(many: bool, connections: usize, pace: Pace, [warm_up, time]: [Duration; 2]) -> Self {
-        let codes: Vec<_> = (1..=if many { MANY } else { 1 }).map(|number| format!("L-{number:02}")).collect();
+        let codes: Vec<_> = (1..=if many { CODES } else { 1 }).map(|number| format!("L-{number:02}")).collect();
         let stock = Stock::Of(codes.iter().map(|code| (code.clone(), PLENTY)).collect());
         let (requests, expect, tolerate) = (issues(codes), vec![201], Vec::new());
         Self { stock, connections, pace, warm_up, time, requests, expect, tolerate }

@@ -106,13 +106,7 @@ impl Stage {
         if self.private.is_some() && self.admin.event().await?.exclusive_next != exclusive {
             self.admin.put_event(exclusive, true).await?;
         }
-        if *stock == Stock::Seeded { self.withdraw().await } else { self.fresh_round().await }
-    }
-
-    /// Codes of the coupons that nobody offered here: those that every database begins with.
-    pub async fn seeded(&self) -> anyhow::Result<Vec<String>> {
-        let codes = self.admin.audit().await?.into_iter().map(|coupon| coupon.code);
-        Ok(codes.filter(|code| !self.offered.contains(code)).collect())
+        self.fresh_round().await
     }
 
     /// Makes sure that these coupons exist, with so many pieces.
@@ -143,13 +137,11 @@ impl Stage {
         self.admin.reset().await
     }
 
-    /// Reads every counter where a measurement begins. While the load is `warm` it is a look like that at the end; before the load
-    /// the processors come last, so that the reading is not in the measurement.
-    pub async fn begin(&mut self, warm: bool) -> anyhow::Result<Moment> {
+    /// Reads every counter where a measurement begins, while the load is under way.
+    pub async fn begin(&mut self) -> anyhow::Result<Moment> {
         // A kernel that does not let go of a peak reports the one since the process began, which is no lower.
         let _ = self.parts.forget_peaks();
-        let look = self.end().await?;
-        Ok(if warm { look } else { Moment { clocks: self.clocks()?, ..look } })
+        self.end().await
     }
 
     /// Reads every counter; processors first, so that the reading is not in what was measured until now.

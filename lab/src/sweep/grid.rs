@@ -1,47 +1,66 @@
 //! What a sweep measures and in which order. Pure.
 //!
-//! Every repeat is a block: each cell once, in a random order of its own. So a machine that becomes slower meanwhile does so
-//! to all strategies and counts alike, and what an interrupted sweep has is spread over the whole grid. Restarts between two
-//! cells cost seconds, which is not worth an order that could bias.
+//! The order is random, within what spares restarts: a cluster of another strategy or distance is begun with its fewest replicas,
+//! because the script restarts those that are there one after the other, and starts new ones side by side; the balance is a
+//! matter of nginx alone, which reads it anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::private::{Knobs, inherited};
 use crate::load::Pace;
-use crate::measure::{ANSWERS, Contests, Scenario, Stock, issues};
+use crate::measure::{ANSWERS, Contests, FEW, MANY, Scenario, WARM_UP};
 use crate::strategy::Strategy;
 
-/// Seconds of a cell that pass without load, as measured: change of the cluster, coupons, new rounds, verdicts; and what strategies that
-/// do not keep up still answer after their window.
-const OVERHEAD: Duration = Duration::from_secs(14);
+/// The knobs that every cell sets by itself.
+const BALANCE: &str = "BALANCE";
+const DISTANCE_MS: &str = "DISTANCE_MS";
 
-/// An open model does not wait for answers, so it needs a connection for whatever may be under way: the service's deadline is 5 s.
-const DEADLINE_SECONDS: u32 = 6;
-const CONNECTIONS_MIN: u32 = 200;
+/// Seconds of a cell that pass beside its load, as measured: change of the cluster, new rounds, verdicts; and what strategies that do not
+/// keep up still answer after their window.
+const AROUND: Duration = Duration::from_millis(4_500);
+
+/// An open model does not wait for answers, so it needs a connection for whatever may be under way.
 const CONNECTIONS_MAX: u32 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Shape {
-    /// Open model at a fixed rate, one coupon.
-    Hot,
-    /// Open model at the same rate, 32 coupons.
-    Many,
-    /// Closed model: users who come back at once, for the seeded stock.
-    Rush,
+    /// A closed loop of 64 users for one coupon.
+    Few,
+    /// A closed loop of 1,000 users for one coupon.
+    Crowd,
+    /// An open model: a fixed rate for one coupon.
+    Rate,
+    /// The same rate for tiny coupons, which sell out one after the other: who overtakes whom?
+    Contests,
+}
+
+/// Where the orders for a code go, as `BALANCE` says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize, strum::Display)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Balance {
+    Home,
+    Scattered,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Cell {
     pub shape: Shape,
     pub strategy: Strategy,
     pub replicas: u32,
+    /// `Home` where there is one replica, to which everything goes.
+    pub balance: Balance,
+    /// The round trip that is added between the replicas and their servers.
+    pub distance_ms: u32,
     /// From 1.
     pub repeat: u32,
 }
@@ -49,8 +68,8 @@ pub struct Cell {
 impl Display for Cell {
     /// Also the name of its folder.
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        let Self { shape, strategy, replicas, repeat } = self;
-        formatter.pad(&format!("{shape}-{strategy}-x{replicas}-r{repeat}"))
+        let Self { shape, strategy, replicas, balance, distance_ms, repeat } = self;
+        formatter.pad(&format!("{shape}-{strategy}-x{replicas}-{balance}-{distance_ms}ms-r{repeat}"))
     }
 }
 
@@ -63,8 +82,14 @@ pub struct Axes {
     /// How they issue; with --quick pessimistic,redlock,batched
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_values_t = Strategy::ALL, default_value_if("quick", "true", "pessimistic,redlock,batched"))]
     strategies: Vec<Strategy>,
-    /// What is asked: one coupon or 32 at a fixed rate, or the seeded stock in a closed loop; with --quick hot
-    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_values_t = Shape::value_variants(), default_value_if("quick", "true", "hot"))]
+    /// Where the orders for a code go; with one replica there is no difference
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_values_t = [Balance::Home, Balance::Scattered])]
+    balances: Vec<Balance>,
+    /// Milliseconds of a round trip between the replicas and their servers; with --quick 0
+    #[arg(long, value_name = "MS,MS", value_delimiter = ',', default_value = "0,1", default_value_if("quick", "true", "0"), value_parser = clap::value_parser!(u32).range(0..=100))]
+    distances: Vec<u32>,
+    /// What is asked: one coupon in a closed loop of 64 or 1,000 users, or at a fixed rate; or tiny ones; with --quick few
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_values_t = [Shape::Few, Shape::Crowd, Shape::Rate], default_value_if("quick", "true", "few"))]
     shapes: Vec<Shape>,
     /// How often everything is measured; with 1 the spread is only that within a run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
@@ -75,26 +100,20 @@ pub struct Axes {
 #[derive(Args, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settings {
-    /// Requests a second in the open model, and in the contests
+    /// Requests a second in the open model
     #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=20_000))]
     pub rate: u32,
-    /// Seconds of the same load before, in the open model
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
-    pub warm_up: u32,
     /// Measured seconds of a cell
-    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(4..=600))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub seconds: u32,
-    /// Users of the closed model
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(10..=10_000))]
-    pub users: u32,
-    /// Tiny coupons that are fought for in each cell, to see whether first come is first served
-    #[arg(long, alias = "rounds", value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=999))]
+    /// Tiny coupons that are fought for in a cell of contests
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=999))]
     pub contests: u32,
     /// The order of the cells; the same seed is the same order
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Knobs that the replicas were given beside: `POOL_SIZE` and the like.
-    #[arg(skip = inherited())]
+    /// Knobs that the cluster was given beside: `POOL_SIZE` and the like.
+    #[arg(skip = given())]
     pub knobs: BTreeMap<String, String>,
 }
 
@@ -105,33 +124,53 @@ pub struct Grid {
     pub cells: Vec<Cell>,
 }
 
+/// What a person has set, but for what each cell sets by itself.
+pub fn given() -> BTreeMap<String, String> {
+    let mut knobs = inherited();
+    knobs.retain(|name, _| ![BALANCE, DISTANCE_MS].contains(&name.as_str()));
+    knobs
+}
+
 impl Grid {
     /// Every combination once in each repeat, however often its values are given. The same seed gives the same order.
     pub fn new(axes: &Axes, settings: Settings) -> Self {
-        let mut random = fastrand::Rng::with_seed(settings.seed);
-        let mut cells = Vec::new();
-        for repeat in 1..=axes.repeats {
-            let mut block = BTreeSet::new();
-            for &shape in &axes.shapes {
-                for &strategy in &axes.strategies {
-                    block.extend(axes.replicas.iter().map(|&replicas| Cell { shape, strategy, replicas, repeat }));
-                }
-            }
-            let mut block = Vec::from_iter(block);
-            random.shuffle(&mut block);
-            cells.extend(block);
-        }
+        let mut random = Rng::with_seed(settings.seed);
+        let cells = (1..=axes.repeats).flat_map(|repeat| axes.repeat(repeat, &mut random)).collect();
         Self { settings, cells }
     }
 
     /// How long these cells are guessed to take.
     pub fn estimate(&self, cells: &[Cell]) -> Duration {
-        let of_cell = |cell: &Cell| {
-            let [warm_up, time] = self.settings.times(cell.shape);
-            OVERHEAD + warm_up + time + self.settings.contests().time()
-        };
-        cells.iter().map(of_cell).sum()
+        cells.iter().map(|cell| WARM_UP + self.settings.time(cell.shape) + AROUND).sum()
     }
+}
+
+impl Axes {
+    fn repeat(&self, repeat: u32, random: &mut Rng) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        let clusters =
+            self.strategies.iter().flat_map(|&strategy| self.distances.iter().map(move |&it| (strategy, it)));
+        for (strategy, distance_ms) in shuffled(clusters, random) {
+            let mut counts = shuffled(self.replicas.iter().copied(), random);
+            let fewest = counts.iter().enumerate().min_by_key(|(_, count)| **count).map_or(0, |(place, _)| place);
+            counts.swap(0, fewest);
+            for replicas in counts {
+                let balances = if replicas == 1 { &[Balance::Home][..] } else { &self.balances };
+                for balance in shuffled(balances.iter().copied(), random) {
+                    let cell = |shape| Cell { shape, strategy, replicas, balance, distance_ms, repeat };
+                    cells.extend(shuffled(self.shapes.iter().copied(), random).into_iter().map(cell));
+                }
+            }
+        }
+        cells
+    }
+}
+
+/// Each value once.
+fn shuffled<T: Ord>(values: impl Iterator<Item = T>, random: &mut Rng) -> Vec<T> {
+    let mut values = Vec::from_iter(values.collect::<BTreeSet<_>>());
+    random.shuffle(&mut values);
+    values
 }
 
 impl Settings {
@@ -139,39 +178,37 @@ impl Settings {
         Contests { coupons: self.contests, pieces: 20, over: 2, rate: self.rate }
     }
 
-    fn connections(&self) -> usize {
-        (self.rate * DEADLINE_SECONDS).clamp(CONNECTIONS_MIN, CONNECTIONS_MAX) as usize
+    /// The window.
+    fn time(&self, shape: Shape) -> Duration {
+        if shape == Shape::Contests { self.contests().time() } else { Duration::from_secs(self.seconds.into()) }
     }
 
-    /// Warm-up and window. A rush is one burst, and begins cold.
-    fn times(&self, shape: Shape) -> [Duration; 2] {
-        let warm_up = if shape == Shape::Rush { 0 } else { self.warm_up };
-        [warm_up, self.seconds].map(|seconds| Duration::from_secs(seconds.into()))
-    }
-
-    /// The load of a cell; a rush asks for what every database begins with.
-    pub fn load(&self, shape: Shape, seeded: Vec<String>) -> Scenario {
-        let open = |many| Scenario::issues(many, self.connections(), Pace::Open(self.rate.into()), self.times(shape));
+    /// The load of a cell.
+    pub fn load(&self, shape: Shape) -> Scenario {
+        let issues = |connections, pace| Scenario::issues(false, connections, pace, [WARM_UP, self.time(shape)]);
+        let all = (WARM_UP + self.time(shape)).as_secs_f64() * f64::from(self.rate);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it is at most a connection for each request"
+        )]
+        let open = all.min(CONNECTIONS_MAX.into()).ceil() as usize;
         let load = match shape {
-            Shape::Hot => open(false),
-            Shape::Many => open(true),
-            Shape::Rush => {
-                let load = Scenario::issues(false, self.users as usize, Pace::Closed, self.times(shape));
-                Scenario { stock: Stock::Seeded, requests: issues(seeded), ..load }
-            }
+            Shape::Few => issues(FEW, Pace::Closed),
+            Shape::Crowd => issues(MANY, Pace::Closed),
+            Shape::Rate => issues(open, Pace::Open(self.rate.into())),
+            Shape::Contests => self.contests().scenario(open, WARM_UP),
         };
         // Refusals are answers here, and how many there are is one of the results.
         Scenario { expect: ANSWERS.into(), ..load }
-    }
-
-    pub fn fought(&self) -> Scenario {
-        Scenario { expect: ANSWERS.into(), ..self.contests().scenario(self.connections(), Duration::ZERO) }
     }
 }
 
 impl Cell {
     pub fn knobs(self) -> Knobs {
-        Knobs { strategy: self.strategy, replicas: self.replicas, others: BTreeMap::new() }
+        let others = [(BALANCE, self.balance.to_string()), (DISTANCE_MS, self.distance_ms.to_string())];
+        let others = others.map(|(name, value)| (name.to_owned(), value)).into();
+        Knobs { strategy: self.strategy, replicas: self.replicas, others }
     }
 }
 
@@ -180,6 +217,9 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+
+    /// Every strategy, one replica and three counts with two balances, two distances, three shapes.
+    const ALL: usize = 6 * (1 + 3 * 2) * 2 * 3;
 
     #[derive(Parser)]
     struct Line {
@@ -192,41 +232,56 @@ mod tests {
     }
 
     #[test]
-    fn every_repeat_is_a_block_that_has_every_cell_once_in_an_order_of_its_own() {
+    fn every_repeat_has_every_cell_once_in_an_order_of_its_own() {
         let grid = grid("--repeats 2");
-        let (one, other) = grid.cells.split_at(72);
+        let (one, other) = grid.cells.split_at(ALL);
         let again: Vec<_> = other.iter().map(|cell| Cell { repeat: cell.repeat - 1, ..*cell }).collect();
 
         assert!(one.iter().all(|cell| cell.repeat == 1));
         assert_ne!(one, again);
         assert_eq!(one.iter().collect::<BTreeSet<_>>(), again.iter().collect());
-        assert_eq!(grid.cells.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len(), 144);
+        assert_eq!(grid.cells.iter().map(ToString::to_string).collect::<BTreeSet<_>>().len(), 2 * ALL);
     }
 
     #[test]
-    fn the_order_is_random_and_the_seed_s() {
+    fn the_order_is_the_seed_s() {
         let cells = |words| grid(words).cells;
 
         assert_eq!(cells("--seed 1"), cells(""));
         assert_ne!(cells("--seed 2"), cells(""));
-        assert!(!cells("").is_sorted());
     }
 
     #[test]
-    fn what_is_said_twice_is_measured_once_and_quick_is_nine_cells() {
-        let mut quick = grid("--quick").cells;
-        quick.sort();
+    fn a_cluster_is_changed_once_for_each_count_and_begun_with_the_fewest() {
+        let cells = grid("").cells;
+        let cluster = |cell: &Cell| (cell.strategy, cell.distance_ms);
+        let changes = |of: fn(&Cell, &Cell) -> bool| cells.windows(2).filter(|two| of(&two[0], &two[1])).count() + 1;
 
-        assert_eq!((quick.len(), quick[0].to_string().as_str()), (9, "hot-pessimistic-x1-r1"));
-        assert_eq!(quick[8].to_string(), "hot-batched-x4-r1");
-        assert_eq!(grid("--quick --replicas 8,8 --strategies batched").cells.len(), 1);
+        assert_eq!(changes(|one, other| (one.strategy, one.distance_ms) != (other.strategy, other.distance_ms)), 12);
+        assert_eq!(changes(|one, other| one.knobs() != other.knobs()), 12 * (1 + 3 * 2));
+        for two in cells.windows(2).filter(|two| cluster(&two[0]) != cluster(&two[1])) {
+            assert_eq!(two[1].replicas, 1, "{}", two[1]);
+        }
     }
 
     #[test]
-    fn a_full_sweep_takes_three_quarters_of_an_hour() {
+    fn with_one_replica_there_is_one_balance() {
+        let names = |words| grid(words).cells.iter().map(ToString::to_string).collect::<BTreeSet<_>>();
+        let scattered =
+            names("--strategies batched --replicas 1,2 --balances scattered --distances 3 --shapes rate,rate");
+
+        assert_eq!(
+            scattered,
+            ["rate-batched-x1-home-3ms-r1", "rate-batched-x2-scattered-3ms-r1"].map(String::from).into()
+        );
+        assert_eq!(names("--quick").len(), 15);
+    }
+
+    #[test]
+    fn a_full_sweep_takes_about_half_an_hour() {
         let grid = grid("");
         let minutes = grid.estimate(&grid.cells).as_secs() / 60;
 
-        assert!((35..45).contains(&minutes), "{minutes}");
+        assert!((30..=36).contains(&minutes), "{minutes}");
     }
 }

@@ -7,20 +7,20 @@ use crate::measure::{ANSWERS, float};
 /// A number's column: its name with the unit, with how many decimals it is told, and where it comes from.
 type Column = (&'static str, usize, fn(&Measured) -> Option<f64>);
 
-const NUMBERS: [Column; 36] = [
-    ("offered /s", 0, |it| Some(it.load.offered? / it.load.seconds)),
-    ("sent /s", 1, |it| Some(float(it.load.sent) / it.load.seconds)),
-    ("issued /s", 1, |it| Some(it.throughput())),
-    ("answered /s", 1, |it| Some(it.load.replicas.answered)),
-    ("late", 0, |it| it.load.offered.map(|_| float(it.load.late))),
-    ("unsent", 0, |it| it.load.offered.map(|_| float(it.load.unsent))),
-    ("lock wait p50 ms", 2, |it| Some(it.load.replicas.lock_wait?.p50)),
-    ("lock wait p95 ms", 2, |it| Some(it.load.replicas.lock_wait?.p95)),
-    ("lock wait p99 ms", 2, |it| Some(it.load.replicas.lock_wait?.p99)),
-    ("latency p50 ms", 2, |it| Some(it.load.latency.p50)),
-    ("latency p95 ms", 2, |it| Some(it.load.latency.p95)),
-    ("latency p99 ms", 2, |it| Some(it.load.latency.p99)),
-    ("batch size", 1, |it| it.load.replicas.batch_size),
+const NUMBERS: [Column; 37] = [
+    ("offered /s", 0, |it| Some(it.sample.offered? / it.sample.seconds)),
+    ("sent /s", 1, |it| Some(float(it.sample.sent) / it.sample.seconds)),
+    ("issued /s", 1, |it| Some(it.sample.replicas.issued)),
+    ("answered /s", 1, |it| Some(it.sample.replicas.answered)),
+    ("late", 0, |it| it.sample.offered.map(|_| float(it.sample.late))),
+    ("unsent", 0, |it| it.sample.offered.map(|_| float(it.sample.unsent))),
+    ("lock wait p50 ms", 2, |it| Some(it.sample.replicas.lock_wait?.p50)),
+    ("lock wait p95 ms", 2, |it| Some(it.sample.replicas.lock_wait?.p95)),
+    ("lock wait p99 ms", 2, |it| Some(it.sample.replicas.lock_wait?.p99)),
+    ("latency p50 ms", 2, |it| Some(it.sample.latency.p50)),
+    ("latency p95 ms", 2, |it| Some(it.sample.latency.p95)),
+    ("latency p99 ms", 2, |it| Some(it.sample.latency.p99)),
+    ("batch size", 1, |it| it.sample.replicas.batch_size),
     ("issued", 0, |it| Some(answers(it, 201))),
     ("replayed", 0, |it| Some(answers(it, 200))),
     ("already issued", 0, |it| Some(answers(it, 409))),
@@ -28,12 +28,13 @@ const NUMBERS: [Column; 36] = [
     ("not open", 0, |it| Some(answers(it, 403))),
     ("busy", 0, |it| Some(answers(it, 503))),
     ("unexpected", 0, |it| Some(float(unexpected(it)))),
-    ("queue-jump p50 ms", 0, |it| Some(it.contests.queue_jump()?.p50)),
-    ("queue-jump p95 ms", 0, |it| Some(it.contests.queue_jump()?.p95)),
-    ("queue-jump max ms", 0, |it| Some(it.contests.queue_jump()?.max)),
-    ("contests", 0, |it| Some(float(it.contests.fairness.as_ref()?.decided as u64))),
-    ("pairs out of order %", 2, |it| Some(it.contests.fairness.as_ref()?.inversions?.share() * 100.0)),
-    ("largest share %", 1, |it| Some(it.contests.replicas.shares.values().copied().reduce(f64::max)? * 100.0)),
+    ("bypassed", 0, |it| Some(it.sample.replicas.bypassed)),
+    ("queue-jump p50 ms", 0, |it| Some(it.sample.queue_jump()?.p50)),
+    ("queue-jump p95 ms", 0, |it| Some(it.sample.queue_jump()?.p95)),
+    ("queue-jump max ms", 0, |it| Some(it.sample.queue_jump()?.max)),
+    ("contests", 0, |it| Some(float(it.sample.fairness.as_ref()?.decided as u64))),
+    ("pairs out of order %", 2, |it| Some(it.sample.fairness.as_ref()?.inversions?.share() * 100.0)),
+    ("largest share %", 1, |it| Some(it.sample.replicas.shares.values().copied().reduce(f64::max)? * 100.0)),
     ("loader CPU", 3, |it| Some(processors(it, "loader"))),
     ("nginx CPU", 3, |it| Some(processors(it, "nginx"))),
     ("replicas CPU", 3, |it| Some(processors(it, "replicas"))),
@@ -42,29 +43,30 @@ const NUMBERS: [Column; 36] = [
     ("watching CPU", 3, |it| Some(processors(it, "watching"))),
     ("others CPU", 3, |it| Some(processors(it, "others"))),
     ("host CPU", 3, |it| Some(processors(it, "host"))),
-    ("processors", 0, |it| Some(it.load.quiet.all / it.load.watched)),
-    ("speed %", 0, |it| Some(it.load.quiet.speed? * 100.0)),
+    ("processors", 0, |it| Some(it.sample.quiet.all / it.sample.watched)),
+    ("speed %", 0, |it| Some(it.sample.quiet.speed? * 100.0)),
 ];
 
 fn answers(measured: &Measured, status: u16) -> f64 {
-    float(measured.load.with_status(&[status]))
+    float(measured.sample.with_status(&[status]))
 }
 
 /// Answers that nobody expected, and requests that got none.
 fn unexpected(measured: &Measured) -> u64 {
-    let load = &measured.load;
+    let load = &measured.sample;
     load.answered - load.with_status(&ANSWERS) + load.errors.sum()
 }
 
 /// Those in use on average.
 fn processors(measured: &Measured, part: &str) -> f64 {
-    measured.load.cpu(part) / measured.load.watched
+    measured.sample.cpu(part) / measured.sample.watched
 }
 
 /// The cells as they were measured, one a line.
 pub fn csv(cells: &[Measured]) -> String {
     let numbers = NUMBERS.map(|(name, ..)| name).join(",");
-    let header = format!("shape,strategy,replicas,repeat,{numbers},lost updates,promises,commit,started\n");
+    let header =
+        format!("shape,strategy,replicas,balance,distance ms,repeat,{numbers},lost updates,promises,commit,started\n");
     std::iter::once(header).chain(cells.iter().map(row)).collect()
 }
 
@@ -75,7 +77,9 @@ fn row(it: &Measured) -> String {
         (false, true) => "BROKEN",
         (false, false) => "broken on purpose",
     };
-    let Cell { shape, strategy, replicas, repeat } = it.cell;
+    let Cell { shape, strategy, replicas, balance, distance_ms, repeat } = it.cell;
     let (numbers, lost, commit, started) = (NUMBERS.map(told).join(","), it.lost_updates(), &it.commit, &it.started);
-    format!("{shape},{strategy},{replicas},{repeat},{numbers},{lost},{promises},{commit},{started}\n")
+    format!(
+        "{shape},{strategy},{replicas},{balance},{distance_ms},{repeat},{numbers},{lost},{promises},{commit},{started}\n"
+    )
 }
