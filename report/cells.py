@@ -7,14 +7,11 @@ from pathlib import Path
 from statistics import median
 
 STRATEGIES = ["unlocked", "conditional", "optimistic", "pessimistic", "redlock", "batched"]
-SHAPES = {"hot": "one hot coupon", "many": "32 coupons", "rush": "the rush"}
-# Processors in use, in the order of a request's way: the column, and what the picture calls it.
-PARTS = {"loader CPU": "loader", "nginx CPU": "nginx", "replicas CPU": "replicas", "database CPU": "database", "Redis CPU": "Redis",
-         "watching CPU": "watching", "others CPU": "others", "host CPU": "taken by the host"}
-OUTCOMES = ["issued", "replayed", "already issued", "sold out", "not open", "busy", "unexpected"]
-TEXTS = {"shape", "strategy", "promises", "commit", "started"}
-# What columns were called in the sweeps until 2026-11-27, whose load was k6.
-FORMERLY = {"k6 CPU": "loader CPU", "dropped": "unsent", "fairness rounds": "contests"}
+BALANCES = ["scattered", "home"]
+SHAPES = ["few", "crowd", "rate", "contests"]
+TEXTS = {"shape", "strategy", "balance", "promises", "commit", "started"}
+# What tells one place in the grid from another.
+PLACE = ("shape", "distance ms", "balance", "strategy", "replicas")
 
 LOADER_MAX = 0.25     # of the machine: beyond it the load takes what the service would need
 SPEED_MIN = 90        # % of the fastest that the sweep saw: below it the host has slowed the processors
@@ -28,51 +25,53 @@ class Sweep:
     def __init__(self, folder):
         self.folder = Path(folder)
         with open(self.folder / "cells.csv", newline="") as file:
-            rows = [{FORMERLY.get(name, name): text for name, text in row.items()} for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
         self.rows = [{name: read(name, text) for name, text in row.items()} | {"texts": row} for row in rows]
         setting = self.folder / "setting.json"
         self.setting = json.loads(setting.read_text()) if setting.exists() else {}
         machine = self.setting.get("machine", {}).get("processors")
         for row in self.rows:
-            row["processors"] = row.get("processors") or machine
+            row["processors"] = row["processors"] or machine
             row["spoiled"] = spoiled(row)
-        self.rows.sort(key=lambda row: (list(SHAPES).index(row["shape"]), STRATEGIES.index(row["strategy"]), row["replicas"], row["repeat"]))
-        self.replicas = sorted({row["replicas"] for row in self.rows})
-        self.shapes = [shape for shape in SHAPES if any(row["shape"] == shape for row in self.rows)]
-        self.strategies = [name for name in STRATEGIES if any(row["strategy"] == name for row in self.rows)]
+        self.rows.sort(key=place)
+        self.replicas, self.distances = (sorted({row[name] for row in self.rows}) for name in ("replicas", "distance ms"))
+        self.balances, self.shapes, self.strategies = (
+            [value for value in values if any(row[name] == value for row in self.rows)]
+            for name, values in (("balance", BALANCES), ("shape", SHAPES), ("strategy", STRATEGIES)))
 
     def reasons(self):
         """What spoiled cells, and how many."""
         return Counter(reason for row in self.rows for reason in row["spoiled"])
 
+    def offered(self):
+        """Requests a second of the open model; None where no cell had it."""
+        return next((row["offered /s"] for row in self.rows if row["shape"] == "rate"), None)
+
     def points(self, column):
         """Of every place in the grid where the column has a figure: median, least and most over the repeats."""
-        return [point for cells in self.places("shape", "strategy", "replicas") if (point := of_repeats(cells, column))]
+        return [point for cells in self.places() if (point := of_repeats(cells, column))]
 
-    def places(self, *names):
+    def places(self):
+        """The cells of each place. With one replica there is nothing to scatter, so its cell stands for every balance."""
         groups = defaultdict(list)
         for row in self.rows:
-            groups[tuple(row[name] for name in names)].append(row)
+            for balance in self.balances if row["replicas"] == 1 else [row["balance"]]:
+                groups[tuple(row[name] for name in PLACE if name != "balance") + (balance,)].append(row | {"balance": balance})
         return groups.values()
 
-    def pieces(self, columns):
-        """The median of each column at every place, one piece of a bar each; a column that nobody counted is left out."""
-        found = []
-        for cells in self.places("shape", "strategy", "replicas"):
-            for place, (column, name) in enumerate(columns.items()):
-                if point := of_repeats(cells, column):
-                    found.append(point | {"piece": name, "place": place})
-        return found
-
     def jumps(self):
-        """Queue-jump by strategy and number of replicas: the contests are the same after every shape, so shapes are repeats here."""
+        """Queue-jump of the tiny coupons."""
         found = []
-        for cells in self.places("strategy", "replicas"):
+        for cells in self.places():
             cells = [row for row in cells if (row["contests"] or 0) >= CONTESTS_MIN]
             if point := of_repeats(cells, "queue-jump p95 ms"):
                 half, most = (column(cells, f"queue-jump {name} ms") for name in ("p50", "max"))
                 found.append(point | {"p50": median(half), "most": max(most), "contests": sum(row["contests"] for row in cells)})
         return found
+
+
+def place(row):
+    return SHAPES.index(row["shape"]), row["distance ms"], row["balance"], STRATEGIES.index(row["strategy"]), row["replicas"], row["repeat"]
 
 
 def read(name, text):
@@ -83,7 +82,7 @@ def read(name, text):
 
 
 def column(cells, name):
-    return [row[name] for row in cells if row.get(name) is not None]
+    return [row[name] for row in cells if row[name] is not None]
 
 
 def of_repeats(cells, name):
@@ -91,18 +90,20 @@ def of_repeats(cells, name):
     if not values:
         return None
     reasons = sorted({reason for row in cells for reason in row["spoiled"]})
-    first = {key: cells[0][key] for key in ("shape", "strategy", "replicas")}
+    first = {key.removesuffix(" ms"): cells[0][key] for key in PLACE}
     return first | {"value": median(values), "low": min(values), "high": max(values), "runs": len(values), "spoiled": bool(reasons),
                     "why": "; ".join(reasons) or "no"}
 
 
 def spoiled(row):
-    """Why the machine, not the service, made this cell's figures."""
+    """Why this cell's figures are not those of its strategy: the machine made them, or the strategy went on without its lock."""
     reasons = []
-    if row["processors"] and (row.get("loader CPU") or 0) > LOADER_MAX * row["processors"]:
+    if row["processors"] and (row["loader CPU"] or 0) > LOADER_MAX * row["processors"]:
         reasons.append("load took over ¼ of the machine")
     if row["speed %"] is not None and row["speed %"] < SPEED_MIN:
         reasons.append(f"processors below {SPEED_MIN} % of their speed")
-    if row["offered /s"] and (row["unsent"] or row.get("sent /s", row["offered /s"]) < (1 - SHORT_MAX) * row["offered /s"]):
+    if row["offered /s"] and (row["unsent"] or row["sent /s"] < (1 - SHORT_MAX) * row["offered /s"]):
         reasons.append("offered rate not reached")
+    if row["bypassed"]:
+        reasons.append("went on without its lock")
     return reasons

@@ -63,17 +63,20 @@ def main():
     arguments = parser.parse_args()
     if not (arguments.folder / "cells.csv").exists():
         sys.exit(f"report: {arguments.folder} holds no cells.csv of a sweep")
+    if "balance" not in (arguments.folder / "cells.csv").read_text().partition("\n")[0]:
+        sys.exit(f"report: {arguments.folder} holds the cells of an older sweep: the laboratory of its commit draws them")
     sweep, into = Sweep(arguments.folder), arguments.into or arguments.folder
     if not sweep.rows:
         sys.exit(f"report: no cell of {arguments.folder} is measured yet")
-    drawn, summary = pictures.all_of(sweep), pictures.replicas(sweep)
+    drawn = pictures.all_of(sweep)
+    every = [picture for picture in [*drawn, pictures.replicas(sweep)] if picture.points]
     if arguments.only:
-        wanted = [picture for picture in [*drawn, summary] if picture.name == arguments.only]
+        wanted = [picture for picture in every if picture.name == arguments.only]
         if not wanted:
             sys.exit(f"report: there is no picture {arguments.only}")
         write_svg(wanted[0], into)
         return
-    for picture in [*drawn, summary]:
+    for picture in every:
         write_svg(picture, into / "pictures")
         write_pngs(picture, into / "pictures")
     (into / "report.html").write_text(page(sweep, drawn))

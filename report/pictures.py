@@ -2,18 +2,23 @@
 
 import math
 import warnings
+from collections import defaultdict
 from dataclasses import dataclass
 
 import altair as alt
 
-from cells import OUTCOMES, PARTS, SHAPES, STRATEGIES
-from look import CONFIG, GRID, INK, OUTCOMES as OUTCOME_COLOURS, PAPER, PARTS as PART_COLOURS, SOFT, STRATEGY
+from cells import STRATEGIES
+from look import CONFIG, DASHES, INK, PAPER, SOFT, STRATEGY
 
-WIDTH, HEIGHT, ROW = 290, 300, 15
+WIDTH, HEIGHT, ROW = 190, 170, 15
+WIDE, HIGH = 330, 230   # of a panel of the README's picture
 LABEL_GAP = 14  # pixels between two names at the ends of lines
-NAMES = 0.31    # share of a panel's width that the names at the ends of lines take
+NAMES = 0.42    # share of a panel's width that the names at the ends of lines take
+SUMMED_UP = ["pessimistic", "redlock", "batched"]
 MS = "datum.value >= 1000 ? datum.value / 1000 + ' s' : datum.value + ' ms'"
-HOLLOW = " A hollow mark is a cell that the machine spoiled; pointing at it says how."
+COUNT = "format(datum.value, ',')"
+COLUMNS = " A column says where the orders for a code go, and how long a round trip between the replicas and their servers takes longer."
+HOLLOW = " A hollow mark is a cell whose figure is not its strategy's; pointing at it says why."
 
 
 @dataclass
@@ -27,46 +32,29 @@ class Picture:
 
 def all_of(sweep):
     """Every picture that the sweep has figures for."""
-    drawn = [lock_wait(sweep), throughput(sweep), latency(sweep), overtaking(sweep), processors(sweep), answers(sweep)]
+    drawn = [lock_wait(sweep), throughput(sweep), latency(sweep), overtaking(sweep)]
     return [picture for picture in drawn if picture.points]
 
 
-def replicas(sweep):
-    """The two that matter most, for the README: one hot coupon alone."""
-    wait, issued = (hot(sweep.points(column)) for column in ("lock wait p99 ms", "issued /s"))
-    offered = next((row["offered /s"] for row in sweep.rows if row["shape"] == "hot"), None)
-    panels = [
-        panel(sweep, 0, wait, Scale.log(wait), "lock wait, p99", None),
-        panel(sweep, 1, issued, Scale.linear(issued), "coupons issued a second", None, offered_at(sweep, "hot", offered)),
-    ]
-    caption = "One hot coupon, by strategy, against the number of replicas: lock wait p99 at the replicas (logarithmic), and coupons issued a second."
-    return Picture("replicas", "One hot coupon: what do more replicas cost?", caption + HOLLOW, joined(panels, spacing=36), len(wait) + len(issued))
-
-
-def hot(points):
-    return [point for point in points if point["shape"] == "hot"]
-
-
 def lock_wait(sweep):
-    points = sweep.points("lock wait p99 ms")
-    caption = ("Lock wait p99 in ms, logarithmic: from a request's entry to its exclusive right, from the histogram "
+    caption = ("Lock wait p99, logarithmic: from a request's entry to its exclusive right, from the histogram "
                "<code>coupon_lock_wait_seconds</code> of all replicas over the measured window. <code>unlocked</code> and "
-               "<code>optimistic</code> wait for no right.")
-    return by_shape(sweep, "lock-wait", "What does the lock cost as replicas are added?", caption, points, Scale.log, "lock wait p99")
+               "<code>optimistic</code> wait for no right." + LATE)
+    return table_of(sweep, "lock-wait", "What does the lock cost as replicas are added?", caption, "lock wait p99 ms", MS)
 
 
 def throughput(sweep):
-    points = sweep.points("issued /s")
-    caption = ("Coupons issued a second: counted by the replicas over the measured window; in the rush from the wallet's rows, while there was "
-               "stock. Dashed: the offered rate; a strategy that reaches it might do more.")
-    return by_shape(sweep, "throughput", "How many coupons a second?", caption, points, Scale.linear, "coupons a second", offered=True)
+    caption = "Coupons issued a second, logarithmic, counted by the replicas over the measured window."
+    return table_of(sweep, "throughput", "How many coupons a second?", caption, "issued /s", COUNT)
 
 
 def latency(sweep):
-    points = sweep.points("latency p99 ms")
-    caption = ("Latency p99 in ms, logarithmic: from a request's sending to its answer, refusals too, as the loader saw it. In the "
-               "open model it counts from when a request was due, so that a slow service cannot hide behind what it kept from being asked.")
-    return by_shape(sweep, "latency", "How long until the answer?", caption, points, Scale.log, "latency p99")
+    caption = ("Latency p99, logarithmic: from a request's sending to its answer, refusals too, as the loader saw it. In the "
+               "open model it counts from when a request was due, so that a slow service cannot hide behind what it kept from being asked." + LATE)
+    return table_of(sweep, "latency", "How long until the answer?", caption, "latency p99 ms", MS)
+
+
+LATE = " A strategy that does not keep up with a fixed rate has no steady figure there: its queue grows as long as the window lasts."
 
 
 @dataclass
@@ -95,22 +83,48 @@ class Scale:
     def height(self, value):
         place = math.log if self.kind == "log" else float
         low, high = place(self.low), place(self.high)
-        return (place(max(value, self.low)) - low) / (high - low) * HEIGHT
+        return (place(max(value, self.low)) - low) / (high - low) * HIGH
 
     def value(self, height):
-        share = height / HEIGHT
+        share = height / HIGH
         return self.low * (self.high / self.low) ** share if self.kind == "log" else self.low + (self.high - self.low) * share
 
+    def axis(self, label, text, labels=True):
+        axis = alt.Axis(values=self.ticks, labels=labels, ticks=False, labelExpr=text)
+        return alt.Y("value:Q", title=label, axis=axis, scale=alt.Scale(type=self.kind, nice=False, zero=False, domain=[self.low, self.high]))
 
-def by_shape(sweep, name, title, caption, points, scale, label, offered=False):
-    """A panel for each shape of load, all with one vertical axis."""
-    scale = scale(points)
-    panels = []
-    for shape in sweep.shapes:
+
+def table_of(sweep, name, title, caption, column, text):
+    """A row for each shape of load, with one vertical axis; a column for each distance and balance."""
+    points, rows = [point for point in sweep.points(column) if point["shape"] != "contests"], []
+    shapes = [shape for shape in sweep.shapes if any(point["shape"] == shape for point in points)]
+    for row, shape in enumerate(shapes):
         here = [point for point in points if point["shape"] == shape]
-        rate = next((row["offered /s"] for row in sweep.rows if row["shape"] == shape), None) if offered else None
-        panels.append(panel(sweep, len(panels), here, scale, SHAPES[shape], None if panels else label, offered_at(sweep, shape, rate), first=not panels))
-    return Picture(name, title, caption + HOLLOW + repeats(points), joined(panels), len(points))
+        rows.append(row_of(sweep, here, row, text, is_last=shape == shapes[-1]))
+    chart = quietly(alt.vconcat, *rows, spacing=14).configure(**CONFIG) if rows else alt.Chart()
+    return Picture(name, title, caption + COLUMNS + HOLLOW + repeats(points), chart, len(points))
+
+
+def row_of(sweep, points, row, text, is_last):
+    scale, label, panels = Scale.log(points), load(sweep, points[0]["shape"]), []
+    for column, (distance, balance) in enumerate(columns(sweep)):
+        here = [point for point in points if (point["distance"], point["balance"]) == (distance, balance)]
+        y = scale.axis(None if column else label, text, labels=not column)
+        lines = panel(sweep, f"{row}{column}", here, replicas_axis(sweep, is_titled=is_last), y)
+        panels.append(lines if row else lines.properties(title=place(distance, balance)))
+    return quietly(alt.hconcat, *panels, spacing=12)
+
+
+def columns(sweep):
+    return [(distance, balance) for distance in sweep.distances for balance in sweep.balances]
+
+
+def place(distance, balance):
+    return f"{'with a home' if balance == 'home' else balance}, {distance} ms"
+
+
+def load(sweep, shape):
+    return {"few": "64 users in a closed loop", "crowd": "1,000 users in a closed loop", "rate": f"{sweep.offered() or 0:,.0f} a second"}[shape]
 
 
 def repeats(points):
@@ -118,158 +132,147 @@ def repeats(points):
     return f" Marks are medians of {runs} runs, bars the least and the most." if runs > 1 else " Each cell ran once: a small difference is none."
 
 
-def joined(panels, spacing=14):
+def quietly(join, *charts, **options):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Automatically deduplicated")  # Pointing is meant for all panels together.
-        return alt.hconcat(*panels, spacing=spacing, config=CONFIG)
+        return join(*charts, **options)
 
 
-def offered_at(sweep, shape, rate):
-    return [{"rate": rate, "replicas": sweep.replicas[0], "text": "offered"}] if rate else []
-
-
-def panel(sweep, place, points, scale, title, label, offered=(), first=True):
-    """Lines by strategy, each with its name at its end."""
+def replicas_axis(sweep, names=0.0, is_titled=True):
+    """Replicas from left to right; `names` is the share of the width that is left free on the right."""
     lows, highs = sweep.replicas[0], max(sweep.replicas[-1], sweep.replicas[0] * 2)
-    left = (highs / lows) ** 0.06
-    x = alt.X("replicas:Q", title="replicas", axis=alt.Axis(values=sweep.replicas, format="d", grid=False, tickSize=4),
-              scale=alt.Scale(type="log", base=2, nice=False, domain=[lows / left, lows * (highs / lows) ** (1 / (1 - NAMES))]))
-    axis = alt.Axis(values=scale.ticks, labels=first, ticks=False, labelExpr=MS if scale.kind == "log" else "format(datum.value, ',')")
-    y = alt.Y("value:Q", title=label, axis=axis, scale=alt.Scale(type=scale.kind, nice=False, zero=False, domain=[scale.low, scale.high]))
-    colour = by_strategy(sweep, 0)
+    edge = (highs / lows) ** 0.06
+    axis = alt.Axis(values=sweep.replicas, format="d", grid=False, tickSize=4)
+    right = lows * (highs / lows) ** (1 / (1 - names)) if names else highs * edge
+    return alt.X("replicas:Q", title="replicas" if is_titled else None, axis=axis, scale=alt.Scale(type="log", base=2, nice=False, domain=[lows / edge, right]))
+
+
+def panel(sweep, place, points, x, y):
+    """Lines by strategy."""
     near = alt.selection_point(name="near", fields=["strategy"], on="pointerover", clear="pointerout")
     zoom = alt.selection_interval(name=f"zoom{place}", bind="scales", zoom="wheel![event.ctrlKey || event.metaKey]")
     dim = alt.condition(near, alt.value(1), alt.value(0.2))
-    base = alt.Chart(alt.Data(values=points)).encode(x=x, y=y, color=colour, opacity=dim)
-    names = alt.Chart(alt.Data(values=named_ends(points, scale)))
+    base = alt.Chart(alt.Data(values=points)).encode(x=x, y=y, color=colours(sweep), opacity=dim)
+    layers = [base.mark_line(clip=True), spread(base, y), marks(base, sweep).add_params(near, zoom)]
+    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT)
+
+
+def spread(base, y):
+    """From the least repeat to the most."""
+    bars = base.transform_filter("datum.low < datum.high").transform_calculate(value="datum.low")
+    return bars.mark_rule(clip=True, strokeWidth=1.5).encode(y=y, y2="high:Q")
+
+
+def replicas(sweep):
+    """For the README: what one hot coupon gains and pays, of three strategies, a row for each distance."""
+    wait, issued = ([point for point in sweep.points(column) if point["shape"] == "few" and point["strategy"] in SUMMED_UP]
+                    for column in ("lock wait p99 ms", "issued /s"))
+    scales, rows = (Scale.log(wait), Scale.linear(issued)), []
+    for distance in sweep.distances:
+        x, at = replicas_axis(sweep, NAMES, is_titled=distance == sweep.distances[-1]), f", servers {distance} ms away" if distance else ""
+        panels = [named(sweep, [point for point in points if point["distance"] == distance], x, scale.axis(None, text), scale).properties(title=title + at)
+                  for points, scale, title, text in zip((wait, issued), scales, ("lock wait, p99", "coupons issued a second"), (MS, COUNT))]
+        rows.append(quietly(alt.hconcat, *panels, spacing=30))
+    caption = ("One hot coupon, asked for by 64 users in a closed loop, against the number of replicas. Lines: orders go to the coupon's home. Dashes: they are "
+               "scattered over all replicas. Left: lock wait p99 at the replicas, logarithmic. Right: coupons issued a second.")
+    chart = quietly(alt.vconcat, *rows, spacing=20).configure(**CONFIG) if rows else alt.Chart()
+    return Picture("replicas", "One hot coupon, 64 users: what do more replicas cost?", caption + HOLLOW, chart, len(wait) + len(issued))
+
+
+def named(sweep, points, x, y, scale):
+    """Lines by strategy and balance, each with its name at its end."""
+    colour = colours(sweep, legend=False)
+    dash = alt.StrokeDash("balance:N", scale=alt.Scale(domain=list(DASHES), range=list(DASHES.values())), legend=None)
+    base = alt.Chart(alt.Data(values=points)).encode(x=x, y=y, color=colour, detail="balance:N")
+    names = alt.Chart(alt.Data(values=named_ends(points, scale))).encode(x=x, y=y, text="name:N")
     font = {"align": "left", "dx": 11, "fontSize": 12, "fontWeight": 600, "clip": True}
     layers = [
-        base.mark_line(clip=True, interpolate="linear"),
-        base.transform_filter("datum.low < datum.high").mark_rule(clip=True, strokeWidth=1.5).encode(y=y, y2="high:Q").transform_calculate(value="datum.low"),
-        marks(base, sweep).add_params(near, zoom),
-        names.mark_text(**font, color=PAPER, stroke=PAPER, strokeWidth=5, strokeJoin="round").encode(x=x, y=y, text="strategy:N"),
-        names.mark_text(**font).encode(x=x, y=y, color=colour, opacity=dim, text="strategy:N"),
+        base.mark_line(clip=True).encode(strokeDash=dash),
+        spread(base, y),
+        marks(base, sweep, legend=False),
+        names.mark_text(**font, color=PAPER, stroke=PAPER, strokeWidth=5, strokeJoin="round"),
+        names.mark_text(**font).encode(color=colour),
     ]
-    if offered:
-        rule = alt.Chart(alt.Data(values=list(offered)))
-        layers.insert(0, rule.mark_rule(strokeDash=[5, 4], strokeWidth=1.5, color=SOFT, clip=True).encode(y="rate:Q"))
-        layers.append(rule.mark_text(align="left", dx=-4, dy=-13, color=SOFT, fontSize=11).encode(x=x, y="rate:Q", text="text:N"))
-    return alt.layer(*layers).properties(width=WIDTH, height=HEIGHT, title=title)
+    return alt.layer(*layers).properties(width=WIDE, height=HIGH)
 
 
-def by_strategy(sweep, part):
+def colours(sweep, legend=True):
+    return by_strategy(sweep, alt.Color, 0, legend)
+
+
+def by_strategy(sweep, channel, part, legend):
     """The scale of colours (0) or of marks (1)."""
     scale = alt.Scale(domain=sweep.strategies, range=[STRATEGY[name][part] for name in sweep.strategies])
-    return (alt.Color, alt.Shape)[part]("strategy:N", scale=scale, legend=None)
+    legend = alt.Legend(title=None, orient="bottom", columns=6) if legend else None
+    return channel("strategy:N", scale=scale, legend=legend)
 
 
-def marks(base, sweep, clip=True):
-    hollow = alt.condition("datum.spoiled", alt.value(PAPER), by_strategy(sweep, 0))
-    tooltip = [alt.Tooltip("strategy:N"), alt.Tooltip("replicas:Q"), alt.Tooltip("value:Q", title="median", format=",.4~g"),
+def marks(base, sweep, clip=True, legend=True):
+    hollow = alt.condition("datum.spoiled", alt.value(PAPER), colours(sweep, legend=False))
+    tooltip = [alt.Tooltip("strategy:N"), alt.Tooltip("balance:N"), alt.Tooltip("replicas:Q"), alt.Tooltip("value:Q", title="median", format=",.4~g"),
                alt.Tooltip("low:Q", title="least", format=",.4~g"), alt.Tooltip("high:Q", title="most", format=",.4~g"),
                alt.Tooltip("runs:Q"), alt.Tooltip("why:N", title="spoiled")]
-    return base.mark_point(size=62, strokeWidth=1.8, opacity=1, clip=clip).encode(shape=by_strategy(sweep, 1), fill=hollow, tooltip=tooltip)
+    shape = by_strategy(sweep, alt.Shape, 1, legend)
+    return base.mark_point(size=48, strokeWidth=1.8, opacity=1, clip=clip).encode(shape=shape, fill=hollow, tooltip=tooltip)
 
 
 def named_ends(points, scale):
-    """The last point of each strategy with its name, moved apart from the others' names by as little as will do."""
-    ends = {}
+    """The last point of each line with its name, moved apart from the others' names by as little as will do. Lines of one strategy that
+    end at one place share a name."""
+    lines, ends = defaultdict(dict), []
     for point in sorted(points, key=lambda point: point["replicas"]):
-        ends[point["strategy"]] = point
-    ends = sorted(ends.values(), key=lambda point: point["value"])
+        lines[point["strategy"]][point["balance"]] = point
+    for strategy, last in lines.items():
+        heights = [scale.height(end["value"]) for end in last.values()]
+        if max(heights) - min(heights) < LABEL_GAP:
+            ends.append(list(last.values())[0] | {"name": strategy})
+        else:
+            ends += [end | {"name": f"{strategy}, {balance}"} for balance, end in last.items()]
+    ends.sort(key=lambda point: point["value"])
     heights = [scale.height(end["value"]) for end in ends]
     for _ in range(200):
         for i in range(len(heights) - 1):
             overlap = LABEL_GAP - (heights[i + 1] - heights[i])
             if overlap > 0:
                 heights[i], heights[i + 1] = heights[i] - overlap / 2, heights[i + 1] + overlap / 2
-        heights = [min(max(height, LABEL_GAP / 2), HEIGHT - LABEL_GAP / 2) for height in heights]
+        heights = [min(max(height, LABEL_GAP / 2), HIGH - LABEL_GAP / 2) for height in heights]
     return [end | {"value": scale.value(height)} for end, height in zip(ends, heights)]
 
 
-def rows_of(sweep, chart, first=True):
-    """A row a number of replicas, in groups by strategy."""
-    header = alt.Header(labelAngle=0, labelAlign="left", labelPadding=4, labels=first, title=None)
-    return chart.facet(row=alt.Row("strategy:N", sort=STRATEGIES, header=header), spacing=7)
-
-
-def replicas_axis(first=True):
-    axis = alt.Axis(labels=first, ticks=False, grid=False, labelExpr="'×' + datum.label")
-    return alt.Y("replicas:O", title=None, axis=axis, scale=alt.Scale(paddingInner=0.2))
-
-
-def bars(sweep, pieces, names, colours, label, domain, axis, label_format):
-    """Bars that add up, a panel for each shape of load."""
-    panels = []
-    scale = alt.Scale(domain=names, range=colours)
-    for shape in sweep.shapes:
-        here = alt.Data(values=[piece for piece in pieces if piece["shape"] == shape])
-        tooltip = [alt.Tooltip("strategy:N"), alt.Tooltip("replicas:O"), alt.Tooltip("piece:N", title="what"),
-                   alt.Tooltip("value:Q", title=label, format=label_format), alt.Tooltip("why:N", title="spoiled")]
-        chart = alt.Chart(here).mark_bar(stroke=PAPER, strokeWidth=0.5).encode(
-            x=alt.X("value:Q", title=label, stack="zero", scale=alt.Scale(domain=domain, nice=False, clamp=True), axis=axis),
-            y=replicas_axis(not panels), order="place:Q", tooltip=tooltip,
-            color=alt.Color("piece:N", scale=scale, legend=alt.Legend(title=None, orient="bottom", columns=9)),
-        ).properties(width=WIDTH - 25, height=alt.Step(ROW))
-        panels.append(rows_of(sweep, chart, first=not panels).properties(title=SHAPES[shape]))
-    return joined(panels, spacing=18).resolve_scale(color="shared")
-
-
-def processors(sweep):
-    pieces = sweep.pieces(PARTS)
-    used = [name for name in PARTS.values() if any(piece["piece"] == name and piece["value"] > 0 for piece in pieces)]
-    colours = [colour for name, colour in zip(PARTS.values(), PART_COLOURS) if name in used]
-    machine = max((row["processors"] or 0 for row in sweep.rows), default=0)
-    end = machine or math.ceil(max((sum(row.get(part) or 0 for part in PARTS) for row in sweep.rows), default=1))
-    axis = alt.Axis(values=[end * share / 4 for share in range(5)], format="~g", ticks=False)
-    caption = ("Processors in use on average over the measured window, from <code>/proc</code>; the axis ends where the machine does. Watching: "
-               "Prometheus and the laboratory. Others: what belongs to no sweep, and the kernel.")
-    chart = bars(sweep, pieces, used, colours, "processors", [0, end], axis, ".2f")
-    return Picture("processors", "Where does the processor time go?", caption + repeats(pieces), chart, len(pieces))
-
-
-def answers(sweep):
-    columns = {name: name for name in OUTCOMES} | {"unsent": "not sent"}
-    pieces = sweep.pieces(columns)
-    sums = {}
-    for piece in pieces:
-        place = piece["shape"], piece["strategy"], piece["replicas"]
-        sums[place] = sums.get(place, 0) + piece["value"]
-    shares = [piece | {"value": piece["value"] / (sums[piece["shape"], piece["strategy"], piece["replicas"]] or 1)} for piece in pieces]
-    used = [name for name in columns.values() if any(piece["piece"] == name and piece["value"] > 0 for piece in shares)]
-    missing = [name for name in OUTCOMES if not any(name in row for row in sweep.rows)]
-    caption = ("Shares of the requests by what the loader was answered. Not sent: the offered rate was not reached, because every connection "
-               "still waited.")
-    caption += f" Not in these cells' table: {', '.join(missing)}." if missing else ""
-    axis = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".0%", ticks=False)
-    chart = bars(sweep, shares, used, [OUTCOME_COLOURS[name] for name in used], "share of the requests", [0, 1], axis, ".1%")
-    return Picture("answers", "What did the answers say?", caption, chart, len(shares))
-
-
 def overtaking(sweep):
+    """A column for each distance and balance, a group of rows for each strategy, a row for each number of replicas."""
     points = sweep.jumps()
-    most = max((point["most"] for point in points), default=10)
-    ticks = [0] + [digit * 10**power for power in range(5) for digit in (1, 3) if digit * 10**power <= most * 1.6]
+    most = max((point["most"] for point in points), default=10) * 2
+    ticks = [0] + [10**power for power in range(5) if 10**power <= most]
     axis = alt.Axis(values=ticks, ticks=False, labelExpr=MS, labelFlush=False, grid=True)
-    scale = alt.Scale(type="symlog", constant=1, domain=[0, most * 1.6], nice=False)
-    x = alt.X("p50:Q", title="queue-jump (arrival stamps are whole milliseconds)", axis=axis, scale=scale)
-    most_x = alt.X("most:Q", axis=axis, scale=scale)
-    base = alt.Chart().encode(y=replicas_axis(), color=by_strategy(sweep, 0))
-    value = marks(base, sweep, clip=False).encode(x=x, tooltip=[
-        alt.Tooltip("strategy:N"), alt.Tooltip("replicas:O"), alt.Tooltip("p50:Q", title="p50, ms"), alt.Tooltip("value:Q", title="p95, ms"),
-        alt.Tooltip("most:Q", title="most, ms"), alt.Tooltip("contests:Q"), alt.Tooltip("why:N", title="spoiled")])
-    layers = alt.layer(
-        base.mark_rule(strokeWidth=1.2, opacity=0.7).encode(x=x, x2="most:Q"),
-        base.mark_tick(thickness=1.5, size=8, opacity=0.8).encode(x=most_x),
-        base.mark_rule(strokeWidth=5, strokeCap="round").encode(x=x, x2="value:Q"),
-        value,
-        base.mark_text(align="left", dx=8, fontSize=10.5).encode(x=most_x, text=alt.Text("value:Q", format=".0f")),
-        data=alt.Data(values=points),
-    ).properties(width=620, height=alt.Step(ROW + 2))
+    scale = alt.Scale(type="symlog", constant=1, domain=[0, most], nice=False)
+    panels = []
+    for distance, balance in columns(sweep):
+        here = [point for point in points if (point["distance"], point["balance"]) == (distance, balance)]
+        if here:
+            panels.append(jumps(sweep, here, axis, scale, not panels).properties(title=place(distance, balance)))
     missing = [name for name in sweep.strategies if not any(point["strategy"] == name for point in points)]
-    caption = ("How much later than the first who was refused the last winner had reached nginx, in ms, from the replicas' audits of tiny coupons that "
-               "sold out. Mark: p50; thick: to p95, which is also the number; thin: to the most. These contests are the same after every shape of load, so the "
-               f"shapes are repeats here: medians of up to {max((point['runs'] for point in points), default=0)} cells.")
+    caption = ("How much later than the first who was refused the last winner had reached nginx, in whole ms, from the replicas' audits of tiny coupons that "
+               "sold out one after the other. Mark: p50; thick: to p95, which is also the number; thin: to the most." + COLUMNS + repeats(points))
     caption += f" Too few of their coupons sold out: {', '.join(missing)}." if missing else ""
-    chart = rows_of(sweep, layers).properties(config=CONFIG)
+    chart = quietly(alt.hconcat, *panels, spacing=14, config=CONFIG) if panels else alt.Chart()
     return Picture("overtaking", "Who gets it: how far can a later arrival overtake?", caption + HOLLOW, chart, len(points))
+
+
+def jumps(sweep, points, axis, scale, first):
+    p50, most = alt.X("p50:Q", title="queue-jump", axis=axis, scale=scale), alt.X("most:Q", axis=axis, scale=scale)
+    rows = alt.Axis(labels=first, ticks=False, grid=False, labelExpr="'×' + datum.label")
+    y = alt.Y("replicas:O", title=None, axis=rows, scale=alt.Scale(paddingInner=0.2))
+    base = alt.Chart().encode(y=y, color=colours(sweep, legend=False))
+    tooltip = [alt.Tooltip("strategy:N"), alt.Tooltip("replicas:O"), alt.Tooltip("p50:Q", title="p50, ms"), alt.Tooltip("value:Q", title="p95, ms"),
+               alt.Tooltip("most:Q", title="most, ms"), alt.Tooltip("contests:Q"), alt.Tooltip("why:N", title="spoiled")]
+    layers = alt.layer(
+        base.mark_rule(strokeWidth=1.2, opacity=0.7).encode(x=p50, x2="most:Q"),
+        base.mark_tick(thickness=1.5, size=8, opacity=0.8).encode(x=most),
+        base.mark_rule(strokeWidth=5, strokeCap="round").encode(x=p50, x2="value:Q"),
+        marks(base, sweep, clip=False, legend=False).encode(x=p50, tooltip=tooltip),
+        base.mark_text(align="left", dx=8, fontSize=10.5).encode(x=most, text=alt.Text("value:Q", format=".0f")),
+        data=alt.Data(values=points),
+    ).properties(width=WIDTH, height=alt.Step(ROW + 2))
+    header = alt.Header(labelAngle=0, labelAlign="left", labelPadding=4, labels=first, title=None)
+    return layers.facet(row=alt.Row("strategy:N", sort=STRATEGIES, header=header), spacing=7)
