@@ -54,7 +54,7 @@ def latency(sweep):
     return table_of(sweep, "latency", "How long until the answer?", caption, "latency p99 ms", MS)
 
 
-LATE = " A strategy that does not keep up with a fixed rate has no steady figure there: its queue grows as long as the window lasts."
+LATE = " A strategy that does not keep up has no steady figure: its queue grows as long as the load lasts, until the deadline of 5 s."
 
 
 @dataclass
