@@ -52,9 +52,9 @@ class Sweep:
         return [point for cells in self.places() if (point := of_repeats(cells, column))]
 
     def places(self):
-        """The cells of each place. With one replica there is nothing to scatter, so its cell stands for every balance."""
+        """The cells of each place that did not fail. With one replica there is nothing to scatter, so its cell stands for every balance."""
         groups = defaultdict(list)
-        for row in self.rows:
+        for row in (row for row in self.rows if not row["bypassed"]):
             for balance in self.balances if row["replicas"] == 1 else [row["balance"]]:
                 groups[tuple(row[name] for name in PLACE if name != "balance") + (balance,)].append(row | {"balance": balance})
         return groups.values()
@@ -105,5 +105,5 @@ def spoiled(row):
     if row["offered /s"] and (row["unsent"] or row["sent /s"] < (1 - SHORT_MAX) * row["offered /s"]):
         reasons.append("offered rate not reached")
     if row["bypassed"]:
-        reasons.append("went on without its lock")
+        reasons.append("failed, for it went on without its lock")
     return reasons

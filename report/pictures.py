@@ -18,7 +18,7 @@ SUMMED_UP = ["pessimistic", "redlock", "batched"]
 MS = "datum.value >= 1000 ? datum.value / 1000 + ' s' : datum.value + ' ms'"
 COUNT = "format(datum.value, ',')"
 COLUMNS = " A column says where the orders for a code go, and how long a round trip between the replicas and their servers takes longer."
-HOLLOW = " A hollow mark is a cell whose figure is not its strategy's; pointing at it says why."
+HOLLOW = " A hollow mark is a cell that the machine spoiled; pointing at it says how. A missing one failed."
 
 
 @dataclass
