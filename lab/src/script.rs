@@ -142,11 +142,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_script_that_nobody_waits_for_is_ended() {
-        let running = start(Path::new("/bin"), &["sh", "-c", "sleep 60"], &BTreeMap::new()).unwrap();
-        let process = format!("/proc/{}", running.0.id().unwrap());
+        // As the laboratory does: what a shell starts in the background ignores Ctrl-C, and so would the script.
+        let _watched = Interrupt::watch().unwrap();
+        let running = start(Path::new("/bin"), &["sh", "-c", "sleep 600"], &BTreeMap::new()).unwrap();
+        let (process, asked) = (format!("/proc/{}", running.0.id().unwrap()), Instant::now());
 
         drop(running);
 
         assert!(!Path::new(&process).exists());
+        assert!(asked.elapsed() < GRACE, "it was killed");
     }
 }
