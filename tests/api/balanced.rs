@@ -134,10 +134,10 @@ async fn a_replica_killed_with_requests_in_hand_costs_none_of_their_clients_a_co
     cluster.finish().await;
 }
 
-/// Everybody asks again until he is served, first with an order in hand at each replica, then while one of them is frozen, and
+/// Every user asks again until it is served, first with an order in hand at each replica, then while one of them is frozen, and
 /// after it has woken up in the middle of what it was doing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_asks_while_a_replica_is_frozen_is_answered_in_time_and_gets_one_coupon() {
+async fn a_user_that_asks_while_a_replica_is_frozen_is_answered_in_time_and_gets_one_coupon() {
     const FROZEN: Duration = Duration::from_secs(15);
     let cluster = Setup::new("batched").replicas(0).coupons([("A", 100_000)]).start().await;
     let (frozen, other) = (Process::replica(&cluster.arguments()).await, Process::replica(&cluster.arguments()).await);

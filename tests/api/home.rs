@@ -39,7 +39,7 @@ fn urls(replicas: &[Process]) -> Vec<&str> {
 
 /// The place of the replica that serves the orders for `A`.
 async fn home_of_a(cluster: &Cluster, balancer: &Balancer, replicas: &[Process]) -> usize {
-    assert_eq!(ask(&cluster.client, &balancer.url, "who-finds-the-home", None).await.status, 201);
+    assert_eq!(ask(&cluster.client, &balancer.url, "finds-the-home", None).await.status, 201);
     let series = issued("A");
     let counts = join_all(replicas.iter().map(|it| sample(&cluster.client, &it.ops_url, &series))).await;
     counts.iter().position(|count| *count > 0.0).unwrap()
