@@ -2,14 +2,14 @@
 
 import os
 
+import balance
 import database
-import nginx
 from script import ROOT, TOOLS, write
 from settings import Settings
 
 FILE = ROOT / "docker-compose.scale.yml"
 NOTE = ROOT / ".env"
-MARK = "# Written by local/docker: who owns the secrets, and so who reads them inside the containers.\n"
+MARK = "# Written by local/docker"
 # One name stands for all of them.
 REPLICAS = ["app:8080 resolve"]
 # The user that reads secrets in a container when the caller is root, so that nothing there runs as root; the image's own user.
@@ -35,7 +35,7 @@ def prepare(settings: Settings, rootless: bool) -> dict:
         for path in settings.secrets.iterdir():
             os.chown(path, owner, group)
     limits = settings.home / "limits"
-    nginx.write_limits(settings, limits, REPLICAS)
+    balance.write_limits(settings, limits, REPLICAS)
     # Docker would make a missing folder itself, as root's.
     (TOOLS / "uplot").mkdir(parents=True, exist_ok=True)
     return {"COUPON_UID": str(owner), "COUPON_GID": str(group), "COUPON_SECRETS": str(settings.secrets),
@@ -63,7 +63,8 @@ def note(values: dict) -> bool:
     """Writes .env, which Compose reads by itself; one that it has not written stays as it is, and False says so."""
     if NOTE.exists() and not is_ours():
         return False
-    write(NOTE, MARK + "".join(f"{name}={value}\n" for name, value in values.items()))
+    said = f"{MARK}: the account that owns the secrets, and so reads them inside the containers.\n"
+    write(NOTE, said + "".join(f"{name}={value}\n" for name, value in values.items()))
     return True
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import balance
 import composition
 import containers
 import nginx
@@ -84,7 +85,7 @@ def test_hadolint_accepts_the_dockerfile():
 
 @pytest.mark.parametrize("rate", [0, 20])
 def test_nginx_accepts_what_is_mounted_into_its_container(files, rate):
-    nginx.write_limits(replace(files.settings, rate_limit=rate), Path(files.given["COUPON_LIMITS"]), composition.REPLICAS)
+    balance.write_limits(replace(files.settings, rate_limit=rate), Path(files.given["COUPON_LIMITS"]), composition.REPLICAS)
     folder = files.settings.home / "nginx"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "tmp").mkdir(parents=True)
@@ -167,10 +168,10 @@ def test_a_replica_has_the_time_to_drain_and_nginx_to_let_go(files):
     assert drain * 1000 >= default("DRAIN_MS") + int(files.services["app"]["environment"]["LAME_DUCK_MS"])
     workers = int(words(r"worker_shutdown_timeout (\d+)s", "nginx/nginx.conf")[0])
     idle = int(words(r"keepalive_min_timeout (\d+)s", "nginx/docker/http.conf")[0])
-    longest = idle + nginx.longest_ms(PATIENCE["REQUEST_DEADLINE_MS"][1]) / 1000
+    longest = idle + balance.longest_ms(PATIENCE["REQUEST_DEADLINE_MS"][1]) / 1000
     assert workers > longest, f"nginx: an old worker has {workers} s, and may need {longest:g}"
     words(f"`REQUEST_DEADLINE_MS` may be {PATIENCE['REQUEST_DEADLINE_MS'][1]:,} at most", "docs/OPERATIONS.md")
-    words(f"at nginx within {nginx.longest_ms(default('REQUEST_DEADLINE_MS')) // 1000} s", "README.md")
+    words(f"at nginx within {balance.longest_ms(default('REQUEST_DEADLINE_MS')) // 1000} s", "README.md")
     for name, needed in (("app", drain), ("nginx", workers)):
         grace = int(files.services[name]["stop_grace_period"].removesuffix("s"))
         assert grace > needed, f"{name}: is killed after {grace} s, and may need {needed:g}"
