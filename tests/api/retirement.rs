@@ -65,10 +65,10 @@ async fn a_code_that_was_retired_and_is_made_again_starts_afresh() {
             assert_eq!(retire(&cluster, 0, "A").await.status, 204, "{strategy}");
             let made = put(&cluster, "A", 1).await;
             assert_eq!((made.status, made.member("remaining")), (201, json!(1)), "{strategy}");
-            let issued = cluster.issue(1, "A", "u-1", "k").await;
+            let issued = cluster.decided(1, "A", "u-1").await;
             let told = (issued.status, issued.member("serial"), issued.member("round"));
             assert_eq!(told, (201, json!(1), json!(life + 1)), "{strategy}: {}", issued.text);
-            assert_eq!(cluster.issue(0, "A", "u-2", "k").await.status, 410, "{strategy}");
+            assert_eq!(cluster.decided(0, "A", "u-2").await.status, 410, "{strategy}");
         }
         let coupons = cluster.number("SELECT COUNT(*) * 1000 + MAX(id) FROM coupon").await;
         assert_eq!(coupons, 1_000 + id, "{strategy}: no number is used up by a code that comes back");
