@@ -37,7 +37,7 @@ use prometheus_client::registry::Registry;
 
 pub use http::{HttpMetrics, InFlight};
 pub use issue::{IssueMetrics, Rerun, outcome_label};
-pub use lock::{Attempt, Bypass, LockMetrics, Refusal, Wait};
+pub use lock::{Attempt, Bypass, LockMetrics, Wait};
 
 /// Seconds: from 0.25 ms to 32 s, each bucket 1.5 times the one before.
 fn seconds() -> Histogram {

@@ -6,10 +6,9 @@
 //! follows under it (`work_off`). Where memory expects a refusal, one read without the lock answers the whole queue instead (`refuse`).
 //! The task ends when its queue is empty.
 //!
-//! Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, and 1 for the wake-up, to one Redis node, or to several where replicas
-//! reach different ones. 2 more for every attempt at a lock that another replica holds. Where orders wait and the last release woke no
-//! waiter, 1 to the first node asks whether the lease may stay; if it may, the next batch needs no other one to Redis. So many codes with
-//! few orders each are dearer than one with many.
+//! Round trips under a lease that stays: 1 to MySQL, and 1 to one Redis node that asks whether it may. Where the lease changes hands: 1 to
+//! MySQL and 2 to all Redis nodes (lock, unlock) per batch, 1 for the wake-up, to one node, and 2 more for every attempt at a lock that
+//! another replica holds. So many codes with few orders each are dearer than one with many.
 
 mod queue;
 #[cfg(test)]
@@ -26,7 +25,7 @@ use self::queue::{Answer, Attendance, Queues, Waiting};
 use super::locking::Locking;
 use super::{IssueError, OnLockLoss, Parts, RUNS_MAX, Ticket, pause};
 use crate::coupons::{Code, Order};
-use crate::lock::{LockError, Locks, Patience};
+use crate::lock::{LockError, Locks};
 use crate::memory::Refusal;
 use crate::metrics::Bypass;
 use crate::store::{Calls, Database, Store, StoreError};
@@ -101,7 +100,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
 
     /// Takes the lock. Without a lease, where the lock cannot be had and need not, the row lock alone makes a batch exclusive.
     async fn lock_or_bypass(&self, code: &Code) -> Result<Option<L::Lease>, LockError> {
-        let acquired = self.parts.locks.acquire(code.as_str(), Patience::Wake, || self.queues.has_waiting(code)).await;
+        let acquired = self.parts.locks.acquire(code.as_str(), || self.queues.has_waiting(code)).await;
         let reason = match acquired {
             Err(LockError::QuorumGone) => Bypass::NoQuorum,
             Err(LockError::NotGranted) => Bypass::NoGrant,
@@ -179,7 +178,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
     /// Gives the lease a moment's lead over the answers: a runtime of one thread would otherwise serialise a whole batch of
     /// answers before it sends the wake-up for which another replica waits. A hung lock node does not hold up the answers.
     async fn release_and_answer(&self, lease: L::Lease, settled: Settled) {
-        let mut release = pin!(self.parts.locks.release(lease));
+        let mut release = pin!(self.parts.locks.hand_over(lease));
         let released = if settled.0.len() > FEW {
             tokio::time::timeout(LOCK_LEAD, &mut release).await.is_ok()
         } else {

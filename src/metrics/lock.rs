@@ -43,28 +43,6 @@ label_values! {
     }
 }
 
-label_values! {
-    /// Why a lock node is of no use.
-    Refusal {
-        /// It has no memory for a key.
-        Memory => "memory",
-        /// It follows another server.
-        ReadOnly => "read-only",
-        /// This account may not do what the lock does.
-        Forbidden => "forbidden",
-        /// It takes no writes that it cannot save, or copy to others.
-        Unsafe => "unsafe",
-        /// It is busy with something else.
-        Loading => "loading",
-        /// It cannot be connected to.
-        Unreachable => "unreachable",
-        /// It does not answer in time.
-        Silent => "silent",
-        /// Anything else.
-        Other => "other",
-    }
-}
-
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
@@ -72,7 +50,7 @@ struct ReasonLabels {
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct KindLabels {
-    kind: &'static str,
+    kind: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -140,9 +118,6 @@ impl LockMetrics {
         for reason in Bypass::ALL {
             let _ = it.bypassed.get_or_create(&ReasonLabels { reason: reason.label() });
         }
-        for kind in Refusal::ALL {
-            let _ = it.refusals.get_or_create(&KindLabels { kind: kind.label() });
-        }
         for place in 0..redis_nodes {
             it.node_up(place, true);
         }
@@ -174,8 +149,8 @@ impl LockMetrics {
         self.bypassed.get_or_create(&ReasonLabels { reason: reason.label() }).inc();
     }
 
-    pub(crate) fn refused(&self, kind: Refusal) {
-        self.refusals.get_or_create(&KindLabels { kind: kind.label() }).inc();
+    pub(crate) fn refused(&self, kind: String) {
+        self.refusals.get_or_create(&KindLabels { kind }).inc();
     }
 
     pub(crate) fn node_up(&self, place: usize, up: bool) {

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coupon_rush::lock::{LockError, Patience};
+use coupon_rush::lock::LockError;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::line::locks;
-use crate::support::{Cluster, Nodes, PrivateRedis, SOON, Setup, eventually, pace, until};
+use crate::support::{Cluster, Nodes, SOON, Setup, eventually, pace, until};
 
 /// Until all is issued as usual again after a fault began, or ended.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -194,23 +194,23 @@ macro_rules! illnesses {
 
 illnesses! {
     nodes_without_memory_stop_nobody:
-        ill(&[0, 2], "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", Some("memory"));
+        ill(&[0, 2], "CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", Some("oom"));
     nodes_that_follow_another_server_stop_nobody:
-        ill(&[0, 1], "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", Some("read-only"));
+        ill(&[0, 1], "REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", Some("readonly"));
     nodes_that_run_no_scripts_stop_nobody:
-        ill(&[0, 1, 2], "ACL SETUSER default -@scripting", "ACL SETUSER default +@scripting", Some("forbidden"));
+        ill(&[0, 1, 2], "ACL SETUSER default -@scripting", "ACL SETUSER default +@scripting", Some("noperm"));
     one_node_that_runs_no_scripts_stops_nobody:
-        ill(&[0], "ACL SETUSER default -@scripting", "ACL SETUSER default +@scripting", Some("forbidden"));
+        ill(&[0], "ACL SETUSER default -@scripting", "ACL SETUSER default +@scripting", Some("noperm"));
     one_node_that_keeps_writes_waiting_stops_nobody:
         ill(&[0], "CLIENT PAUSE 60000 WRITE", "CLIENT UNPAUSE", Some("silent"));
     nodes_that_keep_writes_waiting_stop_nobody:
         ill(&[1, 2], "CLIENT PAUSE 60000 WRITE", "CLIENT UNPAUSE", Some("silent"));
     nodes_that_keep_other_keys_stop_nobody:
-        ill(&[0, 2], "ACL SETUSER default resetkeys ~other:*", "ACL SETUSER default allkeys", Some("forbidden"));
+        ill(&[0, 2], "ACL SETUSER default resetkeys ~other:*", "ACL SETUSER default allkeys", Some("noperm"));
     nodes_that_lack_replicas_stop_nobody:
-        ill(&[1, 2], "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0", Some("unsafe"));
+        ill(&[1, 2], "CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0", Some("noreplicas"));
     nodes_that_wake_nobody_stop_nobody:
-        ill(&[0, 1, 2], "ACL SETUSER default -@blocking -lpush", "ACL SETUSER default +@all", Some("forbidden"));
+        ill(&[0, 1, 2], "ACL SETUSER default -@blocking -lpush", "ACL SETUSER default +@all", Some("noperm"));
     nodes_that_let_nobody_new_in_stop_nobody:
         ill(&[0, 1, 2], "CONFIG SET requirepass secret-from-now-on", "ACL SETUSER default nopass", None);
 }
@@ -297,24 +297,6 @@ async fn eight_replicas_with_a_thousand_users_never_go_on_without_the_lock() {
 /// A time-to-live that is soon over.
 const SHORT: Duration = Duration::from_millis(400);
 
-/// Six turns take longer than the patience of a waiter, which sees that the lock changes hands.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_waiter_that_sees_a_slow_lock_change_hands_waits_for_its_turn() {
-    const TURN: Duration = Duration::from_millis(130);
-    let redis = PrivateRedis::start().await;
-    let urls = redis.urls();
-    let replicas = join_all((0..6).map(|_| locks(&urls, SHORT))).await;
-
-    let turns = replicas.iter().map(async |locks| {
-        let lease = locks.acquire("A", Patience::Wake, || true).await.map_err(|error| error.to_string())?;
-        pace(TURN).tick().await;
-        locks.release(lease).await;
-        Ok::<_, String>(())
-    });
-
-    assert_eq!(join_all(turns).await, vec![Ok(()); 6]);
-}
-
 /// The key is always another holder's, as if the lock changed hands, and never free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_waiter_waits_for_ever_for_a_lock_that_changes_hands_among_others() {
@@ -330,7 +312,7 @@ async fn no_waiter_waits_for_ever_for_a_lock_that_changes_hands_among_others() {
     };
     let waits = async {
         eventually("the key is there", async || started.elapsed() > Duration::from_millis(100)).await;
-        let acquired = locks.acquire("A", Patience::Wake, || true).await;
+        let acquired = locks.acquire("A", || true).await;
         stop.cancel();
         acquired.err()
     };
@@ -338,5 +320,5 @@ async fn no_waiter_waits_for_ever_for_a_lock_that_changes_hands_among_others() {
     let (refused, ()) = tokio::join!(waits, others);
 
     assert_eq!(refused, Some(LockError::NotGranted));
-    assert!(started.elapsed() > SHORT && started.elapsed() < 5 * SHORT + WITHIN, "{:?}", started.elapsed());
+    assert!(started.elapsed() > SHORT && started.elapsed() < SHORT + WITHIN, "{:?}", started.elapsed());
 }

@@ -93,7 +93,7 @@ async fn the_account_of_the_checklist_may_do_what_the_lock_needs() {
     })
     .await;
     for replica in 0..2 {
-        assert_eq!(cluster.metric(replica, r#"coupon_redis_refusals_total{kind="forbidden"}"#).await, 0.0);
+        assert_eq!(cluster.metric(replica, r#"coupon_redis_refusals_total{kind="noperm"}"#).await, 0.0);
         assert_eq!(cluster.metric(replica, r#"coupon_redis_node_up{node="3"}"#).await, 1.0);
     }
     cluster.finish().await;

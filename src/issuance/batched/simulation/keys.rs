@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::plan::LockFault;
 use super::{hop, millis};
 use crate::issuance::locking::Locking;
-use crate::lock::{LockError, Patience};
+use crate::lock::LockError;
 
 /// How long a key lives when its holder does not delete it.
 const TTL: Duration = Duration::from_millis(1_500);
@@ -101,12 +101,7 @@ impl Keys {
 impl Locking for Arc<Keys> {
     type Lease = Token;
 
-    async fn acquire(
-        &self,
-        name: &str,
-        _: Patience,
-        mut wanted: impl FnMut() -> bool + Send,
-    ) -> Result<Token, LockError> {
+    async fn acquire(&self, name: &str, mut wanted: impl FnMut() -> bool + Send) -> Result<Token, LockError> {
         let mut lines_up = self.state.lock().lines_up;
         while wanted() {
             if !lines_up && let Some(token) = self.attempt(name).await? {
@@ -126,7 +121,7 @@ impl Locking for Arc<Keys> {
         state.waiting == 0 && !state.lines_up && state.held.get(&lease.name).is_some_and(young)
     }
 
-    async fn release(&self, lease: Token) {
+    async fn hand_over(&self, lease: Token) {
         lease.hop().await;
         let mut state = self.state.lock();
         state.outstanding -= 1;

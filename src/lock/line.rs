@@ -1,0 +1,92 @@
+//! The line before a lock, at the first node that is up: waiters block on a list, and a release pushes a token, which the waiter that waits
+//! longest takes. A token is only a hint: the lock is rslock's, and a waiter that misses its token asks by itself after a while. Replicas
+//! that do not reach the same first node do not see each other wait; patience ends that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use redis::{FromRedisValue, Pipeline, pipe};
+use tokio::time::{sleep, timeout};
+
+use super::nodes::{Nodes, connect};
+use super::probe::millis;
+
+/// Pause of a waiter when the node cannot be asked.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long a place in line lasts: longer than the lock usually takes to come round, because a new place is at the end of the line.
+const PLACE: Duration = Duration::from_millis(500);
+
+/// The lines before all locks.
+pub(super) struct Line {
+    nodes: Arc<Nodes>,
+    /// Idle connections to each node: one that sleeps can carry nothing else.
+    idle: Vec<Mutex<Vec<MultiplexedConnection>>>,
+}
+
+impl Line {
+    pub(super) fn new(nodes: Arc<Nodes>) -> Self {
+        let idle = nodes.config.urls.iter().map(|_| Mutex::default()).collect();
+        Self { nodes, idle }
+    }
+
+    /// Leaves a note that a waiter waits, and returns when it is woken. Dropping the future gives its place up; a token that is then on its
+    /// way wakes no waiter.
+    pub(super) async fn wait(&self, name: &str) {
+        let mut line_up = pipe();
+        line_up.cmd("SET").arg(self.note(name)).arg(1).arg("PX").arg(millis(PLACE)).ignore();
+        line_up.blpop(self.list(name), PLACE.as_secs_f64());
+        loop {
+            match self.ask::<(Option<(String, String)>,)>(&line_up, PLACE).await {
+                Some((Some(_),)) => return,
+                Some((None,)) => {}
+                None => sleep(PAUSE.mul_f64(0.5 + fastrand::f64())).await,
+            }
+        }
+    }
+
+    /// Whether no waiter has left a note; false where that cannot be found out.
+    pub(super) async fn is_empty(&self, name: &str) -> bool {
+        let mut ask = pipe();
+        ask.exists(self.note(name));
+        self.ask(&ask, Duration::ZERO).await == Some((false,))
+    }
+
+    /// Wakes the waiter that waits longest and returns true, or leaves a token for the next one.
+    pub(super) async fn wake(&self, name: &str) -> bool {
+        let mut push = pipe();
+        push_token(&mut push, &self.list(name), millis(self.nodes.config.ttl));
+        // Where a waiter has taken the token there is no list any more, and limiting its life fails.
+        self.ask(&push, Duration::ZERO).await == Some((false,))
+    }
+
+    /// What the first node answers, after a sleep of at most `sleeps`; `None` when it cannot be asked, or refuses.
+    async fn ask<T: FromRedisValue>(&self, commands: &Pipeline, sleeps: Duration) -> Option<T> {
+        let place = self.nodes.first()?;
+        let idle = self.idle[place].lock().pop();
+        let asked = timeout(sleeps + 2 * self.nodes.config.probe_timeout, async {
+            let mut connection = match idle {
+                Some(connection) => connection,
+                None => connect(self.nodes.client(place)).await?,
+            };
+            commands.query_async(&mut connection).await.map(|answer| (answer, connection))
+        });
+        let (answer, connection) = asked.await.ok()?.ok()?;
+        self.idle[place].lock().push(connection);
+        Some(answer)
+    }
+
+    fn note(&self, name: &str) -> String {
+        self.nodes.config.key("waits", name)
+    }
+
+    fn list(&self, name: &str) -> String {
+        self.nodes.config.key("wake", name)
+    }
+}
+
+/// Adds the commands that put a token into a list: never more than one lies there, and not for longer than this.
+pub(super) fn push_token<'a>(pipeline: &'a mut Pipeline, list: &str, lives_ms: u64) -> &'a mut Pipeline {
+    pipeline.lpush(list, 1).ignore().ltrim(list, 0, 0).ignore().cmd("PEXPIRE").arg(list).arg(lives_ms)
+}
