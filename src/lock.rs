@@ -25,8 +25,8 @@ use crate::metrics::{Attempt, LockMetrics};
 const SLEEP: Duration = Duration::from_millis(100);
 /// Longest sleep of a waiter that was woken and refused all the same: its token came before the lock was free.
 const SLEEP_REFUSED: Duration = Duration::from_millis(20);
-/// A waiter waits so much longer than the time-to-live, after which a dead holder's lease is gone.
-const PATIENCE: Duration = Duration::from_millis(250);
+/// A waiter waits so many times the time-to-live: after one, a dead holder's lease is gone, and then the line has its turns.
+const PATIENCE: u32 = 2;
 /// A lease may stay while more than this share of its time-to-live is left for the work under it.
 const STAY_LEFT: f64 = 2.0 / 3.0;
 
@@ -101,7 +101,7 @@ impl Locks {
         if ran_out.is_some_and(|at| at.elapsed() < ttl) {
             return Err(LockError::NotGranted);
         }
-        let patience = if ran_out.is_some() { SLEEP } else { ttl + PATIENCE };
+        let patience = if ran_out.is_some() { SLEEP } else { PATIENCE * ttl };
         let Ok(acquired) = timeout(patience, self.wait(name, wanted)).await else {
             tracing::warn!(lock = name, "the lock was not granted in time");
             self.ran_out.lock().insert(name.to_owned(), Instant::now());
@@ -126,7 +126,9 @@ impl Locks {
             asks = true;
             let turn = place.get_or_insert_with(|| Box::pin(self.line.wait(name)));
             woken = timeout(if woken { SLEEP_REFUSED } else { SLEEP }, turn).await.is_ok();
-            place = place.filter(|_| !woken);
+            // Where the note cannot be renewed, the place is lost, too.
+            let keeps = !woken && self.line.renew(name).await;
+            place = place.filter(|_| keeps);
         }
         if woken {
             // The token came too late for this waiter; it belongs to the next one.
@@ -156,9 +158,8 @@ impl Locks {
             return Ok(None);
         };
         self.metrics.attempted(Attempt::Granted);
-        // The drift between the clocks of the nodes for which Redlock allows: 1 % of the time-to-live plus 2 ms.
-        let drift = ttl / 100 + Duration::from_millis(2);
-        let valid_until = asked + ttl.saturating_sub(drift);
+        // Less the drift between the clocks of the nodes for which Redlock allows: 1 % of the time-to-live and 2 ms.
+        let valid_until = asked + ttl.saturating_sub(ttl / 100 + Duration::from_millis(2));
         Ok(Some(Lease { lock, name: name.to_owned(), granted: Instant::now(), valid_until }))
     }
 

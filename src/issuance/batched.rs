@@ -6,9 +6,9 @@
 //! follows under it (`work_off`). Where memory expects a refusal, one read without the lock answers the whole queue instead (`refuse`).
 //! The task ends when its queue is empty.
 //!
-//! Round trips under a lease that stays: 1 to MySQL, and 1 to one Redis node that asks whether it may. Where the lease changes hands: 1 to
-//! MySQL and 2 to all Redis nodes (lock, unlock) per batch, 1 for the wake-up, to one node, and 2 more for every attempt at a lock that
-//! another replica holds. So many codes with few orders each are dearer than one with many.
+//! Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, and 1 for the wake-up, to one Redis node. Under a lease that stays 1 to
+//! one node, which asks whether it may, is instead of all these to Redis. 2 more for every attempt at a lock that another replica holds. So
+//! many codes with few orders each are dearer than one with many.
 
 mod queue;
 #[cfg(test)]

@@ -15,8 +15,10 @@ use super::probe::millis;
 
 /// Pause of a waiter when the node cannot be asked.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a place in line lasts: longer than the lock usually takes to come round, because a new place is at the end of the line.
-const PLACE: Duration = Duration::from_millis(500);
+/// How long a place in line lasts: longer than the lock takes to come round, because a new place is at the end of the line.
+const PLACE: Duration = Duration::from_secs(2);
+/// How long a waiter's note lasts. A waiter renews it more often.
+const NOTE: Duration = Duration::from_millis(250);
 
 /// The lines before all locks.
 pub(super) struct Line {
@@ -31,11 +33,10 @@ impl Line {
         Self { nodes, idle }
     }
 
-    /// Leaves a note that a waiter waits, and returns when it is woken. Dropping the future gives its place up; a token that is then on its
-    /// way wakes no waiter.
+    /// Lines up, leaves a note of it, and returns when it is woken. Dropping the future gives the place up; a token that is then on its way
+    /// wakes no waiter.
     pub(super) async fn wait(&self, name: &str) {
-        let mut line_up = pipe();
-        line_up.cmd("SET").arg(self.note(name)).arg(1).arg("PX").arg(millis(PLACE)).ignore();
+        let mut line_up = self.note(name);
         line_up.blpop(self.list(name), PLACE.as_secs_f64());
         loop {
             match self.ask::<(Option<(String, String)>,)>(&line_up, PLACE).await {
@@ -46,10 +47,15 @@ impl Line {
         }
     }
 
+    /// Renews the note; false where the node does not answer.
+    pub(super) async fn renew(&self, name: &str) -> bool {
+        self.ask::<()>(&self.note(name), Duration::ZERO).await.is_some()
+    }
+
     /// Whether no waiter has left a note; false where that cannot be found out.
     pub(super) async fn is_empty(&self, name: &str) -> bool {
         let mut ask = pipe();
-        ask.exists(self.note(name));
+        ask.exists(self.nodes.config.key("waits", name));
         self.ask(&ask, Duration::ZERO).await == Some((false,))
     }
 
@@ -77,8 +83,10 @@ impl Line {
         Some(answer)
     }
 
-    fn note(&self, name: &str) -> String {
-        self.nodes.config.key("waits", name)
+    fn note(&self, name: &str) -> Pipeline {
+        let mut note = pipe();
+        note.cmd("SET").arg(self.nodes.config.key("waits", name)).arg(1).arg("PX").arg(millis(NOTE)).ignore();
+        note
     }
 
     fn list(&self, name: &str) -> String {

@@ -68,11 +68,15 @@ impl Probe {
         let (ttl, unique) = (millis(self.config.ttl), format!("{:016x}", fastrand::u64(..)));
         let (key, list) = (self.config.key("probe", &unique), self.config.key("probe-wake", &unique));
         let mut trial = redis::pipe();
-        trial.cmd("SET").arg(&key).arg(&unique).arg("NX").arg("PX").arg(ttl).exists(&key);
+        // `PING` counts the looks in the node's own statistics.
+        trial.cmd("PING").cmd("SET").arg(&key).arg(&unique).arg("NX").arg("PX").arg(ttl);
         // The token is there, so that nothing waits; where it is refused, no longer than this.
         push_token(&mut trial, &list, ttl).blpop(&list, 0.001);
         trial.query_async::<()>(&mut connection).await?;
-        Script::new(GIVE_BACK).key(key).arg(unique).invoke_async::<()>(&mut connection).await?;
+        let given_back: u32 = Script::new(GIVE_BACK).key(key).arg(unique).invoke_async(&mut connection).await?;
+        if given_back == 0 {
+            return Err((ErrorKind::UnexpectedReturnType, "a key that was set is gone at once").into());
+        }
         self.connection = Some(connection);
         Ok(())
     }
@@ -91,29 +95,67 @@ impl Probe {
     }
 }
 
-/// What `look` comes to within the time. A busy process may see its time-out before the answer that lies in the socket, so it looks again
-/// for half as long.
-async fn in_time(limit: Duration, look: impl Future<Output = RedisResult<()>>) -> RedisResult<()> {
-    let mut look = pin!(look);
-    for limit in [limit, limit / 2] {
-        if let Ok(seen) = timeout(limit, &mut look).await {
+/// What `look` comes to within the time and half of it again. A busy process sees its time-outs late, and before the answer that lies in
+/// the socket: so three punctual ones are needed, or ten.
+async fn in_time<T>(limit: Duration, look: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    let (mut look, mut punctual) = (pin!(look), 0);
+    for _ in 0..10 {
+        let asked = Instant::now();
+        if let Ok(seen) = timeout(limit / 2, &mut look).await {
             return seen;
+        }
+        punctual += u32::from(asked.elapsed() < limit);
+        if punctual == 3 {
+            break;
         }
     }
     Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
 }
 
-/// The first word of a server's refusal, such as `oom`, `readonly`, `noperm`; or `silent`, `unreachable`.
+/// The first word of a server's refusal, such as `oom`, `readonly`, `noperm`; or `silent`, `unreachable`, `other`.
 fn kind(error: &RedisError) -> String {
     match error.clone().into_server_errors().as_deref() {
         Some([(_, first), ..]) => first.code().to_lowercase(),
         _ if error.kind() == ErrorKind::AuthenticationFailed => "noauth".to_owned(),
         _ if error.is_timeout() => "silent".to_owned(),
-        _ => "unreachable".to_owned(),
+        _ if error.is_io_error() => "unreachable".to_owned(),
+        _ => "other".to_owned(),
     }
 }
 
 /// A time in the unit of Redis' `PX`.
 pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(40);
+
+    #[tokio::test]
+    async fn an_answer_that_a_busy_process_reads_after_its_time_out_counts() {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        tokio::spawn(async move {
+            for _ in 0..3 {
+                let started = Instant::now();
+                while started.elapsed() < 3 * LIMIT {}
+                tokio::task::yield_now().await;
+            }
+            let _ = tell.send("PONG");
+        });
+
+        assert_eq!(in_time(LIMIT, async { Ok(told.await) }).await, Ok(Ok("PONG")));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_does_not_answer_is_given_up() {
+        let started = Instant::now();
+
+        let seen = in_time(LIMIT, std::future::pending::<RedisResult<()>>()).await;
+
+        assert_eq!(seen.map_err(|error| kind(&error)), Err("silent".to_owned()));
+        assert!(started.elapsed() < 10 * LIMIT, "{:?}", started.elapsed());
+    }
 }

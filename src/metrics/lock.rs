@@ -43,6 +43,10 @@ label_values! {
     }
 }
 
+/// The usual refusals, which are counted from zero on: a server may have other words, too.
+const REFUSALS: [&str; 9] =
+    ["silent", "unreachable", "oom", "readonly", "noperm", "noauth", "misconf", "noreplicas", "loading"];
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
@@ -117,6 +121,9 @@ impl LockMetrics {
         }
         for reason in Bypass::ALL {
             let _ = it.bypassed.get_or_create(&ReasonLabels { reason: reason.label() });
+        }
+        for kind in REFUSALS {
+            let _ = it.refusals.get_or_create(&KindLabels { kind: kind.to_owned() });
         }
         for place in 0..redis_nodes {
             it.node_up(place, true);

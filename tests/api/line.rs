@@ -131,7 +131,6 @@ async fn a_replica_that_lines_up_waits_for_few_batches_of_one_that_is_never_done
 /// on its orders wait no longer than a moment, and now and then.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_cannot_reach_the_first_node_waits_for_the_end_of_patience_and_then_no_more() {
-    const PATIENCE: Duration = Duration::from_millis(250);
     let redis = PrivateRedis::start().await;
     let setup = Setup::new("batched").replicas(1).set("--redis-urls", redis.urls());
     let mut cluster = setup.coupons([("A", 100_000)]).start().await;
@@ -152,7 +151,7 @@ async fn a_replica_that_cannot_reach_the_first_node_waits_for_the_end_of_patienc
     .await;
 
     times.sort_unstable();
-    assert!(times[29] < TTL + PATIENCE + SLACK && times[15] < SLACK, "{times:?}");
+    assert!(times[29] < 2 * TTL + SLACK && times[15] < SLACK, "{times:?}");
     cluster.finish().await;
 }
 
