@@ -3,7 +3,7 @@
 //! that do not reach the same first node do not see each other wait; patience ends that.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::nodes::{Nodes, connect};
 use super::probe::millis;
 
-/// Pause of a waiter when the node cannot be asked.
+/// Pause after the node could not be asked, so that nobody connects hundreds of times a second.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long a place in line lasts: longer than the lock takes to come round, because a new place is at the end of the line.
 const PLACE: Duration = Duration::from_secs(2);
@@ -25,19 +25,21 @@ pub(super) struct Line {
     nodes: Arc<Nodes>,
     /// Idle connections to each node: one that sleeps can carry nothing else.
     idle: Vec<Mutex<Vec<MultiplexedConnection>>>,
+    /// Until then no new connection is made.
+    rests_until: Mutex<Instant>,
 }
 
 impl Line {
     pub(super) fn new(nodes: Arc<Nodes>) -> Self {
         let idle = nodes.config.urls.iter().map(|_| Mutex::default()).collect();
-        Self { nodes, idle }
+        Self { nodes, idle, rests_until: Mutex::new(Instant::now()) }
     }
 
     /// Lines up, leaves a note of it, and returns when it is woken. Dropping the future gives the place up; a token that is then on its way
     /// wakes no waiter.
     pub(super) async fn wait(&self, name: &str) {
         let mut line_up = self.note(name);
-        line_up.blpop(self.list(name), PLACE.as_secs_f64());
+        line_up.blpop(self.nodes.config.key("wake", name), PLACE.as_secs_f64());
         loop {
             match self.ask::<(Option<(String, String)>,)>(&line_up, PLACE).await {
                 Some((Some(_),)) => return,
@@ -54,15 +56,14 @@ impl Line {
 
     /// Whether no waiter has left a note; false where that cannot be found out.
     pub(super) async fn is_empty(&self, name: &str) -> bool {
-        let mut ask = pipe();
-        ask.exists(self.nodes.config.key("waits", name));
-        self.ask(&ask, Duration::ZERO).await == Some((false,))
+        let note = self.nodes.config.key("waits", name);
+        self.ask(pipe().exists(note), Duration::ZERO).await == Some((false,))
     }
 
     /// Wakes the waiter that waits longest and returns true, or leaves a token for the next one.
     pub(super) async fn wake(&self, name: &str) -> bool {
         let mut push = pipe();
-        push_token(&mut push, &self.list(name), millis(self.nodes.config.ttl));
+        push_token(&mut push, &self.nodes.config.key("wake", name), millis(self.nodes.config.ttl));
         // Where a waiter has taken the token there is no list any more, and limiting its life fails.
         self.ask(&push, Duration::ZERO).await == Some((false,))
     }
@@ -71,14 +72,20 @@ impl Line {
     async fn ask<T: FromRedisValue>(&self, commands: &Pipeline, sleeps: Duration) -> Option<T> {
         let place = self.nodes.first()?;
         let idle = self.idle[place].lock().pop();
+        if idle.is_none() && Instant::now() < *self.rests_until.lock() {
+            return None;
+        }
         let asked = timeout(sleeps + 2 * self.nodes.config.probe_timeout, async {
             let mut connection = match idle {
                 Some(connection) => connection,
-                None => connect(self.nodes.client(place)).await?,
+                None => connect(&self.nodes.clients[place]).await?,
             };
             commands.query_async(&mut connection).await.map(|answer| (answer, connection))
         });
-        let (answer, connection) = asked.await.ok()?.ok()?;
+        let Ok(Ok((answer, connection))) = asked.await else {
+            *self.rests_until.lock() = Instant::now() + PAUSE;
+            return None;
+        };
         self.idle[place].lock().push(connection);
         Some(answer)
     }
@@ -87,10 +94,6 @@ impl Line {
         let mut note = pipe();
         note.cmd("SET").arg(self.nodes.config.key("waits", name)).arg(1).arg("PX").arg(millis(NOTE)).ignore();
         note
-    }
-
-    fn list(&self, name: &str) -> String {
-        self.nodes.config.key("wake", name)
     }
 }
 

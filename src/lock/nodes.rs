@@ -30,7 +30,7 @@ const NOWHERE: &str = "redis+unix:///nonexistent/coupon-rush.sock";
 
 /// The nodes and which of them can be used now.
 pub struct Nodes {
-    clients: Vec<Client>,
+    pub(super) clients: Vec<Client>,
     current: ArcSwap<Current>,
     pub(super) config: LockConfig,
 }
@@ -67,10 +67,6 @@ impl Nodes {
     /// The place of the first node that is up: the lines are there.
     pub(super) fn first(&self) -> Option<usize> {
         self.current.load().up.iter().position(|&up| up)
-    }
-
-    pub(super) fn client(&self, place: usize) -> &Client {
-        &self.clients[place]
     }
 
     /// Watches the nodes until `stopped`.
