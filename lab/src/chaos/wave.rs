@@ -49,6 +49,8 @@ pub struct Disturbance {
     pub lasts: Duration,
     /// Which one of several equal parts it hits, and at which step: taken modulo what there is.
     pub pick: u32,
+    /// Whose home it hits, where it hits one: a coupon with a large crowd, which begins to ask with the fault.
+    pub code: &'static str,
 }
 
 /// One user: asks for one coupon until the answer is final.
@@ -60,6 +62,8 @@ pub struct User {
     /// When the first attempt begins, from the start of the wave.
     pub starts: Duration,
     pub habit: Habit,
+    /// Whether nginx cannot read the code in its orders.
+    pub hides: bool,
     /// For the pauses between attempts.
     pub seed: u64,
 }
@@ -122,7 +126,8 @@ impl Wave {
     /// orders at every stage of their way; the others ask while it lasts.
     fn crowd(&self, code: &'static str, pieces: u32, rng: &mut Rng) -> Vec<User> {
         let Disturbance { at, lasts, .. } = self.faults[0];
-        let starts = if rng.u32(..10) < 6 {
+        let is_hit = self.faults.iter().any(|it| it.code == code);
+        let starts = if rng.u32(..10) < 6 || is_hit {
             between(at.saturating_sub(ms(60)), at + ms(40), rng)
         } else {
             between(at, at + lasts, rng)
@@ -134,6 +139,7 @@ impl Wave {
             name: format!("{code}-{number}"),
             starts: starts + spread.mul_f64(rng.f64()),
             habit: self.habit(rng),
+            hides: self.has(Fault::CodesHidden) && rng.u32(..3) == 0,
             seed: rng.u64(..),
         };
         (1..=count).map(user).collect()
@@ -156,7 +162,9 @@ impl Wave {
 
 fn disturbance(fault: Fault, rng: &mut Rng) -> Disturbance {
     let (shortest, longest) = fault.lasts().into_inner();
-    Disturbance { fault, at: FAULT_AT, lasts: between(ms(shortest), ms(longest), rng), pick: rng.u32(..) }
+    let lasts = between(ms(shortest), ms(longest), rng);
+    let (code, _) = COUPONS[rng.usize(COUPONS.len() / 2..COUPONS.len())];
+    Disturbance { fault, at: FAULT_AT, lasts, pick: rng.u32(..), code }
 }
 
 /// A generator for one part of the run, which does not change when another part draws more or less.
@@ -197,6 +205,25 @@ mod tests {
         let pairs =
             waves.iter().filter_map(|wave| wave.faults.get(1).map(|second| (wave.faults[0].fault, second.fault)));
         assert!(pairs.clone().count() > 50 && pairs.clone().all(|(first, second)| first.goes_with(second)));
+    }
+
+    #[test]
+    fn the_crowd_for_a_code_begins_to_ask_when_the_code_s_home_is_hit() {
+        for Wave { faults, users, .. } in waves(4, Fault::ALL, 0, 200) {
+            for Disturbance { code, at, .. } in faults {
+                let crowd: Vec<_> = users.iter().filter(|user| user.code == code).collect();
+                assert!(crowd.len() >= 36 && crowd.iter().any(|user| user.starts <= at + ms(100)));
+            }
+        }
+    }
+
+    #[test]
+    fn users_hide_their_codes_only_in_waves_that_say_so() {
+        for wave in waves(5, Fault::ALL, 0, 200) {
+            let hidden = wave.users.iter().filter(|user| user.hides).count();
+            let expected = if wave.has(Fault::CodesHidden) { wave.users.len() / 5..wave.users.len() / 2 } else { 0..1 };
+            assert!(expected.contains(&hidden), "{}: {hidden} of {}", wave.name(), wave.users.len());
+        }
     }
 
     #[test]
