@@ -138,7 +138,7 @@ impl Fault {
             Self::DiskSlow => (&[Part::Database], 1_000..=1_500),
             Self::NginxReloaded => (&[Part::Nginx], 1_000..=1_500),
             // A new replica is listed when it is ready, for which it needs the others.
-            Self::HomesMoved => (&[Part::Replicas, Part::Redis, Part::Database, Part::Nginx], 500..=1_000),
+            Self::HomesMoved => (&[Part::Replicas, Part::Redis, Part::Database, Part::Nginx], 3_000..=6_000),
             Self::CodesHidden | Self::ClientsHangUp => (&[Part::Clients], 500..=1_000),
             // Its calls need a replica and the database; and each user asks in its own way then.
             Self::Administration => (&[Part::Replicas, Part::Database, Part::Clients], 3_000..=6_000),

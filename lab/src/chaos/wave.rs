@@ -122,17 +122,9 @@ impl Wave {
         self.find(fault).is_some()
     }
 
-    /// Three to six times as many users as pieces. Most crowds start within some milliseconds of the fault, so that it meets
-    /// orders at every stage of their way; the others ask while it lasts.
+    /// Three to six times as many users as pieces.
     fn crowd(&self, code: &'static str, pieces: u32, rng: &mut Rng) -> Vec<User> {
-        let Disturbance { at, lasts, .. } = self.faults[0];
-        let is_hit = self.faults.iter().any(|it| it.code == code);
-        let starts = if rng.u32(..10) < 6 || is_hit {
-            between(at.saturating_sub(ms(60)), at + ms(40), rng)
-        } else {
-            between(at, at + lasts, rng)
-        };
-        let spread = if rng.bool() { Duration::ZERO } else { ms(rng.u64(1..800)) };
+        let (starts, spread) = self.when(code, rng);
         let count = rng.u32(pieces * 3..=pieces * 6);
         let user = |number: u32| User {
             code,
@@ -143,6 +135,24 @@ impl Wave {
             seed: rng.u64(..),
         };
         (1..=count).map(user).collect()
+    }
+
+    /// When the crowd for a code begins to ask, and over which time its users spread. Most crowds begin within some milliseconds of the
+    /// fault, so that it meets orders at every stage of their way; the others ask while it lasts.
+    fn when(&self, code: &str, rng: &mut Rng) -> (Duration, Duration) {
+        let Disturbance { at, lasts, .. } = self.faults[0];
+        let before = at.saturating_sub(ms(60));
+        if let Some(moves) = self.find(Fault::HomesMoved) {
+            // Coupons are still to be had when their homes move.
+            (between(before, at, rng), moves.lasts)
+        } else if self.faults.iter().any(|it| it.code == code) {
+            // The home has orders in hand when it is hit.
+            (between(at.saturating_sub(ms(150)), at.saturating_sub(ms(100)), rng), ms(rng.u64(300..700)))
+        } else {
+            let starts =
+                if rng.u32(..10) < 6 { between(before, at + ms(40), rng) } else { between(at, at + lasts, rng) };
+            (starts, if rng.bool() { Duration::ZERO } else { ms(rng.u64(1..800)) })
+        }
     }
 
     fn habit(&self, rng: &mut Rng) -> Habit {
@@ -208,12 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn the_crowd_for_a_code_begins_to_ask_when_the_code_s_home_is_hit() {
-        for Wave { faults, users, .. } in waves(4, Fault::ALL, 0, 200) {
-            for Disturbance { code, at, .. } in faults {
-                let crowd: Vec<_> = users.iter().filter(|user| user.code == code).collect();
-                assert!(crowd.len() >= 36 && crowd.iter().any(|user| user.starts <= at + ms(100)));
-            }
+    fn a_crowd_asks_for_a_code_before_and_after_the_code_s_home_is_hit() {
+        let homes = [Fault::HomeKilled, Fault::HomeFrozen];
+        for Wave { faults, users, .. } in waves(4, &homes, 0, 200) {
+            let Disturbance { code, at, .. } = faults[0];
+            let crowd = users.iter().filter(|user| user.code == code);
+            let (before, after): (Vec<_>, Vec<_>) = crowd.partition(|user| user.starts < at);
+            assert!(!before.is_empty() && after.len() > 10, "{code}: {} before, {} after", before.len(), after.len());
         }
     }
 
