@@ -43,7 +43,7 @@ const REPLICAS: u32 = 3;
 /// With the hung node, an hour.
 const WAVES: u32 = 900;
 /// Every fault twice.
-const WAVES_QUICK: u32 = 56;
+const WAVES_QUICK: u32 = 60;
 const HUNG_MINUTES: u32 = 10;
 /// Always the same, so that what breaks in CI can be seen elsewhere.
 const SEED_QUICK: u64 = 1;
@@ -59,7 +59,7 @@ pub struct ChaosArgs {
     /// Where all that is drawn comes from [default: any, with --quick 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// How many waves [default: 900, with --quick 56]
+    /// How many waves [default: 900, with --quick 60]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     waves: Option<u32>,
     /// The first wave's number; with a seed it replays a part of an earlier run

@@ -1,15 +1,17 @@
 //! The users of a wave. Each asks until its answer is final, and every attempt is written down as its client saw it.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use fastrand::Rng;
 use futures_util::future::join_all;
 use reqwest::Client;
-use serde_json::json;
+use reqwest::header::CONTENT_TYPE;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::supervised::REPLICA;
 use super::wave::{Habit, User, Wave};
 use crate::history::{Attempt, Told, micros};
 
@@ -30,6 +32,8 @@ pub struct Crowds {
     /// When a user without a final answer gives up.
     end: Instant,
     attempts: RefCell<Vec<Attempt>>,
+    /// Which replicas answered the orders for each code.
+    replicas: RefCell<BTreeMap<&'static str, BTreeSet<String>>>,
 }
 
 impl Crowds {
@@ -37,13 +41,26 @@ impl Crowds {
     pub fn new(url: &str, round: u32, limit: Duration) -> anyhow::Result<Self> {
         let client = Client::builder().no_proxy().timeout(CLIENT_PATIENCE).build().context("cannot make a client")?;
         let (url, began) = (format!("{url}/coupons/issue"), Instant::now());
-        Ok(Self { client, url, round, began, end: began + limit, attempts: RefCell::default() })
+        Ok(Self {
+            client,
+            url,
+            round,
+            began,
+            end: began + limit,
+            attempts: RefCell::default(),
+            replicas: RefCell::default(),
+        })
     }
 
     /// Sends everybody and waits until all have a final answer, or the limit has passed.
     pub async fn ask(&self, wave: &Wave) -> Vec<Attempt> {
         join_all(wave.users.iter().map(|user| self.user(user))).await;
         self.attempts.take()
+    }
+
+    /// How many codes several replicas have served.
+    pub fn shared(&self) -> usize {
+        self.replicas.borrow().values().filter(|replicas| replicas.len() > 1).count()
     }
 
     async fn user(&self, user: &User) {
@@ -89,9 +106,46 @@ impl Crowds {
 
     /// `None` when no whole answer came.
     async fn send(&self, user: &User, key: &str) -> Option<Told> {
-        let body = json!({ "code": user.code, "userId": user.name });
-        let answer = self.client.post(&self.url).header("idempotency-key", key).json(&body).send().await.ok()?;
+        let request =
+            self.client.post(&self.url).header("idempotency-key", key).header(CONTENT_TYPE, "application/json");
+        let answer = request.body(order(user)).send().await.ok()?;
+        // An answer that nginx gives by itself has none.
+        if let Some(replica) = answer.headers().get(REPLICA).and_then(|name| name.to_str().ok()) {
+            self.replicas.borrow_mut().entry(user.code).or_default().insert(replica.to_owned());
+        }
         let status = answer.status().as_u16();
         Some(Told::of(status, &answer.bytes().await.ok()?))
+    }
+}
+
+/// The body of a user's order. The first letter of a code that is hidden is an escape, which is the same to whoever reads JSON.
+fn order(User { code, name, hides, .. }: &User) -> String {
+    let (first, rest) = code.split_at(1);
+    let first = if *hides { format!("\\u{:04x}", first.as_bytes()[0]) } else { first.to_owned() };
+    format!(r#"{{"code":"{first}{rest}","userId":"{name}"}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn an_order_that_hides_its_code_is_the_same_order() {
+        let user = |hides| User {
+            code: "W-7",
+            name: "u-1".into(),
+            starts: Duration::ZERO,
+            habit: Habit::Plain,
+            hides,
+            seed: 0,
+        };
+        let texts = [false, true].map(|hides| order(&user(hides)));
+
+        for text in &texts {
+            assert_eq!(serde_json::from_str::<Value>(text).unwrap(), json!({ "code": "W-7", "userId": "u-1" }));
+        }
+        assert_eq!(texts.map(|text| text.contains("W-7")), [true, false]);
     }
 }

@@ -10,16 +10,23 @@ use strum::{Display, IntoStaticStr, VariantArray};
 pub enum Fault {
     /// The control: all is well.
     Nothing,
-    /// A replica is killed; the supervisor starts another.
-    ReplicaKilled,
+    /// The home of a code is killed while a crowd asks for it; the supervisor starts it again.
+    HomeKilled,
     /// All replicas are killed at once.
     EveryReplicaKilled,
-    /// A replica stops for one to three times as long as its lock lives, and goes on as if nothing had been.
-    ReplicaFrozen,
-    /// A replica is killed by the kernel while it sends its n-th packet: to Redis, to the database, or to a client.
-    ReplicaKilledAtAStep,
-    /// A replica stops while it sends its n-th packet.
-    ReplicaFrozenAtAStep,
+    /// The home of a code stops while a crowd asks for it, and goes on as if nothing had been: after its lock's life, or after nginx
+    /// has given it up.
+    HomeFrozen,
+    /// The home of a code is killed by the kernel while it sends its n-th packet: to Redis, to the database, or to a client.
+    HomeKilledAtAStep,
+    /// The home of a code stops while it sends its n-th packet.
+    HomeFrozenAtAStep,
+    /// A home takes so few orders at a time that a crowd needs several replicas, and then more than there are.
+    HomeFull,
+    /// A replica comes and goes, or goes and comes, and codes change their homes with it.
+    HomesMoved,
+    /// One user in three writes the code so that nginx cannot read it, and meets any replica.
+    CodesHidden,
     /// One lock node hangs.
     RedisHung,
     /// One lock node is killed and comes back empty.
@@ -58,8 +65,6 @@ pub enum Fault {
     DiskFull,
     /// nginx reloads its configuration again and again.
     NginxReloaded,
-    /// A replica comes and goes.
-    ReplicasScaled,
     /// Eight of ten users hang up their first request within 30 ms.
     ClientsHangUp,
     /// An administrator resets, tops up, reduces, closes and opens, and changes the rule, while everybody asks and asks again.
@@ -92,12 +97,17 @@ impl Fault {
 
     /// Whether requests may wait inside a process that does not run, where no deadline can reach them.
     pub(super) fn freezes_replicas(self) -> bool {
-        matches!(self, Self::ReplicaFrozen | Self::ReplicaFrozenAtAStep)
+        matches!(self, Self::HomeFrozen | Self::HomeFrozenAtAStep)
+    }
+
+    /// Whether it shows in that several replicas serve a code.
+    pub(super) fn spreads_codes(self) -> bool {
+        matches!(self, Self::HomeFull | Self::HomesMoved | Self::CodesHidden)
     }
 
     /// Whether strace brings it about.
     pub(super) fn needs_tracer(self) -> bool {
-        matches!(self, Self::ReplicaKilledAtAStep | Self::ReplicaFrozenAtAStep | Self::DiskSlow | Self::DiskFull)
+        matches!(self, Self::HomeKilledAtAStep | Self::HomeFrozenAtAStep | Self::DiskSlow | Self::DiskFull)
     }
 
     pub(super) fn goes_with(self, other: Self) -> bool {
@@ -107,10 +117,10 @@ impl Fault {
     fn nature(self) -> (&'static [Part], RangeInclusive<u64>) {
         match self {
             Self::Nothing => (&[], 500..=1_000),
-            Self::ReplicaKilled | Self::EveryReplicaKilled | Self::ReplicaKilledAtAStep => {
-                (&[Part::Replicas], 500..=1_000)
-            }
-            Self::ReplicaFrozen | Self::ReplicaFrozenAtAStep => (&[Part::Replicas], 1_500..=4_500),
+            Self::HomeKilled | Self::EveryReplicaKilled | Self::HomeKilledAtAStep => (&[Part::Replicas], 500..=1_000),
+            Self::HomeFrozen => (&[Part::Replicas], 1_500..=8_000),
+            Self::HomeFrozenAtAStep => (&[Part::Replicas], 1_500..=4_500),
+            Self::HomeFull => (&[Part::Nginx], 500..=1_000),
             Self::RedisKilled | Self::EveryRedisKilled => (&[Part::Redis], 500..=1_000),
             Self::RedisHung
             | Self::RedisMajorityHung
@@ -128,8 +138,8 @@ impl Fault {
             Self::DiskSlow => (&[Part::Database], 1_000..=1_500),
             Self::NginxReloaded => (&[Part::Nginx], 1_000..=1_500),
             // A new replica is listed when it is ready, for which it needs the others.
-            Self::ReplicasScaled => (&[Part::Replicas, Part::Redis, Part::Database, Part::Nginx], 500..=1_000),
-            Self::ClientsHangUp => (&[Part::Clients], 500..=1_000),
+            Self::HomesMoved => (&[Part::Replicas, Part::Redis, Part::Database, Part::Nginx], 3_000..=6_000),
+            Self::CodesHidden | Self::ClientsHangUp => (&[Part::Clients], 500..=1_000),
             // Its calls need a replica and the database; and each user asks in its own way then.
             Self::Administration => (&[Part::Replicas, Part::Database, Part::Clients], 3_000..=6_000),
         }

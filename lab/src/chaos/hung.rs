@@ -9,7 +9,7 @@ use crate::load::{Pace, Plan, Requests, Until, Users, load};
 use crate::strategy::Strategy;
 
 /// The coupon that is asked for, and more pieces than anybody wants.
-const CODE: &str = "W-HUNG";
+pub const CODE: &str = "W-HUNG";
 const PIECES: u32 = 1_000_000;
 /// Requests per second: far below what the service can do, so that a late answer is the node's fault.
 const RATE: f64 = 300.0;

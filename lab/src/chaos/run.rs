@@ -9,7 +9,7 @@ use super::ChaosArgs;
 use super::administration::Administrator;
 use super::crowd::Crowds;
 use super::fault::Fault;
-use super::hung::Hung;
+use super::hung::{self, Hung};
 use super::strike::Breaker;
 use super::tally::Tally;
 use super::wave::{COUPONS, Disturbance, Wave};
@@ -24,6 +24,10 @@ use crate::verify::{Finding, PATIENCE, verify, verify_history};
 const WAVE_LIMIT: Duration = Duration::from_mins(3);
 /// A quick run may share its machine, so that only what was forgotten counts: just less than a client's own patience.
 const PATIENCE_QUICK: Duration = Duration::from_secs(14);
+/// How long nginx waits for a silent replica: a second longer than an order's deadline.
+const GIVEN_UP: Duration = Duration::from_secs(6);
+/// So many orders at a time are few for a home: the smallest crowds fit in, the largest are more than all homes take together.
+const HOME_ORDERS_FEW: u32 = 16;
 /// Until all parts serve again after a wave.
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
@@ -34,6 +38,8 @@ pub struct Run<'a> {
     wires: &'a Wires,
     pub cluster: Cluster,
     admin: Admin,
+    /// Whether homes are small; `None` when it is not known.
+    narrow: Option<bool>,
     /// The rule of the current round; `None` when it is not known, nor whether every coupon has its usual pieces.
     exclusive: Option<bool>,
 }
@@ -42,11 +48,12 @@ impl<'a> Run<'a> {
     pub fn new(args: &'a ChaosArgs, folder: &'a Path, private: &'a Private, wires: &'a Wires) -> anyhow::Result<Self> {
         let cluster = private.cluster()?;
         let admin = Admin::new(&cluster)?;
-        Ok(Self { args, folder, private, wires, cluster, admin, exclusive: None })
+        Ok(Self { args, folder, private, wires, cluster, admin, narrow: Some(false), exclusive: None })
     }
 
     /// Breaks, mends, waits for everybody's answer, judges.
     pub async fn wave(&mut self, wave: &Wave) -> anyhow::Result<Tally> {
+        self.set_homes(wave.has(Fault::HomeFull)).await?;
         let round = self.fresh_round(wave.exclusive).await?;
         if wave.has(Fault::Administration) {
             self.exclusive = None;
@@ -67,7 +74,17 @@ impl<'a> Run<'a> {
             self.keep(&format!("wave-{}.txt", wave.number), &report.to_string());
             self.keep(&format!("wave-{}.jsonl", wave.number), &history::text(&history)?);
         }
-        Ok(Tally::new(wave, &history.attempts, &struck, crowds.began, report))
+        Ok(Tally::new(wave, &history.attempts, crowds.shared(), &struck, crowds.began, report))
+    }
+
+    /// Makes homes small, or as the knobs have them.
+    async fn set_homes(&mut self, narrow: bool) -> anyhow::Result<()> {
+        if self.narrow != Some(narrow) {
+            self.narrow = None;
+            self.private.bound_homes(narrow.then_some(HOME_ORDERS_FEW)).await?;
+            self.narrow = Some(narrow);
+        }
+        Ok(())
     }
 
     async fn administer(&self, wave: &Wave, round: u32, began: Instant) -> anyhow::Result<Vec<Change>> {
@@ -96,10 +113,17 @@ impl<'a> Run<'a> {
 
     /// One lock node hangs for so long. What was judged counts, whatever became of the measurement.
     pub async fn hung(&mut self, lasts: Duration, findings: &mut Vec<Finding>) -> anyhow::Result<Hung> {
+        self.set_homes(false).await?;
         self.fresh_round(false).await?;
         let (breaker, longer) = (Breaker::new(self.private, self.wires)?, Duration::from_secs(10));
         let url = self.cluster.url()?;
-        let hangs = Disturbance { fault: Fault::RedisHung, at: Duration::ZERO, lasts: lasts + longer, pick: 0 };
+        let hangs = Disturbance {
+            fault: Fault::RedisHung,
+            at: Duration::ZERO,
+            lasts: lasts + longer,
+            pick: 0,
+            code: hung::CODE,
+        };
         let hung = tokio::select! {
             ended = breaker.strike(hangs, Instant::now()) => ended.and(Err(anyhow::anyhow!("the load took too long"))),
             hung = Hung::measure(&self.admin, &url, self.args.strategy, lasts) => hung,
@@ -114,11 +138,12 @@ impl<'a> Run<'a> {
         hung
     }
 
-    /// How long an attempt may take. What waits inside a frozen process is answered when that goes on.
+    /// How long an attempt may take. What waits inside a frozen replica is answered when that goes on, or by another one when nginx
+    /// has given it up.
     fn patience(&self, wave: &Wave) -> Duration {
-        let within = if self.args.quick { PATIENCE_QUICK } else { PATIENCE };
-        let frozen = wave.faults.iter().filter(|it| it.fault.freezes_replicas()).map(|it| it.lasts);
-        within + frozen.max().unwrap_or_default()
+        let frozen = wave.faults.iter().filter(|it| it.fault.freezes_replicas()).map(|it| it.lasts.min(GIVEN_UP)).max();
+        let within = PATIENCE + frozen.unwrap_or_default();
+        if self.args.quick { within.max(PATIENCE_QUICK) } else { within }
     }
 
     /// The evidence of a broken promise. That it cannot be kept must not hide what was found.

@@ -55,28 +55,31 @@ impl<'a> Breaker<'a> {
 
     /// Waits until the fault is due after `began`, breaks something, mends it.
     pub async fn strike(&self, disturbance: Disturbance, began: Instant) -> anyhow::Result<Struck> {
-        let Disturbance { fault, at, .. } = disturbance;
+        let Disturbance { fault, at, code, .. } = disturbance;
+        // While nobody else asks: a full home hands orders on.
+        let home = self.parts.home(code).await?;
         let due = began + at;
         let ahead = if fault.needs_tracer() { TRACE_AHEAD } else { Duration::ZERO };
         sleep_until(due.checked_sub(ahead).unwrap_or(due).into()).await;
-        let hit = self.breaks(disturbance, due).await.with_context(|| format!("cannot strike with {fault}"))?;
+        let hit = self.breaks(disturbance, &home, due).await.with_context(|| format!("cannot strike with {fault}"))?;
         Ok(Struck { mended: Instant::now(), hit })
     }
 
     /// Tells whether anything broke.
-    async fn breaks(&self, Disturbance { fault, lasts, pick, .. }: Disturbance, due: Instant) -> anyhow::Result<bool> {
+    async fn breaks(&self, disturbance: Disturbance, home: &str, due: Instant) -> anyhow::Result<bool> {
+        let Disturbance { fault, lasts, pick, .. } = disturbance;
         let (parts, redis, until) = (&self.parts, &self.parts.cluster.redis, due + lasts);
         match fault {
-            Fault::ReplicaKilledAtAStep | Fault::ReplicaFrozenAtAStep => {
-                return self.at_a_step(fault, pick, until).await;
+            Fault::HomeKilledAtAStep | Fault::HomeFrozenAtAStep => {
+                return self.at_a_step(fault, home, pick, until).await;
             }
             Fault::DiskSlow | Fault::DiskFull => return self.disk(fault, until).await,
             Fault::RedisCutOff => return Ok(self.wires.cut(pick, lasts).await),
             Fault::LocksVanish => return self.delete_locks(until).await,
             Fault::ConnectionsKilled => return self.kill_connections(pick, until).await,
-            Fault::ReplicaKilled => self.kill(parts.some("replica-", pick, ONE).await?).await?,
+            Fault::HomeKilled => self.kill(parts.one(home).await?).await?,
             Fault::EveryReplicaKilled => self.kill(parts.some("replica-", pick, ALL).await?).await?,
-            Fault::ReplicaFrozen => freeze(parts.some("replica-", pick, ONE).await?, lasts).await?,
+            Fault::HomeFrozen => freeze(parts.one(home).await?, lasts).await?,
             Fault::RedisHung => freeze(parts.some("redis-", pick, ONE).await?, lasts).await?,
             Fault::RedisMajorityHung => freeze(parts.some("redis-", pick, MOST).await?, lasts).await?,
             Fault::RedisKilled => self.kill(parts.some("redis-", pick, ONE).await?).await?,
@@ -87,13 +90,15 @@ impl<'a> Breaker<'a> {
             Fault::DatabaseReadOnly => self.between(database::READ_ONLY, lasts).await?,
             Fault::TableLocked => self.between(database::TABLE_LOCKED, lasts).await?,
             Fault::NginxReloaded => self.reload(until).await?,
-            Fault::ReplicasScaled => self.scale(pick).await?,
+            Fault::HomesMoved => self.scale(pick).await?,
             Fault::RedisMemoryFull => halve(redis, half_alive::MEMORY_FULL, pick, until).await?,
             Fault::RedisReadOnly => halve(redis, half_alive::READ_ONLY, pick, until).await?,
             Fault::RedisScriptsForbidden => halve(redis, half_alive::SCRIPTS_FORBIDDEN, pick, until).await?,
             Fault::RedisWritesPaused => halve(redis, half_alive::WRITES_PAUSED, pick, until).await?,
-            // The administrator and the clients do it by themselves.
-            Fault::Nothing | Fault::Administration | Fault::ClientsHangUp => sleep(lasts).await,
+            // The administrator and the clients do it by themselves, and homes are small before the wave begins.
+            Fault::Nothing | Fault::Administration | Fault::ClientsHangUp | Fault::CodesHidden | Fault::HomeFull => {
+                sleep(lasts).await;
+            }
         }
         Ok(true)
     }
@@ -110,10 +115,10 @@ impl<'a> Breaker<'a> {
     }
 
     /// Tells whether the process got as far as the step.
-    async fn at_a_step(&self, fault: Fault, pick: u32, until: Instant) -> anyhow::Result<bool> {
-        let (name, pid) = self.parts.some("replica-", pick, ONE).await?.swap_remove(0);
-        let step = 1 + (pick / 16) % STEPS;
-        let frozen = fault == Fault::ReplicaFrozenAtAStep;
+    async fn at_a_step(&self, fault: Fault, home: &str, pick: u32, until: Instant) -> anyhow::Result<bool> {
+        let pid = self.parts.pid(home).await?;
+        let step = 1 + pick % STEPS;
+        let frozen = fault == Fault::HomeFrozenAtAStep;
         let signal = if frozen { "SIGSTOP" } else { "SIGKILL" };
         let tracer = Tracer::start(pid, SENDS, &format!("signal={signal}:when={step}"), &[])?;
         // Goes on again whatever happens to us.
@@ -122,7 +127,7 @@ impl<'a> Breaker<'a> {
         let held = tracer.end().await?.held;
         let hit = if frozen { is_stopped(pid) } else { !held };
         drop(stopped);
-        self.parts.until_back(&name, (hit && !frozen).then_some(pid)).await?;
+        self.parts.until_back(home, (hit && !frozen).then_some(pid)).await?;
         Ok(hit)
     }
 

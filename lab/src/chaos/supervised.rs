@@ -8,12 +8,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use reqwest::Client;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use crate::cluster::Cluster;
 
+/// The header in which a replica names itself.
+pub const REPLICA: &str = "x-replica";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a killed part may take to come back; a database recovers within some seconds.
 const BACK_WITHIN: Duration = Duration::from_mins(1);
@@ -36,6 +40,19 @@ pub struct Supervised {
 impl Supervised {
     pub async fn pid(&self, name: &str) -> anyhow::Result<Pid> {
         self.pids().await?.get(name).copied().with_context(|| format!("{name} does not run"))
+    }
+
+    /// The replica that gets the orders for this code. It is asked by an order that names no user, and so changes nothing.
+    pub async fn home(&self, code: &str) -> anyhow::Result<String> {
+        let order = Client::builder().no_proxy().build()?.post(format!("{}/coupons/issue", self.cluster.url()?));
+        let answer = order.json(&json!({ "code": code })).send().await.context("nginx does not answer")?;
+        let name = answer.headers().get(REPLICA).with_context(|| format!("no replica has {code}"))?;
+        Ok(name.to_str()?.to_owned())
+    }
+
+    /// One part and its process.
+    pub async fn one(&self, name: &str) -> anyhow::Result<Vec<(String, Pid)>> {
+        Ok(vec![(name.to_owned(), self.pid(name).await?)])
     }
 
     /// So many of a kind of part and their processes.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::fault::Fault;
 use super::strike::Struck;
-use super::wave::{COUPONS, Wave};
+use super::wave::{COUPONS, Disturbance, Wave};
 use crate::history::Attempt;
 use crate::verify::{Finding, Heard, Report};
 
@@ -22,6 +22,8 @@ pub struct Tally {
     /// out more.
     pub coupons: usize,
     pub issued: usize,
+    /// Coupons that several replicas served.
+    pub shared: usize,
     pub answers: Heard,
     /// Seconds from a wish's first attempt to its final answer, at most.
     pub longest_wait: f64,
@@ -31,13 +33,22 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn new(wave: &Wave, attempts: &[Attempt], struck: &[Struck], began: Instant, report: Report) -> Self {
+    pub fn new(
+        wave: &Wave,
+        attempts: &[Attempt],
+        shared: usize,
+        struck: &[Struck],
+        began: Instant,
+        report: Report,
+    ) -> Self {
+        let hit = |(it, struck): &(&Disturbance, &Struck)| struck.hit && (shared > 0 || !it.fault.spreads_codes());
         let mended = struck.iter().map(|it| it.mended - began).max().unwrap_or_default();
         let (longest_wait, after_fault) = waits(attempts, mended);
         Self {
             faults: wave.faults.iter().map(|it| it.fault).collect(),
-            missed: struck.iter().filter(|it| !it.hit).count(),
+            missed: wave.faults.iter().zip(struck).filter(|both| !hit(both)).count(),
             coupons: if wave.has(Fault::Administration) { 0 } else { COUPONS.len() },
+            shared,
             issued: report.rows(),
             answers: report.heard.unwrap_or_default(),
             longest_wait,
@@ -97,11 +108,17 @@ mod tests {
 
     #[test]
     fn a_fault_that_found_nothing_to_break_is_counted_as_missed() {
-        let wave = Wave { number: 3, faults: Vec::new(), exclusive: false, users: Vec::new() };
+        let disturbance = |fault| Disturbance { fault, at: Duration::ZERO, lasts: Duration::ZERO, pick: 0, code: "A" };
+        let faults = [Fault::RedisHung, Fault::HomesMoved].map(disturbance).to_vec();
+        let wave = Wave { number: 3, faults, exclusive: false, users: Vec::new() };
         let began = Instant::now();
-        let struck = [true, false].map(|hit| Struck { mended: began, hit });
+        let missed = |shared, hits: [bool; 2]| {
+            let struck = hits.map(|hit| Struck { mended: began, hit });
+            Tally::new(&wave, &[], shared, &struck, began, Report::default()).missed
+        };
 
-        assert_eq!(Tally::new(&wave, &[], &struck, began, Report::default()).missed, 1);
+        assert_eq!((missed(1, [true, true]), missed(1, [false, true])), (0, 1));
+        assert_eq!(missed(0, [true, true]), 1, "no code left its home");
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Disturbance {
     pub lasts: Duration,
     /// Which one of several equal parts it hits, and at which step: taken modulo what there is.
     pub pick: u32,
+    /// Whose home it hits, where it hits one: a coupon with a large crowd, which begins to ask with the fault.
+    pub code: &'static str,
 }
 
 /// One user: asks for one coupon until the answer is final.
@@ -60,6 +62,8 @@ pub struct User {
     /// When the first attempt begins, from the start of the wave.
     pub starts: Duration,
     pub habit: Habit,
+    /// Whether nginx cannot read the code in its orders.
+    pub hides: bool,
     /// For the pauses between attempts.
     pub seed: u64,
 }
@@ -118,25 +122,37 @@ impl Wave {
         self.find(fault).is_some()
     }
 
-    /// Three to six times as many users as pieces. Most crowds start within some milliseconds of the fault, so that it meets
-    /// orders at every stage of their way; the others ask while it lasts.
+    /// Three to six times as many users as pieces.
     fn crowd(&self, code: &'static str, pieces: u32, rng: &mut Rng) -> Vec<User> {
-        let Disturbance { at, lasts, .. } = self.faults[0];
-        let starts = if rng.u32(..10) < 6 {
-            between(at.saturating_sub(ms(60)), at + ms(40), rng)
-        } else {
-            between(at, at + lasts, rng)
-        };
-        let spread = if rng.bool() { Duration::ZERO } else { ms(rng.u64(1..800)) };
+        let (starts, spread) = self.when(code, rng);
         let count = rng.u32(pieces * 3..=pieces * 6);
         let user = |number: u32| User {
             code,
             name: format!("{code}-{number}"),
             starts: starts + spread.mul_f64(rng.f64()),
             habit: self.habit(rng),
+            hides: self.has(Fault::CodesHidden) && rng.u32(..3) == 0,
             seed: rng.u64(..),
         };
         (1..=count).map(user).collect()
+    }
+
+    /// When the crowd for a code begins to ask, and over which time its users spread. Most crowds begin within some milliseconds of the
+    /// fault, so that it meets orders at every stage of their way; the others ask while it lasts.
+    fn when(&self, code: &str, rng: &mut Rng) -> (Duration, Duration) {
+        let Disturbance { at, lasts, .. } = self.faults[0];
+        let before = at.saturating_sub(ms(60));
+        if let Some(moves) = self.find(Fault::HomesMoved) {
+            // Coupons are still to be had when their homes move.
+            (between(before, at, rng), moves.lasts)
+        } else if self.faults.iter().any(|it| it.code == code) {
+            // The home has orders in hand when it is hit.
+            (between(at.saturating_sub(ms(150)), at.saturating_sub(ms(100)), rng), ms(rng.u64(300..700)))
+        } else {
+            let starts =
+                if rng.u32(..10) < 6 { between(before, at + ms(40), rng) } else { between(at, at + lasts, rng) };
+            (starts, if rng.bool() { Duration::ZERO } else { ms(rng.u64(1..800)) })
+        }
     }
 
     fn habit(&self, rng: &mut Rng) -> Habit {
@@ -156,7 +172,9 @@ impl Wave {
 
 fn disturbance(fault: Fault, rng: &mut Rng) -> Disturbance {
     let (shortest, longest) = fault.lasts().into_inner();
-    Disturbance { fault, at: FAULT_AT, lasts: between(ms(shortest), ms(longest), rng), pick: rng.u32(..) }
+    let lasts = between(ms(shortest), ms(longest), rng);
+    let (code, _) = COUPONS[rng.usize(COUPONS.len() / 2..COUPONS.len())];
+    Disturbance { fault, at: FAULT_AT, lasts, pick: rng.u32(..), code }
 }
 
 /// A generator for one part of the run, which does not change when another part draws more or less.
@@ -197,6 +215,26 @@ mod tests {
         let pairs =
             waves.iter().filter_map(|wave| wave.faults.get(1).map(|second| (wave.faults[0].fault, second.fault)));
         assert!(pairs.clone().count() > 50 && pairs.clone().all(|(first, second)| first.goes_with(second)));
+    }
+
+    #[test]
+    fn a_crowd_asks_for_a_code_before_and_after_the_code_s_home_is_hit() {
+        let homes = [Fault::HomeKilled, Fault::HomeFrozen];
+        for Wave { faults, users, .. } in waves(4, &homes, 0, 200) {
+            let Disturbance { code, at, .. } = faults[0];
+            let crowd = users.iter().filter(|user| user.code == code);
+            let (before, after): (Vec<_>, Vec<_>) = crowd.partition(|user| user.starts < at);
+            assert!(!before.is_empty() && after.len() > 10, "{code}: {} before, {} after", before.len(), after.len());
+        }
+    }
+
+    #[test]
+    fn users_hide_their_codes_only_in_waves_that_say_so() {
+        for wave in waves(5, Fault::ALL, 0, 200) {
+            let hidden = wave.users.iter().filter(|user| user.hides).count();
+            let expected = if wave.has(Fault::CodesHidden) { wave.users.len() / 5..wave.users.len() / 2 } else { 0..1 };
+            assert!(expected.contains(&hidden), "{}: {hidden} of {}", wave.name(), wave.users.len());
+        }
     }
 
     #[test]

@@ -97,6 +97,14 @@ impl Private {
         self.script("scale", &Knobs { replicas, ..self.knobs.clone() }, Some(&self.interrupt)).await
     }
 
+    /// Lets a home have so many orders at a time, for a while; nothing else is touched and nothing is lost. `None` goes back to the
+    /// knobs.
+    pub async fn bound_homes(&self, orders: Option<u32>) -> anyhow::Result<()> {
+        let mut knobs = self.knobs.clone();
+        knobs.others.extend(orders.map(|orders| ("HOME_ORDERS".to_owned(), orders.to_string())));
+        self.script("up", &knobs, Some(&self.interrupt)).await
+    }
+
     /// Stops everything and deletes its data. Runs to its end even when we are asked to stop meanwhile.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stopped = true;
