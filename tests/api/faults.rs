@@ -20,7 +20,7 @@ const USERS: usize = 2;
 
 /// A replica behind a proxy. One connection for transactions, so that it is known which one breaks.
 fn setup(strategy: &str) -> Setup {
-    Setup::new(strategy).replicas(0).coupons([("A", 100_000)]).set("--pool-size", 1)
+    Setup::new(strategy).sure_of_nodes().replicas(0).coupons([("A", 100_000)]).set("--pool-size", 1)
 }
 
 /// A cluster of one such replica, and its proxy.
@@ -212,7 +212,7 @@ async fn storm(strategy: &str) {
     const ASKERS: usize = 25;
     const KILLS: usize = 40;
     let coupons = (0..CODES).map(|code| (format!("R{code}"), STOCK));
-    let cluster = Setup::new(strategy).coupons(coupons).set("--pool-size", 4).start().await;
+    let cluster = Setup::new(strategy).sure_of_nodes().coupons(coupons).set("--pool-size", 4).start().await;
     let asks = (0..CODES * ASKERS).flat_map(|ask| [(ask, 0), (ask, 1)]).map(|(ask, replica)| {
         let (cluster, code, user) = (&cluster, format!("R{}", ask % CODES), format!("u-{}", ask / CODES));
         async move { (code.clone(), cluster.decided(replica, &code, &user).await) }
@@ -320,7 +320,7 @@ async fn a_poisoned_batch_is_split_until_the_bad_request_stands_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_locked_for_longer_than_one_wait_is_only_a_delay() {
     join_all(["batched", "conditional", "pessimistic", "redlock"].map(|strategy| async move {
-        let cluster = Setup::new(strategy).start().await;
+        let cluster = Setup::new(strategy).sure_of_nodes().start().await;
         let row = cluster.hold("A").await;
         let release = async {
             eventually("a wait has timed out", async || given_up(&cluster, 0).await > 0.0).await;
@@ -336,7 +336,7 @@ async fn a_row_locked_for_longer_than_one_wait_is_only_a_delay() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_stays_locked_is_answered_busy_and_is_nobodys_loss() {
     join_all(["batched", "conditional", "pessimistic", "redlock"].map(|strategy| async move {
-        let cluster = Setup::new(strategy).start().await;
+        let cluster = Setup::new(strategy).sure_of_nodes().start().await;
         let row = cluster.hold("A").await;
         let asks = (0..4).map(|user| {
             let cluster = &cluster;

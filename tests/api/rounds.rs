@@ -27,7 +27,7 @@ async fn a_reset_starts_a_clean_round_in_every_strategy() {
     let setup = |strategy: &str| Setup::new(strategy).exclusive().coupons([("A", 2), ("B", 3)]);
     in_each(SOUND.into_iter().chain(["unlocked"]), setup, |strategy, cluster| async move {
         for user in ["u-1", "u-2", "u-3"] {
-            cluster.issue(0, "A", user, "k").await;
+            cluster.decided(0, "A", user).await;
         }
         cluster.until_state("A", "sold-out").await;
         cluster.run("UPDATE coupon SET remaining = 1, version = 7 WHERE code = 'B'").await;

@@ -106,6 +106,11 @@ impl Setup {
         self.set("--lock-ttl-ms", 60_000)
     }
 
+    /// With lock nodes that may take ten times as long to answer: what else runs on the machine is not to make them count as lost.
+    pub fn sure_of_nodes(self) -> Self {
+        self.set("--probe-timeout-ms", 400)
+    }
+
     /// A setting of `serve` by its flag, such as `--pool-size`.
     #[expect(clippy::needless_pass_by_value, reason = "values are written down where they are set")]
     pub fn set(mut self, flag: &str, value: impl ToString) -> Self {
@@ -295,7 +300,7 @@ pub async fn in_each<T: Future<Output = ()>>(
     test: impl Fn(&'static str, Cluster) -> T,
 ) {
     let starting = strategies.into_iter().map(|strategy| {
-        let cluster = setup(strategy).set("--pool-size", 3).start();
+        let cluster = setup(strategy).sure_of_nodes().set("--pool-size", 3).start();
         async move { (strategy, cluster.await) }
     });
     let clusters = join_all(starting).await;
