@@ -7,7 +7,6 @@ every width, light and dark, are kept in the cluster's folder, under `pictures/`
 import base64
 import json
 import os
-import time
 import urllib.request
 
 import pytest
@@ -39,6 +38,8 @@ COLOURED = """
 """
 SHOWN = "Object.fromEntries([...document.querySelectorAll('.coupon')].map((row) => [row.dataset.code, Number(row.querySelector('.left').textContent.replace(/,/g, ''))]))"
 ALL_DRAWN = "[...document.querySelectorAll('.panel')].every((card) => card.querySelector('canvas, .nothing, .value'))"
+DRAWN_FOR_THIS_WIDTH = """[...document.querySelectorAll('.u-wrap')].every(
+  (plot) => plot.offsetWidth === plot.closest('.uplot').parentElement.clientWidth)"""
 OUTSIDE_THEIR_CARD = """[...document.querySelectorAll('.card *')].filter((one) => one.offsetWidth > 0 && !one.closest('.plot, details')
   && one.getBoundingClientRect().right > one.closest('.card').getBoundingClientRect().right).map((one) => one.outerHTML.slice(0, 60))"""
 TOO_SMALL = "[...document.querySelectorAll('button, select, input')].filter((one) => one.offsetHeight > 0 && one.offsetHeight < 32).length"
@@ -217,7 +218,7 @@ def test_it_fits_every_width(cluster, browser, name, dark):
     browser.until(f"{ALL_DRAWN} || document.documentElement.scrollHeight > {height}")
     browser.window(width, browser.run("document.documentElement.scrollHeight"), dark)
     browser.until(f"document.querySelectorAll('.panel').length > 0 && {ALL_DRAWN}")
-    time.sleep(1)  # Curves are drawn anew for the new width a moment after it changed, and nothing tells when.
+    browser.until(DRAWN_FOR_THIS_WIDTH)
     assert browser.run("document.documentElement.scrollWidth") <= width
     assert browser.run(OUTSIDE_THEIR_CARD) == []
     assert browser.run(TOO_SMALL) == 0, "controls are too small for a finger"
