@@ -4,11 +4,17 @@ Compose and promtool are Debian unstable's where `local/install docker-checks` c
 local cluster's.
 """
 
+import http.client
 import json
 import os
+import random
 import re
 import shutil
+import socket
 import stat
+import subprocess
+import threading
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +25,7 @@ import composition
 import containers
 import nginx
 import parts
-from script import ROOT, TOOLS, VENV, Problem, must_run, program, run_to_end
+from script import ROOT, TOOLS, VENV, Problem, must_run, program, run_to_end, wait
 from settings import PASSED_THROUGH, PATIENCE, PORTS, REQUEST_DEADLINE_MS, STOP_MS, STOP_MS_MAX, from_environment
 
 UNSTABLE = TOOLS / "docker"
@@ -85,7 +91,14 @@ def test_hadolint_accepts_the_dockerfile():
 
 @pytest.mark.parametrize("rate", [0, 20])
 def test_nginx_accepts_what_is_mounted_into_its_container(files, rate):
-    balance.write_limits(replace(files.settings, rate_limit=rate), Path(files.given["COUPON_LIMITS"]), composition.REPLICAS)
+    folder = container(files, replace(files.settings, rate_limit=rate), composition.REPLICAS)
+    assert (folder / "limits" / "zone.conf").exists() == bool(rate)
+    must_run("nginx refuses", [*command(folder), "-t", "-q"])
+
+
+def container(files, settings, replicas):
+    """What is mounted into nginx's container, in a folder. A test opens ports and files, too: here on loopback, and in this folder."""
+    balance.write_limits(settings, Path(files.given["COUPON_LIMITS"]), replicas)
     folder = files.settings.home / "nginx"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "tmp").mkdir(parents=True)
@@ -94,10 +107,78 @@ def test_nginx_accepts_what_is_mounted_into_its_container(files, rate):
             target = folder / mount["target"].removeprefix("/etc/coupon/")
             (shutil.copytree if Path(mount["source"]).is_dir() else shutil.copy)(mount["source"], target)
     for path in (folder / "runtime").iterdir():
-        # A test opens ports and files, too: here on loopback, and in this folder.
         path.write_text(understood(path.read_text().replace("/tmp/", f"{folder}/tmp/").replace("listen ", "listen 127.0.0.1:")))
-    assert (folder / "limits" / "zone.conf").exists() == bool(rate)
-    must_run("nginx refuses", [program("nginx"), "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf", "-t", "-q"])
+    return folder
+
+
+def command(folder):
+    return [program("nginx"), "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"]
+
+
+def test_where_one_name_stands_for_all_replicas_each_code_has_one_of_them_and_each_of_them_has_codes(files):
+    if not nginx.keeps_idle_clients():
+        pytest.skip("this nginx is too old to ask a name server while it runs")
+    web, app, names = (free_port() for _ in range(3))
+    folder = container(files, files.settings, [f"app:{app} resolve"])
+    common, listen, servers = (folder / "runtime" / f"{name}.conf" for name in ("http", "listen", "servers"))
+    # In the place of each replica, something that says which one it is.
+    echoes = "".join(f"server {{ listen 127.0.0.{number}:{app}; return 201 {number}; }}\n" for number in REPLICAS)
+    common.write_text(common.read_text().replace("127.0.0.11 ", f"127.0.0.1:{names} ") + echoes)
+    listen.write_text(f"listen 127.0.0.1:{web};\n")
+    servers.write_text(servers.read_text().replace(":8080", f":{app}"))
+    server, name_server = subprocess.Popen(command(folder)), NameServer(names)
+    try:
+        wait(lambda: all(order(web, "A")[0] == 201 for _ in range(20)), 10)
+        homes = {f"C{number}": {order(web, f"C{number}") for _ in range(6)} for number in range(30)}
+    finally:
+        server.terminate()
+        server.wait()
+        name_server.close()
+    assert all(len(replicas) == 1 for replicas in homes.values()), homes
+    assert set().union(*homes.values()) == {(201, str(number)) for number in REPLICAS}, homes
+
+
+REPLICAS = (1, 2, 3)
+
+
+def order(port, code):
+    """Status and body of the answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with closing(connection), suppress(OSError):
+        connection.request("POST", "/coupons/issue", json.dumps({"code": code, "userId": "u"}), {"content-type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    return 0, ""
+
+
+def free_port():
+    with socket.socket() as it:
+        it.bind(("127.0.0.1", 0))
+        return it.getsockname()[1]
+
+
+class NameServer(threading.Thread):
+    """Answers as Docker's does: `app` is the addresses of all replicas, in any order, and there is nothing else."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind(("127.0.0.1", port))
+        self.start()
+
+    def run(self):
+        with suppress(OSError):
+            while True:
+                asked, client = self.socket.recvfrom(512)
+                known = b"\x03app\x00\x00\x01" in asked
+                replicas = random.sample(REPLICAS, len(REPLICAS)) if known else []
+                # A pointer to the name that was asked for, its type and class, and for how long the four bytes hold.
+                answers = b"".join(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x01\x00\x04" + bytes([127, 0, 0, number]) for number in replicas)
+                flags = b"\x81\x80" if known else b"\x81\x83"
+                self.socket.sendto(asked[:2] + flags + asked[4:6] + len(replicas).to_bytes(2) + b"\x00\x00\x00\x00" + asked[12:] + answers, client)
+
+    def close(self):
+        self.socket.close()
 
 
 def understood(configuration):
