@@ -175,7 +175,7 @@ class NameServer(threading.Thread):
                 # A pointer to the name that was asked for, its type and class, and for how long the four bytes hold.
                 answers = b"".join(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x01\x00\x04" + bytes([127, 0, 0, number]) for number in replicas)
                 flags = b"\x81\x80" if known else b"\x81\x83"
-                self.socket.sendto(asked[:2] + flags + asked[4:6] + len(replicas).to_bytes(2) + b"\x00\x00\x00\x00" + asked[12:] + answers, client)
+                self.socket.sendto(asked[:2] + flags + asked[4:6] + len(replicas).to_bytes(2, "big") + b"\x00\x00\x00\x00" + asked[12:] + answers, client)
 
     def close(self):
         self.socket.close()
