@@ -75,7 +75,7 @@ impl Line {
         if idle.is_none() && Instant::now() < *self.rests_until.lock() {
             return None;
         }
-        let asked = timeout(sleeps + 2 * self.nodes.config.probe_timeout, async {
+        let asked = timeout(sleeps + 5 * self.nodes.config.probe_timeout / 2, async {
             let mut connection = match idle {
                 Some(connection) => connection,
                 None => connect(&self.nodes.clients[place]).await?,

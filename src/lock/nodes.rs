@@ -71,8 +71,7 @@ impl Nodes {
 
     /// Watches the nodes until `stopped`.
     pub async fn watch(self: Arc<Self>, metrics: LockMetrics, stopped: CancellationToken) {
-        let nodes = self.clients.iter().enumerate();
-        let mut probes: Vec<_> = nodes.map(|(place, client)| Probe::new(place, client, &self.config)).collect();
+        let mut probes: Vec<_> = self.clients.iter().map(|client| Probe::new(client, &self.config)).collect();
         while !stopped.is_cancelled() {
             let looks = probes.iter_mut().map(|probe| probe.look(&metrics));
             let up = futures_util::future::join_all(looks).await;

@@ -22,7 +22,6 @@ const GIVE_BACK: &str = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.
 
 /// What is known of one node.
 pub(super) struct Probe {
-    place: usize,
     client: Client,
     config: LockConfig,
     /// Kept from a good look to the next one; after a bad one the node's name is looked up again.
@@ -35,9 +34,9 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    pub(super) fn new(place: usize, client: &Client, config: &LockConfig) -> Self {
+    pub(super) fn new(client: &Client, config: &LockConfig) -> Self {
         let (client, config, votes_from) = (client.clone(), config.clone(), Instant::now());
-        Self { place, client, config, connection: None, run_id: None, votes_from, row: 0, up: true }
+        Self { client, config, connection: None, run_id: None, votes_from, row: 0, up: true }
     }
 
     /// Tries the node once and returns whether it may be used.
@@ -51,7 +50,8 @@ impl Probe {
                 metrics.refused(kind(&error));
                 self.row = self.row.min(0) - 1;
                 if self.up && self.row <= -MISSES_MAX {
-                    tracing::warn!(node = self.place + 1, %error, "a lock node does not do what the lock needs");
+                    let node = self.client.get_connection_info().addr();
+                    tracing::warn!(%node, %error, "a lock node does not do what the lock needs");
                     self.up = false;
                 }
             }
@@ -59,22 +59,22 @@ impl Probe {
         self.up && Instant::now() >= self.votes_from
     }
 
-    /// Does all that is asked of a node, in two round trips.
+    /// Does all that is asked of a node, in one round trip.
     async fn try_out(&mut self) -> RedisResult<()> {
+        let give_back = Script::new(GIVE_BACK);
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect(&give_back).await?,
         };
         let (ttl, unique) = (millis(self.config.ttl), format!("{:016x}", fastrand::u64(..)));
         let (key, list) = (self.config.key("probe", &unique), self.config.key("probe-wake", &unique));
         let mut trial = redis::pipe();
         // `PING` counts the looks in the node's own statistics.
-        trial.cmd("PING").cmd("SET").arg(&key).arg(&unique).arg("NX").arg("PX").arg(ttl);
+        trial.ping().ignore().cmd("SET").arg(&key).arg(&unique).arg("NX").arg("PX").arg(ttl).ignore();
         // The token is there, so that nothing waits; where it is refused, no longer than this.
-        push_token(&mut trial, &list, ttl).blpop(&list, 0.001);
-        trial.query_async::<()>(&mut connection).await?;
-        let given_back: u32 = Script::new(GIVE_BACK).key(key).arg(unique).invoke_async(&mut connection).await?;
-        if given_back == 0 {
+        push_token(&mut trial, &list, ttl).ignore().blpop(&list, 0.001).ignore();
+        trial.cmd("EVALSHA").arg(give_back.get_hash()).arg(1).arg(key).arg(unique);
+        if trial.query_async::<(u32,)>(&mut connection).await? == (0,) {
             return Err((ErrorKind::UnexpectedReturnType, "a key that was set is gone at once").into());
         }
         self.connection = Some(connection);
@@ -82,9 +82,10 @@ impl Probe {
     }
 
     /// Connects, and notes whether this is still the process that was seen before: a restart breaks every connection.
-    async fn connect(&mut self) -> RedisResult<MultiplexedConnection> {
+    async fn connect(&mut self, give_back: &Script) -> RedisResult<MultiplexedConnection> {
         let mut connection = connect(&self.client).await?;
         let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
+        give_back.prepare_invoke().load_async(&mut connection).await?;
         let run_id = info.get("run_id");
         if self.run_id.is_some() && self.run_id != run_id {
             // It has forgotten the locks it granted, and votes again when those have expired.
@@ -95,8 +96,8 @@ impl Probe {
     }
 }
 
-/// What `look` comes to within the time and half of it again. A busy process sees its time-outs late, and before the answer that lies in
-/// the socket: so three punctual ones are needed, or ten.
+/// What `look` comes to within twice the limit. A busy process sees its time-outs late, and before the answer that lies in the socket: so
+/// four punctual ones are needed, or ten.
 async fn in_time<T>(limit: Duration, look: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
     let (mut look, mut punctual) = (pin!(look), 0);
     for _ in 0..10 {
@@ -105,7 +106,7 @@ async fn in_time<T>(limit: Duration, look: impl Future<Output = RedisResult<T>>)
             return seen;
         }
         punctual += u32::from(asked.elapsed() < limit);
-        if punctual == 3 {
+        if punctual == 4 {
             break;
         }
     }
