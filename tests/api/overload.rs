@@ -26,6 +26,9 @@ const KEPT: f64 = 0.9;
 /// Times that it is tried. What a service loses under overload it loses every time; what a machine is busy with it may be only once.
 const TRIES: usize = 3;
 
+/// What the allocator may keep in reserve: on a slow machine few orders wait, and then it is more than they take.
+const IN_RESERVE: usize = 4 * 1024 * 1024;
+
 /// How many times the clients that wait for the longest answer must be able to wait, so that a late answer keeps no request back.
 const SPARE: f64 = 1.6;
 
@@ -164,7 +167,8 @@ async fn goodput_survives(brake: Brake) {
     }
     let most = replica.memory().1;
     println!("{}: {before} -> {most} bytes with {waiting} orders", brake.strategy);
-    assert!(most - before < (1.2 * waiting) as usize * BYTES_PER_ORDER, "{before} -> {most} bytes, {waiting} orders");
+    let bound = (1.2 * waiting) as usize * BYTES_PER_ORDER + IN_RESERVE;
+    assert!(most - before < bound, "{before} -> {most} bytes, {waiting} orders");
     recovers(&cluster, &replica).await;
     let report = coupon_lab::verify(&mut cluster.sql().await, Some(&acks)).await.unwrap();
     assert!(report.is_clean(), "{}", report.verdict());
