@@ -144,10 +144,10 @@ report: ## Draw a sweep: make report FOLDER=results/20260101T000000Z; PICTURE=re
 	@.cluster/report-venv/bin/python report/draw.py $(or $(FOLDER),$(error FOLDER= names the folder of a sweep)) \
 	  $(if $(PICTURE),--only $(PICTURE)) $(if $(INTO),--into $(INTO))
 
-bench: install build ## Measure every budget on a cluster of its own, 20 minutes on a quiet machine; QUICK=1: the main ones in two
+bench: install build ## Measure every budget on a cluster of its own, half an hour on a quiet machine; QUICK=1: the main ones in two
 	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
 
-chaos: install build ## Break everything under load for an hour, and prove that nothing was lost; QUICK=1: three minutes
+chaos: install build ## Break everything under load for an hour, and prove that nothing was lost; QUICK=1: four minutes
 	@local/install strace
 	@$(COUPON_LAB_BIN) chaos $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST)) $(if $(WAVES),--waves $(WAVES)) \
 	  $(if $(ONLY),--only $(ONLY)) $(if $(HUNG),--hung-minutes $(HUNG)) $(if $(INTO),--into $(INTO))
