@@ -118,7 +118,7 @@ impl Crowds {
     }
 }
 
-/// The body of a user's order. The first letter of a code that is hidden is an escape, which is the same to whoever reads JSON.
+/// The body of a user's order. A hidden code begins with an escape, which JSON reads as the same letter.
 fn order(User { code, name, hides, .. }: &User) -> String {
     let (first, rest) = code.split_at(1);
     let first = if *hides { format!("\\u{:04x}", first.as_bytes()[0]) } else { first.to_owned() };
