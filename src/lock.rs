@@ -84,6 +84,8 @@ pub struct Lease {
     name: String,
     granted: Instant,
     valid_until: Instant,
+    /// Whether a waiter had its turn before it: the next one waits already.
+    in_turn: bool,
 }
 
 impl Locks {
@@ -121,7 +123,7 @@ impl Locks {
         let (mut woken, mut place) = (false, None);
         while wanted() {
             if asks && let Some(lease) = self.attempt(name).await? {
-                return Ok(lease);
+                return Ok(Lease { in_turn: gave_way.is_some(), ..lease });
             }
             asks = true;
             let turn = place.get_or_insert_with(|| Box::pin(self.line.wait(name)));
@@ -160,14 +162,14 @@ impl Locks {
         self.metrics.attempted(Attempt::Granted);
         // Less the drift between the clocks of the nodes for which Redlock allows: 1 % of the time-to-live and 2 ms.
         let valid_until = asked + ttl.saturating_sub(ttl / 100 + Duration::from_millis(2));
-        Ok(Some(Lease { lock, name: name.to_owned(), granted: Instant::now(), valid_until }))
+        Ok(Some(Lease { lock, name: name.to_owned(), granted: Instant::now(), valid_until, in_turn: false }))
     }
 
     /// Whether the holder may go on with more work under the same lease: most of its life is left, and no waiter has lined up. One round
-    /// trip to one node, where giving the lease back and taking it again are two to all of them.
+    /// trip to one node, where giving the lease back and taking it again are two to all of them; none while replicas take turns.
     pub async fn may_stay(&self, lease: &Lease) -> bool {
         let left = lease.valid_until.saturating_duration_since(Instant::now());
-        left > self.nodes.config.ttl.mul_f64(STAY_LEFT) && self.line.is_empty(&lease.name).await
+        !lease.in_turn && left > self.nodes.config.ttl.mul_f64(STAY_LEFT) && self.line.is_empty(&lease.name).await
     }
 
     /// Gives a lease back, and wakes the waiter that waits longest.
