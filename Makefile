@@ -28,6 +28,12 @@ endif
 ifneq ($(ROUNDS)$(TRIES),)
 $(error there is no ROUNDS= and no TRIES=: give REPEATS=, how often bench or sweep measures everything)
 endif
+# What a sweep takes in turn has names of its own.
+ifneq ($(filter sweep,$(MAKECMDGOALS)),)
+$(foreach one,STRATEGY:STRATEGIES BALANCE:BALANCES DISTANCE_MS:DISTANCES,$(if \
+  $(filter command environment,$(firstword $(origin $(firstword $(subst :, ,$(one)))))),\
+  $(error make sweep measures more than one: give $(lastword $(subst :, ,$(one)))= instead of $(firstword $(subst :, ,$(one)))=)))
+endif
 # What is built and run: `release`, or `dev`, with every check that the compiler can put in, and the tests at the same go.
 PROFILE ?= release
 BUILT := $(or $(CARGO_TARGET_DIR),target)/$(patsubst dev,debug,$(PROFILE))
