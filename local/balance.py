@@ -28,7 +28,7 @@ def write_limits(settings: Settings, folder: Path, replicas: list) -> None:
     A client is the other end of the connection: headers do not count, because everybody can write them.
     """
     rate = settings.rate_limit
-    files = {"patience.conf": patience(settings.deadline_ms), "homes.conf": homes(replicas, settings.home_orders),
+    files = {"patience.conf": patience(settings.deadline_ms, replicas), "homes.conf": homes(replicas, settings.home_orders),
              "orders.conf": ORDERS[settings.balance]}
     if rate:
         # 10 MB hold 80,000 clients, and the one that was away longest makes room.
@@ -48,25 +48,32 @@ def write_limits(settings: Settings, folder: Path, replicas: list) -> None:
 def homes(replicas: list, orders: int) -> str:
     """Few codes move when a replica comes or goes. nginx places servers by name there, and takes all that share a name for one; so
     where one name stands for all, a code's home is its hash, modulo their number."""
-    one_name = any("resolve" in replica for replica in replicas)
-    return ("hash $code;\n" if one_name else "hash $code consistent;\n") + servers(replicas, f"max_conns={orders} {FAILED}")
+    return ("hash $code;\n" if one_name(replicas) else "hash $code consistent;\n") + servers(replicas, f"max_conns={orders} {FAILED}")
+
+
+def one_name(replicas: list) -> bool:
+    return any("resolve" in replica for replica in replicas)
 
 
 def servers(replicas: list, options: str) -> str:
     return "".join(f"server {replica} {options};\n" for replica in replicas)
 
 
-# An `error_page` of a location's own hides those around it; and after it nginx looks for no other one unless told to.
+# An `error_page` of a location's own hides those around it.
 ORDERS = {
-    "home": "recursive_error_pages on;\nerror_page 502 = @anywhere;\ninclude problems.conf;\nproxy_pass http://home;\n",
+    "home": "error_page 502 = @anywhere;\ninclude problems.conf;\nproxy_pass http://home;\n",
     "scattered": "proxy_pass http://coupon;\n",
 }
 
 
-def patience(deadline_ms: int) -> str:
-    """A replica that is slow but alive answers within its deadline, so only one that is not is given up for another one."""
+def patience(deadline_ms: int, replicas: list) -> str:
+    """A replica that is slow but alive answers within its deadline, so only one that is not is given up for another one.
+
+    nginx is told when a replica comes or goes, but where it follows one name, that still has those that have gone and already has those
+    that are not ready: there every replica may refuse (0 is without a bound). After one that was silent the time suffices for one more."""
     one = deadline_ms + SPARE_MS
-    return f"proxy_read_timeout {one}ms;\nproxy_next_upstream_timeout {one + CONNECT_MS}ms;\n"
+    tries = 0 if one_name(replicas) else 2
+    return f"proxy_read_timeout {one}ms;\nproxy_next_upstream_timeout {one + CONNECT_MS}ms;\nproxy_next_upstream_tries {tries};\n"
 
 
 def longest_ms(deadline_ms: int) -> int:

@@ -1,6 +1,7 @@
-"""What docker-compose.scale.yml needs from outside: secrets in files, their reader, and the knobs."""
+"""What docker-compose.scale.yml needs from outside: secrets in files, their reader, the knobs, and files that containers can read."""
 
 import os
+from pathlib import Path
 
 import balance
 import database
@@ -12,6 +13,8 @@ NOTE = ROOT / ".env"
 MARK = "# Written by local/docker"
 # One name stands for all of them.
 REPLICAS = ["app:8080 resolve"]
+# Holds how many files a container may open, where the engine may not give as many as the Compose file wants.
+OPEN_FILES = "nofile"
 # The user that reads secrets in a container when the caller is root, so that nothing there runs as root; the image's own user.
 NOBODY = 65_532
 
@@ -44,12 +47,24 @@ def prepare(settings: Settings, rootless: bool) -> dict:
 
 def knobs(settings: Settings) -> dict:
     """What the file takes from the environment beside that."""
-    return {
-        "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
+    limit = settings.home / OPEN_FILES
+    found = {"COUPON_NOFILE": limit.read_text()} if limit.exists() else {}
+    return found | {
+        "COUPON_GRAFANA": str(int(settings.grafana)), "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
         "PROMETHEUS_PORT": str(settings.prometheus_port), "GRAFANA_PORT": str(settings.grafana_port),
         "RATE_LIMIT": str(settings.rate_limit or "off"), "BALANCE": settings.balance,
         "HOME_ORDERS": str(settings.home_orders), **settings.passed_through,
     }
+
+
+def unreadable(paths: list) -> list:
+    """Those of these files and folders that a container's user, who is neither their owner nor of their group, cannot read."""
+    return [path for path in paths if not all(is_open(one) for one in (path, *path.rglob("*")))]
+
+
+def is_open(path: Path) -> bool:
+    needed = 0o005 if path.is_dir() else 0o004
+    return path.stat().st_mode & needed == needed
 
 
 def reader(rootless: bool) -> tuple:
@@ -63,7 +78,7 @@ def note(values: dict) -> bool:
     """Writes .env, which Compose reads by itself; one that it has not written stays as it is, and False says so."""
     if NOTE.exists() and not is_ours():
         return False
-    said = f"{MARK}: the account that owns the secrets, and so reads them inside the containers.\n"
+    said = f"{MARK}: what `docker compose` by hand has to know to find the same cluster as it is.\n"
     write(NOTE, said + "".join(f"{name}={value}\n" for name, value in values.items()))
     return True
 

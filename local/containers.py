@@ -32,9 +32,11 @@ def service(one: dict) -> str:
 
 
 def address(one: dict) -> str:
-    """A container's address in one of its networks. On Linux this host reaches it; elsewhere the engine hides in a machine."""
-    networks = one["NetworkSettings"]["Networks"] or {}
-    return next((network["IPAddress"] for _, network in sorted(networks.items()) if network["IPAddress"]), "")
+    """A container's address in `front`, where nginx and Prometheus know it, else in the network that it has. On Linux this host
+    reaches it; elsewhere the engine hides in a machine."""
+    networks = (one["NetworkSettings"]["Networks"] or {}).items()
+    front_first = sorted(networks, key=lambda found: not found[0].endswith("_front"))
+    return next((network["IPAddress"] for _, network in front_first if network["IPAddress"]), "")
 
 
 def row(one: dict) -> tuple:

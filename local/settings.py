@@ -64,7 +64,8 @@ class Settings:
     # These have defaults, so that a cluster which an older version started can still be looked at and stopped.
     exporters: bool = False
     exporter_port: int = PORTS["exporter_port"]
-    grafana_port: int = PORTS["grafana_port"]  # Docker's alone.
+    grafana: bool = True  # Docker's alone, and so is its port.
+    grafana_port: int = PORTS["grafana_port"]
     balance: str = "scattered"  # As clusters were before it could be chosen.
     home_orders: int = HOME_ORDERS
     distance_ms: int = 0  # A round trip between the replicas and their servers, added by the laboratory.
@@ -151,6 +152,7 @@ def from_environment() -> Settings:
         binary=ROOT / os.environ.get("COUPON_RUSH_BIN", target / "release" / "coupon-rush"),
         passed_through=passed_through(),
         exporters=choice("EXPORTERS", "on" if all(which(name) for name in EXPORTERS.values()) else "off", ("on", "off")) == "on",
+        grafana=choice("GRAFANA", "on", ("on", "off")) == "on",
         rate_limit=0 if os.environ.get("RATE_LIMIT", "off") in ("", "off") else number("RATE_LIMIT", 0, 1, 10_000),
         redis_urls_1=os.environ.get("REDIS_URLS_1", ""),
         **{name: offset + number(name.upper(), default, 1, 65_500) for name, default in PORTS.items()},
