@@ -123,7 +123,7 @@ def test_where_one_name_stands_for_all_replicas_each_code_has_one_of_them_and_ea
     common, listen, servers = (folder / "runtime" / f"{name}.conf" for name in ("http", "listen", "servers"))
     # In the place of each replica, something that says which one it is.
     echoes = "".join(f"server {{ listen 127.0.0.{number}:{app}; return 201 {number}; }}\n" for number in REPLICAS)
-    common.write_text(common.read_text().replace("127.0.0.11 ", f"127.0.0.1:{names} ") + echoes)
+    common.write_text(common.read_text().replace("127.0.0.11 ", f"127.0.0.1:{names} ").replace(":8081", f":{free_port()}") + echoes)
     listen.write_text(f"listen 127.0.0.1:{web};\n")
     servers.write_text(servers.read_text().replace(":8080", f":{app}"))
     server, name_server = subprocess.Popen(command(folder)), NameServer(names)
@@ -212,6 +212,12 @@ def test_every_container_is_denied_what_it_does_not_need(files):
             assert "healthcheck" in one or name in UNASKED, f"{name}: nobody asks whether it is well"
 
 
+def test_an_idle_cluster_is_not_busy_with_its_own_health(files):
+    often = lambda one: one.get("deploy", {}).get("replicas", 1) / float(one["healthcheck"]["interval"].removesuffix("s"))
+    checks = sum(often(one) for one in files.services.values() if "healthcheck" in one)
+    assert checks <= 2, f"{checks} a second, and each starts a process in a container"
+
+
 def test_ports_are_published_on_loopback_and_are_those_of_the_local_cluster(files):
     ports = [(name, port) for name, one in files.services.items() for port in one.get("ports", [])]
     assert {port.get("host_ip") for _, port in ports} == {"127.0.0.1"}
@@ -281,6 +287,10 @@ def test_prometheus_has_the_same_jobs_and_times_in_both():
         assert words(pattern, "prometheus/prometheus.yml") == words(pattern, "prometheus/docker.yml")
     labels = {*parts.exporter_targets(from_environment())["redis"][0]["labels"], "replica"}
     assert labels <= set(words(r"(?m)target_label: (\w+)$", "prometheus/docker.yml"))
+
+
+def test_the_images_program_carries_no_line_numbers():
+    words(r"CARGO_PROFILE_RELEASE_STRIP=debuginfo", "Dockerfile")
 
 
 def test_the_image_is_built_of_what_it_copies_and_by_a_compiler_that_is_new_enough():

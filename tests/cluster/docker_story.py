@@ -1,0 +1,344 @@
+"""The cluster with Docker on a real engine, from its first start to its end: one story in the order of its tests.
+
+It is the checkout's own cluster, on ports of its own, because by hand there is no other one: so it refuses to begin where that exists.
+Images have to be there, or to be had; Grafana's is not asked for (GRAFANA=off), and its server has no part in this story.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import composition
+import containers
+from script import ROOT
+from settings import PORTS
+from story import eventually, interrupted, must, refused, said_by
+
+HOME = ROOT / ".cluster" / "docker"
+OFFSET = int(os.environ.get("DOCKER_TESTS_PORT_OFFSET", "24000"))
+# What a person's shell has, and no knobs.
+SHELL = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "COUPON_LAB_BIN") or name.startswith("DOCKER_")}
+KNOBS = {"GRAFANA": "off", "PORT_OFFSET": str(OFFSET)}
+FILE = "docker-compose.scale.yml"
+PROJECT = "label=com.docker.compose.project=coupon-rush"
+# Neither the caller nor anybody whom an image knows.
+STRANGER = 31_234
+
+
+def docker(*words):
+    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def run(script, *words, **knobs):
+    environment = {**SHELL, **KNOBS, "CLUSTER_DIR": str(HOME), **{name: str(value) for name, value in knobs.items()}}
+    return said_by([ROOT / "local" / script, *words], environment=environment)
+
+
+def cluster(verb, **knobs):
+    return run("docker", verb, **knobs)
+
+
+def by_hand(command):
+    """A command for a shell in the checkout, which has what .env says."""
+    return said_by(["bash", "-c", command], environment=SHELL)
+
+
+def left():
+    """What the engine has of the cluster."""
+    kinds = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
+    return [name for kind in kinds for name in docker(*kind, "--quiet", "--filter", PROJECT).split()]
+
+
+def found(service=None):
+    """All containers of the cluster, or those of a service, as the engine describes them."""
+    ids = docker("ps", "--all", "--quiet", "--filter", PROJECT, "--filter", "label=com.docker.compose.oneoff=False").split()
+    return [one for one in containers.inspect(ids) if service in (None, containers.service(one))]
+
+
+def ids(service=None):
+    return {one["Id"] for one in found(service)}
+
+
+def ask(path, body=None, port=PORTS["nginx_port"] + OFFSET):
+    """Status and text of an answer, by default through nginx."""
+    headers = {"Content-Type": "application/json"} if body else {}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=body and json.dumps(body).encode(), headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError as error:
+        return 0, str(error)
+
+
+def order(user, code="A001"):
+    return ask("/coupons/issue", {"code": code, "userId": user})[0]
+
+
+def prometheus(query):
+    """Labels and value of each series."""
+    said = ask(f"/api/v1/query?{urllib.parse.urlencode({'query': query})}", port=PORTS["prometheus_port"] + OFFSET)[1]
+    return [(one["metric"], float(one["value"][1])) for one in json.loads(said)["data"]["result"]]
+
+
+@pytest.fixture(scope="session")
+def engine():
+    """An engine without a cluster of ours, before and after."""
+    if left() or composition.NOTE.exists():
+        pytest.exit("a cluster of this name, its data or its .env is here: `make clean RUNTIME=docker` deletes it, and then this story can begin")
+    yield
+    must(cluster("clean"))
+
+
+@pytest.fixture
+def running(engine):
+    """The cluster as a plain `up` makes it."""
+    replicas = found("app")
+    if len(replicas) != 3 or cluster("status")[0] != 0:
+        must(cluster("up"))
+
+
+def test_up_starts_everything_that_runs_without_grafana(engine):
+    must(cluster("up"), "3 replicas")
+    said = must(cluster("status"))
+    services = {containers.service(one) for one in found()}
+    assert services == {"nginx", "app", "migrate", "seed", "mysql", "redis-1", "redis-2", "redis-3", "prometheus",
+                        *(f"exporter-{name}" for name in ("nginx", "host", "redis", "mysql"))}, said
+    assert HOME.joinpath("cluster.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_up_and_run_once_more_replace_nothing(running):
+    before = ids()
+    must(cluster("up"))
+    must(by_hand(f"docker compose -f {FILE} up -d"))
+    must(by_hand(f"docker compose -f {FILE} run --rm migrate"))
+    assert ids() == before
+    must(cluster("scale", REPLICAS=4))
+    after = ids()
+    assert before < after
+    must(cluster("up", REPLICAS=4))
+    assert ids() == after
+    must(cluster("scale", REPLICAS=3))
+
+
+def test_the_crowd_of_the_files_header_is_sent_by_hand_and_moves_nothing(running):
+    before = ids(), [one["NetworkSettings"]["Ports"] for one in found("nginx")]
+    lines = (ROOT / FILE).read_text()
+    command = re.search(r"#   (ADMIN_TOKEN=.+?)\\\n +#  (.+)\n", lines)
+    said = must(by_hand("".join(command.groups()).replace("VUS=1000", "VUS=20").replace("DURATION=60s", "DURATION=2s")))
+    assert "P2 never twice to a user" in said and "✗" not in said, said
+    assert (ids(), [one["NetworkSettings"]["Ports"] for one in found("nginx")]) == before
+
+
+def test_a_rush_from_this_host_is_proved_by_the_tables(running):
+    must(cluster("record"))
+    must(run("k6", "smoke"))
+    must(run("k6", "rush", "--expect-sold-out", USERS=6000, VUS=200), "verdict: clean")
+
+
+def test_no_image_has_symbols_and_no_container_more_files_than_the_engine_may_give(running):
+    most = int(subprocess.run(["docker", "run", "--rm", "--network=none", "--ulimit=nofile=65535", "--entrypoint=sh", "coupon-rush:local", "-c", "ulimit -Hn"],
+                              capture_output=True, text=True).stdout or docker("run", "--rm", "--network=none", "--entrypoint=sh", "coupon-rush:local", "-c", "ulimit -Hn"))
+    limits = {limit["Hard"] for one in found() for limit in one["HostConfig"]["Ulimits"] if limit["Name"] == "nofile"}
+    assert limits == {most}
+
+
+def test_status_shows_the_addresses_that_the_dashboards_show(running):
+    must(cluster("scale", REPLICAS=3))
+    shown = lambda: {labels["replica"] for labels, _ in prometheus('up{job="coupon"} == 1')}
+    said = must(cluster("status"))
+    in_status = set(re.findall(r"^coupon-rush-app-\d+ +\S+ +(\S+)", said, re.MULTILINE))
+    assert len(in_status) == 3
+    eventually(lambda: {one.split(":")[0] for one in shown()} == in_status)
+
+
+def test_scaling_under_load_refuses_nobody_and_returns_when_all_are_ready(running):
+    must(cluster("scale", REPLICAS=3))
+    must(cluster("record"))
+    folder = HOME / "runs" / "scaled"
+    knobs = {"CLUSTER_DIR": str(HOME), "RATE": "300", "DURATION": "40s", "CODES": "8", "STRICT": "1", "DROPS": "allow"}
+    crowd = subprocess.Popen([ROOT / "local" / "k6", "arrival", "--into", folder], env={**SHELL, **KNOBS, **knobs}, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        eventually(lambda: (folder / "acks.log").exists() and (folder / "acks.log").stat().st_size > 0)
+        for replicas in (5, 1, 3):
+            must(cluster("scale", REPLICAS=replicas))
+            must(cluster("status"))
+            assert len(found("app")) == replicas
+        assert crowd.poll() is None, "the crowd was gone before the last step"
+    finally:
+        said = crowd.communicate()[0]
+    assert crowd.returncode == 0, said
+    metrics = json.loads((folder / "summary.json").read_text())["metrics"]
+    assert metrics["coupon_issued{scenario:arrival}"]["count"] >= 11_990
+    assert metrics["coupon_busy"]["count"] == metrics["coupon_unexpected"]["count"] == 0
+
+
+def killed(service):
+    """Ends the first process of a container from outside, as a crash would; `docker kill` would count as a wish that it stays away."""
+    one = found(service)[0]
+    os.kill(one["State"]["Pid"], signal.SIGKILL)
+    return one
+
+
+def back(one):
+    """Whether a container was started again by itself, and all is well."""
+    now = next(other for other in found() if other["Id"] == one["Id"])
+    return now["State"]["Pid"] not in (0, one["State"]["Pid"]) and cluster("status")[0] == 0
+
+
+def test_a_killed_nginx_comes_back_and_its_exporters_hear_it(running):
+    start = time.time()
+    one = killed("nginx")
+    eventually(lambda: back(one), 60)
+    fresh = f"and on(instance, job) timestamp(up) > {start + 10:.0f}"
+    heard = lambda: {labels["job"] for query in (f'up{{job="host"}} == 1 {fresh}', f"nginx_up == 1 {fresh}") for labels, _ in prometheus(query)}
+    eventually(lambda: heard() == {"host", "nginx"}, 60)
+    assert order("after-nginx") in (201, 410)
+
+
+def test_a_killed_replica_comes_back_and_costs_nobody_an_answer(running):
+    one = killed("app")
+    assert {order(f"killed-{number}") for number in range(20)} <= {201, 410}
+    eventually(lambda: back(one), 60)
+
+
+def test_a_killed_database_comes_back_with_what_it_promised(running):
+    must(cluster("reset", ROUND=current_round()))
+    assert order("before-the-crash") == 201
+    one = killed("mysql")
+    eventually(lambda: back(one), 90)
+    eventually(lambda: order("before-the-crash") == 409)
+
+
+def current_round():
+    return re.search(r"make reset ROUND=(\d+)", cluster("reset")[1])[1]
+
+
+def test_an_order_for_a_paused_replica_is_answered_in_time(running):
+    homes = [one["Id"] for one in found("app")]
+    docker("pause", homes[0])
+    try:
+        start = time.monotonic()
+        assert {order(f"paused-{number}", code) for number in range(2) for code in ("A001", "B001", "C001")} <= {201, 410}
+        # A wait of nginx for one that is silent, and the lease that the silent one has.
+        assert time.monotonic() - start < 3 * 13
+    finally:
+        docker("unpause", homes[0])
+
+
+def test_a_server_with_other_settings_is_not_well(running):
+    one = found("mysql")[0]
+    check = ["exec", one["Id"], "sh", "-c", one["Config"]["Healthcheck"]["Test"][1]]
+    docker(*check)
+    set_isolation("REPEATABLE-READ")
+    try:
+        with pytest.raises(subprocess.CalledProcessError):
+            docker(*check)
+    finally:
+        set_isolation("READ-COMMITTED")
+
+
+def set_isolation(level):
+    statement = f"SET GLOBAL transaction_isolation='{level}'"
+    docker("exec", found("mysql")[0]["Id"], "sh", "-c", f'MYSQL_PWD=$(cat /run/secrets/admin-password) mysql --user=root --host=127.0.0.1 -e "{statement}"')
+
+
+def test_idle_checks_ask_the_database_with_a_password(running):
+    [(_, failed)] = prometheus("mysql_global_status_aborted_connects")
+    assert failed <= 3, f"{failed:g} failed logins"
+
+
+def test_a_limit_starts_nginx_anew_and_no_replica(running):
+    replicas = ids("app")
+    must(cluster("up", RATE_LIMIT=5))
+    answers = [ask("/users/u-1/coupons")[0] for _ in range(40)]
+    assert 200 in answers and 429 in answers
+    must(cluster("up"))
+    assert {ask("/users/u-1/coupons")[0] for _ in range(40)} == {200}
+    assert ids("app") == replicas
+
+
+@contextmanager
+def clone():
+    """A second checkout, made by somebody with a strict umask."""
+    folder = Path(tempfile.mkdtemp(prefix="coupon-rush-"))
+    tracked = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True, text=True)
+    try:
+        for name in filter(None, tracked.stdout.split("\0")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+        # The page's curves, which nobody has to fetch here.
+        shutil.copytree(ROOT / ".cluster" / "tools" / "uplot", folder / ".cluster" / "tools" / "uplot", dirs_exist_ok=True)
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(path.stat().st_mode & 0o700)
+            if os.getuid() == 0:
+                os.chown(path, STRANGER, STRANGER)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def other(folder, command, **knobs):
+    """What a stranger is told who may use the engine, and has neither our venv nor a compiler."""
+    environment = {name: value for name, value in SHELL.items() if name.startswith("DOCKER_")}
+    environment |= {"PATH": "/usr/bin:/bin:" + os.path.dirname(shutil.which("docker")), "HOME": str(folder), **KNOBS, **knobs}
+    who = {"user": STRANGER, "group": STRANGER, "extra_groups": [socket_group()]} if os.getuid() == 0 else {}
+    done = subprocess.run(["bash", "-c", command], env=environment, cwd=folder, text=True, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **who)
+    assert "Traceback" not in done.stdout, done.stdout
+    return done.returncode, done.stdout
+
+
+def socket_group():
+    return os.stat(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")).st_gid
+
+
+def test_a_second_checkout_may_not_touch_the_first_and_gets_a_cluster_of_its_own_when_its_files_can_be_read(running):
+    before = ids()
+    with clone() as folder:
+        for verb in ("up", "scale", "down", "clean", "rush"):
+            refused(other(folder, f"local/docker {verb}"), f"is of the checkout in {ROOT}", "CLUSTER_DIR=")
+        assert ids() == before
+        mine = {"CLUSTER_DIR": ".cluster/mine", "PORT_OFFSET": str(OFFSET + 100), "REPLICAS": "1"}
+        said = other(folder, "local/docker up", **mine)
+        refused(said, "cannot read what is mounted", "chmod -R go+rX ", " mysql/common.cnf ")
+        try:
+            must(other(folder, re.search(r"`(chmod .+?)`", said[1])[1]))
+            must(other(folder, "local/docker up", **mine), "1 replicas")
+            must(other(folder, "local/docker status", **mine))
+            must(other(folder, "local/docker rush", USERS="1800", VUS="50", **mine), "the audit found no promise broken")
+        finally:
+            must(other(folder, "local/docker clean", **mine))
+        must(cluster("down"))
+        refused(other(folder, "local/docker up"), "has passwords that are not here", "docker volume rm coupon-rush_")
+
+
+def test_data_outlives_down(running):
+    must(cluster("reset", ROUND=current_round()))
+    assert order("stays") == 201
+    must(cluster("down"))
+    assert found() == []
+    must(cluster("up"))
+    assert order("stays") == 409
+
+
+def test_clean_leaves_nothing_but_the_results(running):
+    must(cluster("clean"))
+    assert left() == []
+    assert {path.name for path in HOME.iterdir()} <= {"runs"}
+    assert not composition.NOTE.exists()
