@@ -1,0 +1,3 @@
+ARG bookworm
+FROM $bookworm
+CMD ["bash"]

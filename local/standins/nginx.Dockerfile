@@ -1,0 +1,4 @@
+ARG sid
+FROM $sid
+STOPSIGNAL SIGQUIT
+CMD ["nginx", "-g", "daemon off;"]

@@ -1,0 +1,3 @@
+ARG sid
+FROM $sid
+ENTRYPOINT ["prometheus-redis-exporter"]
