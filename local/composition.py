@@ -50,7 +50,7 @@ def knobs(settings: Settings) -> dict:
     limit = settings.home / OPEN_FILES
     found = {"COUPON_NOFILE": limit.read_text()} if limit.exists() else {}
     return found | {
-        "COUPON_GRAFANA": str(int(settings.grafana)), "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
+        "COMPOSE_PROFILES": "grafana" if settings.grafana else "", "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
         "PROMETHEUS_PORT": str(settings.prometheus_port), "GRAFANA_PORT": str(settings.grafana_port),
         "RATE_LIMIT": str(settings.rate_limit or "off"), "BALANCE": settings.balance,
         "HOME_ORDERS": str(settings.home_orders), **settings.passed_through,
