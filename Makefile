@@ -44,7 +44,7 @@ export CLUSTER_DIR COUPON_RUSH_BIN COUPON_LAB_BIN
 .DEFAULT_GOAL := help
 # What a target needs comes in its order: a machine that lacks something is told so, or gets it, before minutes of building.
 .NOTPARALLEL:
-.PHONY: help demo install build up scale status logs reset purge doctor down clean backup restore record rush arrival capacity spike fairness
+.PHONY: help demo install build up upgrade scale status logs reset purge doctor down clean backup restore record rush arrival capacity spike fairness
 .PHONY: sweep report bench chaos smoke verify dashboards dashboards-check test-page check test
 MAKEFLAGS += --no-print-directory
 
@@ -66,7 +66,7 @@ help: ## Print this
 	@echo "    REPEATS=1 RATE=1000 WINDOW=3 SEED=1 INTO=FOLDER RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
 	@echo "  bench: REPEATS=5 (with QUICK=1: 3) ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000"
 	@echo "  chaos: SEED= WAVES=900 FIRST=0 ONLY=FAULT,FAULT HUNG=10 (minutes with a hung lock node) INTO=FOLDER CHAOS_PORT_OFFSET=12000"
-	@echo "  RUNTIME=local|docker GRAFANA_PORT=3000 (Grafana is Docker's alone)"
+	@echo "  RUNTIME=local|docker GRAFANA=on|off GRAFANA_PORT=3000 (Grafana is Docker's alone)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= PROBE_TIMEOUT_MS= POOL_SIZE= REQUEST_DEADLINE_MS= LAME_DUCK_MS=0 DRAIN_MS= THREADS= LOG=warn|warn,access=info LOG_FORMAT=text|json"
 	@echo "    (handed on to the replicas)"
 
@@ -84,6 +84,8 @@ build: ## Build the service and the laboratory, optimised; PROFILE=dev: with che
 
 up: $(BEFORE_UP) ## Start the cluster, or change a running one to these knobs
 	@$(CLUSTER) up
+
+upgrade: up ## Replace the replicas one at a time under load by what was built from the tree as it is
 
 scale: ## Change the number of replicas under load: make scale REPLICAS=5
 	@$(CLUSTER) scale

@@ -1,0 +1,77 @@
+"""Calls Docker for one cluster: the engine itself, and Compose with this cluster's knobs, once it is clear that the cluster is ours."""
+
+import os
+import re
+import subprocess
+
+import composition
+from script import ROOT, Problem, say, which
+from settings import PASSED_THROUGH, Settings, home
+
+OWN_FOLDER = ROOT / ".cluster" / "docker"
+
+
+def engine() -> bool:
+    """Whether the engine is a rootless one; without an engine, or without Compose, an error that names the cure."""
+    if which("docker") is None:
+        raise Problem("there is no Docker here: install Docker Engine with its Compose plugin, or leave RUNTIME=docker out; "
+                      "the local cluster needs none")
+    done = subprocess.run(["docker", "info", "--format", "{{json .SecurityOptions}}"], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Problem(f"the Docker engine does not answer ({last_line(done.stderr)}): start it, for example with `systemctl start "
+                      "docker`, and see that you may use it (group docker); or leave RUNTIME=docker out")
+    version = subprocess.run(["docker", "compose", "version", "--short"], capture_output=True, text=True)
+    if version.returncode != 0:
+        raise Problem("Docker has no Compose here: install its plugin (Debian: docker-compose, Docker's own: docker-compose-plugin)")
+    return "name=rootless" in done.stdout
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
+
+
+def docker(*words: str) -> str:
+    done = subprocess.run(["docker", *words], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise Problem(f"`docker {words[0]}` failed: {last_line(done.stderr)}")
+    return done.stdout.strip()
+
+
+def compose(settings: Settings, *words: str, capture: bool = False) -> str:
+    """Runs `docker compose` with these knobs, not with whatever the caller's shell has under the same names."""
+    rootless = engine()
+    refuse_what_is_not_ours()
+    values = composition.prepare(settings, rootless) | composition.knobs(settings)
+    environment = {name: value for name, value in os.environ.items() if name not in PASSED_THROUGH}
+    environment |= noted(values)
+    command = ["docker", "compose", "--project-name", project(), "--file", composition.FILE, *words]
+    done = subprocess.run(command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE if capture else None)
+    if done.returncode != 0:
+        raise Problem(f"`docker compose {words[0]}` ended with {done.returncode}: see above, and `make logs RUNTIME=docker`")
+    return done.stdout
+
+
+def project() -> str:
+    """A cluster in another folder is another cluster, with containers and volumes of its own."""
+    return "coupon-rush" if home() == OWN_FOLDER else "coupon-rush-" + re.sub("[^a-z0-9]+", "-", home().name.lower()).strip("-")
+
+
+def refuse_what_is_not_ours() -> None:
+    """One project name is one cluster. What another checkout has under it has other files and other passwords."""
+    label, own_folder = "com.docker.compose.project", "or give this one a folder of its own: CLUSTER_DIR=.cluster/mine"
+    mine = f"label={label}={project()}"
+    for folder in docker("ps", "--all", "--filter", mine, "--format", f'{{{{.Label "{label}.working_dir"}}}}').splitlines():
+        if os.path.realpath(folder) != str(ROOT):
+            raise Problem(f"the cluster {project()} is of the checkout in {folder}: stop it there, or, if that is gone, with "
+                          f"`docker compose --project-name {project()} down`; {own_folder}")
+    volumes = docker("volume", "ls", "--quiet", "--filter", mine).split()
+    if volumes and not (home() / "secrets" / "admin-password").exists():
+        raise Problem(f"the data of {project()} has passwords that are not here, as after another checkout's `down`: delete it there with "
+                      f"`clean`, or here with `docker volume rm {' '.join(volumes)}`; {own_folder}")
+
+
+def noted(values: dict) -> dict:
+    """The same values, when .env has them for a person that calls Compose by hand."""
+    if home() == OWN_FOLDER and not composition.note(values):
+        say(".env is not ours and stays as it is; `docker compose` by hand needs " + " ".join(f"{k}={v}" for k, v in values.items()))
+    return values
