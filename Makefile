@@ -45,7 +45,7 @@ export CLUSTER_DIR COUPON_RUSH_BIN COUPON_LAB_BIN
 # What a target needs comes in its order: a machine that lacks something is told so, or gets it, before minutes of building.
 .NOTPARALLEL:
 .PHONY: help demo install build up upgrade scale status logs reset purge doctor down clean backup restore record rush arrival capacity spike fairness
-.PHONY: sweep report bench chaos smoke verify dashboards dashboards-check test-page check test
+.PHONY: sweep report bench chaos smoke verify dashboards dashboards-check test-page test-docker check test
 MAKEFLAGS += --no-print-directory
 
 help: ## Print this
@@ -174,6 +174,10 @@ dashboards-check: install ## Prove every panel: in order, and with numbers in it
 test-page: install ## Drive the laboratory's page in a headless Chromium, and look at what it draws
 	@local/install chromium
 	@local/test tests/cluster/page.py
+
+test-docker: build ## Tell the story of the Docker cluster on a real engine: this machine's, or for root Debian's while it lasts
+	@local/install docker
+	@local/engine sh -c 'local/standins/build && exec local/test tests/cluster/docker_story.py'
 
 check: install ## Judge without a server: format, lints, docs, licences, configuration
 	@local/install cargo-deny
