@@ -14,7 +14,9 @@ import socket
 import stat
 import subprocess
 import threading
-from contextlib import closing, suppress
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,29 +118,59 @@ def command(folder):
 
 
 def test_where_one_name_stands_for_all_replicas_each_code_has_one_of_them_and_each_of_them_has_codes(files):
+    with following_a_name(files, REPLICAS) as (web, _, _):
+        homes = {f"C{number}": {order(web, f"C{number}") for _ in range(6)} for number in range(30)}
+    assert all(len(replicas) == 1 for replicas in homes.values()), homes
+    assert set().union(*homes.values()) == {(201, str(number)) for number in REPLICAS}, homes
+
+
+def test_nobody_is_refused_who_met_replicas_that_are_gone_while_the_list_changes(files):
+    """A request that nginx began with the old list ends there when the list has changed, and has to begin once more."""
+    with following_a_name(files, REPLICAS) as (web, app, name_server), silence(app):
+        for replicas in [(*REPLICAS, GONE), REPLICAS] * 2:
+            name_server.replicas = replicas
+            with ThreadPoolExecutor(32) as crowd:
+                # More than one look at the list.
+                answers = list(crowd.map(lambda number: paced(number) or order(web, f"C{number}")[0], range(300)))
+            assert set(answers) == {201}, {status: answers.count(status) for status in set(answers)}
+
+
+def paced(number):
+    """Some two hundred a second, whatever the answers do."""
+    time.sleep(0.15)
+
+
+@contextmanager
+def following_a_name(files, replicas):
+    """nginx as in its container, over replicas that are no more than names; its port, theirs, and who knows their addresses."""
     if not nginx.keeps_idle_clients():
         pytest.skip("this nginx is too old to ask a name server while it runs")
     web, app, names = (free_port() for _ in range(3))
     folder = container(files, files.settings, [f"app:{app} resolve"])
     common, listen, servers = (folder / "runtime" / f"{name}.conf" for name in ("http", "listen", "servers"))
     # In the place of each replica, something that says which one it is.
-    echoes = "".join(f"server {{ listen 127.0.0.{number}:{app}; return 201 {number}; }}\n" for number in REPLICAS)
+    echoes = "".join(f"server {{ listen 127.0.0.{number}:{app}; return 201 {number}; }}\n" for number in replicas)
     common.write_text(common.read_text().replace("127.0.0.11 ", f"127.0.0.1:{names} ").replace(":8081", f":{free_port()}") + echoes)
     listen.write_text(f"listen 127.0.0.1:{web};\n")
     servers.write_text(servers.read_text().replace(":8080", f":{app}"))
-    server, name_server = subprocess.Popen(command(folder)), NameServer(names)
+    server, name_server = subprocess.Popen(command(folder)), NameServer(names, replicas)
     try:
         wait(lambda: all(order(web, "A")[0] == 201 for _ in range(20)), 10)
-        homes = {f"C{number}": {order(web, f"C{number}") for _ in range(6)} for number in range(30)}
+        yield web, app, name_server
     finally:
         server.terminate()
         server.wait()
         name_server.close()
-    assert all(len(replicas) == 1 for replicas in homes.values()), homes
-    assert set().union(*homes.values()) == {(201, str(number)) for number in REPLICAS}, homes
 
 
-REPLICAS = (1, 2, 3)
+@contextmanager
+def silence(port):
+    """An address where nobody answers, not even with a refusal: one that waits to be let in is as many as there is room for."""
+    with socket.create_server((f"127.0.0.{GONE}", port), backlog=0) as door, socket.create_connection(door.getsockname()):
+        yield
+
+
+REPLICAS, GONE = (1, 2, 3), 4
 
 
 def order(port, code):
@@ -160,8 +192,9 @@ def free_port():
 class NameServer(threading.Thread):
     """Answers as Docker's does: `app` is the addresses of all replicas, in any order, and there is nothing else."""
 
-    def __init__(self, port):
+    def __init__(self, port, replicas):
         super().__init__(daemon=True)
+        self.replicas = replicas
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", port))
         self.start()
@@ -171,7 +204,7 @@ class NameServer(threading.Thread):
             while True:
                 asked, client = self.socket.recvfrom(512)
                 known = b"\x03app\x00\x00\x01" in asked
-                replicas = random.sample(REPLICAS, len(REPLICAS)) if known else []
+                replicas = random.sample(self.replicas, len(self.replicas)) if known else []
                 # A pointer to the name that was asked for, its type and class, and for how long the four bytes hold.
                 answers = b"".join(b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x01\x00\x04" + bytes([127, 0, 0, number]) for number in replicas)
                 flags = b"\x81\x80" if known else b"\x81\x83"
