@@ -4,6 +4,7 @@ It is the checkout's own cluster, on ports of its own, because by hand there is 
 Images have to be there, or to be had; Grafana's is not asked for (GRAFANA=off), and its server has no part in this story.
 """
 
+import functools
 import json
 import os
 import re
@@ -318,18 +319,28 @@ def clone():
 
 
 def other(folder, command, **knobs):
-    """What a stranger is told who may use the engine, and has neither our venv nor a compiler."""
-    environment = {name: value for name, value in SHELL.items() if name.startswith("DOCKER_")}
-    environment |= {"PATH": "/usr/bin:/bin:" + os.path.dirname(shutil.which("docker")), "HOME": str(folder), **KNOBS, **knobs}
-    who = {"user": STRANGER, "group": STRANGER, "extra_groups": [socket_group()]} if os.getuid() == 0 else {}
-    done = subprocess.run(["bash", "-c", command], env=environment, cwd=folder, text=True, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **who)
+    """What somebody is told in a second checkout who has neither our venv nor a compiler."""
+    done = subprocess.run(["bash", "-c", command], env=bare(folder) | KNOBS | knobs, cwd=folder, text=True, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **stranger())
     assert "Traceback" not in done.stdout, done.stdout
     return done.returncode, done.stdout
 
 
-def socket_group():
-    return os.stat(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")).st_gid
+def bare(folder):
+    path = f"/usr/local/bin:/usr/bin:/bin:{Path(shutil.which('docker')).parent}"
+    return {"PATH": path, "HOME": str(folder), **{name: value for name, value in SHELL.items() if name.startswith("DOCKER_")}}
+
+
+@functools.cache
+def stranger():
+    """Another user of this machine, if that one can reach the engine; else the caller."""
+    if os.getuid() != 0:
+        return {}
+    door = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    user = {"user": STRANGER, "group": STRANGER, "extra_groups": [os.stat(door).st_gid]}
+    reached = subprocess.run(["docker", "compose", "ls"], env=bare("/nonexistent"), capture_output=True, cwd="/", **user).returncode == 0
+    print("as another user" if reached else "another user cannot reach this engine")
+    return user if reached else {}
 
 
 def test_a_second_checkout_may_not_touch_the_first_and_gets_a_cluster_of_its_own_when_its_files_can_be_read(running):
