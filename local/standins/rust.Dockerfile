@@ -1,6 +1,6 @@
-# Compiles nothing: its `cargo build` puts down the program that this machine has built, so that the rest of the service's
-# Dockerfile runs as it is, in seconds.
+# Compiles nothing: its `cargo build` puts down the program that this machine has built, and sees that all its sources were
+# copied. So the service's Dockerfile runs as it is, in seconds.
 ARG bookworm
 FROM $bookworm
 COPY cargo /usr/local/bin/cargo
-COPY coupon-rush /usr/local/lib/coupon-rush
+COPY coupon-rush coupon-rush.d /usr/local/lib/
