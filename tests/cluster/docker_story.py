@@ -264,6 +264,7 @@ def test_an_order_for_a_paused_home_is_answered_by_another_replica_in_time(runni
     finally:
         docker("unpause", home)
     assert took < 13, f"{took:.1f} s"
+    eventually(lambda: cluster("status")[0] == 0)
 
 
 def test_a_server_with_other_settings_is_not_well(running):
