@@ -66,6 +66,7 @@ help: ## Print this
 	@echo "    REPEATS=1 RATE=1000 WINDOW=3 SEED=1 INTO=FOLDER RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
 	@echo "  bench: REPEATS=5 (with QUICK=1: 3) ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000"
 	@echo "  chaos: SEED= WAVES=900 FIRST=0 ONLY=FAULT,FAULT HUNG=10 (minutes with a hung lock node) INTO=FOLDER CHAOS_PORT_OFFSET=12000"
+	@echo "    with RUNTIME=docker WAVES=300 HUNG=0: hosts vanish, networks part; as root"
 	@echo "  RUNTIME=local|docker GRAFANA=on|off GRAFANA_PORT=3000 (Grafana is Docker's alone)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= PROBE_TIMEOUT_MS= POOL_SIZE= REQUEST_DEADLINE_MS= LAME_DUCK_MS=0 DRAIN_MS= THREADS= LOG=warn|warn,access=info LOG_FORMAT=text|json"
 	@echo "    (handed on to the replicas)"
@@ -155,8 +156,8 @@ report: ## Draw a sweep: make report FOLDER=results/20260101T000000Z; PICTURE=re
 bench: install build ## Measure every budget on a cluster of its own, half an hour on a quiet machine; QUICK=1: the main ones in two
 	@$(COUPON_LAB_BIN) bench $(if $(QUICK),--quick) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(ONLY),--only $(ONLY)) $(if $(INTO),--into $(INTO))
 
-chaos: install build ## Break everything under load for an hour, and prove that nothing was lost; QUICK=1: four minutes
-	@local/install strace
+chaos: install build ## Break everything under load for an hour, and prove that nothing was lost; QUICK=1: four minutes; RUNTIME=docker: hosts, networks
+	@$(if $(filter local,$(RUNTIME)),local/install strace)
 	@$(COUPON_LAB_BIN) chaos $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) $(if $(FIRST),--first $(FIRST)) $(if $(WAVES),--waves $(WAVES)) \
 	  $(if $(ONLY),--only $(ONLY)) $(if $(HUNG),--hung-minutes $(HUNG)) $(if $(INTO),--into $(INTO))
 

@@ -1,20 +1,24 @@
 //! `lab chaos`: small stocks are sold to crowds on a cluster of our own, wave after wave, while its parts are killed, frozen
-//! and cut off. After each wave all is well again, everybody has a final answer, and the history is judged.
+//! and cut off; with `RUNTIME=docker` each part is a host of its own. After each wave all is well again, everybody has a final
+//! answer, and the history is judged.
 
 use std::fs;
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
 mod administration;
+mod barrier;
+mod command;
 mod crowd;
 mod fault;
 mod half_alive;
+mod hosts;
 mod hung;
 mod report;
 mod run;
@@ -25,7 +29,7 @@ mod tracer;
 mod wave;
 mod wires;
 
-use crate::cluster::private::{Knobs, Private};
+use crate::cluster::private::{Knobs, Private, in_containers};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
 use crate::progress::{Progress, minutes};
@@ -42,8 +46,10 @@ use wires::Wires;
 const REPLICAS: u32 = 3;
 /// With the hung node, an hour.
 const WAVES: u32 = 900;
-/// Every fault twice.
-const WAVES_QUICK: u32 = 60;
+/// Where each part is a host of its own.
+const WAVES_HOSTS: u32 = 300;
+/// How often a quick run has each fault.
+const EACH_QUICK: usize = 2;
 const HUNG_MINUTES: u32 = 10;
 /// Always the same, so that what breaks in CI can be seen elsewhere.
 const SEED_QUICK: u64 = 1;
@@ -59,16 +65,16 @@ pub struct ChaosArgs {
     /// Where all that is drawn comes from [default: any, with --quick 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// How many waves [default: 900, with --quick 60]
+    /// How many waves [default: 900, with RUNTIME=docker 300, with --quick every fault twice]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     waves: Option<u32>,
     /// The first wave's number; with a seed it replays a part of an earlier run
     #[arg(long, default_value_t = 0)]
     first: u32,
-    /// Only these faults; a replay needs the same ones
+    /// Only these faults, of those that RUNTIME has; a replay needs the same ones
     #[arg(long, value_name = "FAULT", value_delimiter = ',')]
     only: Vec<Fault>,
-    /// Minutes under a steady load with one hung lock node, after the waves [default: 10, with --quick 0]
+    /// Minutes under a steady load with one hung lock node, after the waves [default: 10, with --quick or RUNTIME=docker 0]
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=600))]
     hung_minutes: Option<u32>,
     /// What the replicas run
@@ -86,6 +92,8 @@ pub struct ChaosArgs {
 #[derive(Default)]
 struct Results {
     seed: u64,
+    /// Whether each part was a host of its own.
+    hosts: bool,
     /// Which one the waves ran on, and its version.
     database: String,
     /// Whether a lock node was to hang after the waves.
@@ -121,14 +129,17 @@ impl ChaosArgs {
     /// Runs all waves, prints and keeps what came of them. The exit status: 0 all is well, 1 a promise was broken or,
     /// without `--quick`, a target was missed, 2 a wave could not be carried out.
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
-        let runtime = std::env::var("RUNTIME").unwrap_or_default();
-        ensure!(runtime != "docker", "RUNTIME=docker: chaos breaks local clusters alone");
         ensure!(self.strategy.keeps_promises(), "{} breaks its promises without any fault", self.strategy);
         let seed = self.seed.unwrap_or_else(|| if self.quick { SEED_QUICK } else { fastrand::u64(..1_000_000) });
-        let (started, mut results) = (Instant::now(), Results { seed, ..Results::default() });
+        let hosts = in_containers();
+        if hosts {
+            barrier::can_be_made().await?;
+        }
+        let faults = self.faults(hosts).await?;
+        let (started, mut results) = (Instant::now(), Results { seed, hosts, ..Results::default() });
         let (folder, machine) = (self.folder(root)?, Machine::describe(root));
         eprintln!("seed {seed}; what is found goes to {}", folder.display());
-        let mut done = self.disturb(root, &folder, &mut results, interrupt).await;
+        let mut done = self.disturb(root, &folder, &faults, &mut results, interrupt).await;
         if results.is_empty() {
             done = Ok(done.context("no wave came to its end")?);
         }
@@ -148,12 +159,20 @@ impl ChaosArgs {
         }
     }
 
-    async fn disturb(&self, root: &Path, into: &Path, results: &mut Results, stop: Interrupt) -> anyhow::Result<()> {
+    async fn disturb(
+        &self,
+        root: &Path,
+        into: &Path,
+        faults: &[Fault],
+        results: &mut Results,
+        stop: Interrupt,
+    ) -> anyhow::Result<()> {
         let knobs = Knobs { strategy: self.strategy, replicas: REPLICAS, others: [].into() };
-        let mut private = Private::start(root, "chaos", self.port_offset, knobs, stop.clone()).await?;
+        let name = if results.hosts { "chaos-docker" } else { "chaos" };
+        let mut private = Private::start(root, name, self.port_offset, knobs, stop.clone()).await?;
         let work = async {
-            let wires = lay_wires(&mut private).await?;
-            self.all(Run::new(self, into, &private, &wires)?, results).await
+            let wires = if results.hosts { None } else { Some(lay_wires(&mut private).await?) };
+            self.all(Run::new(self, into, &private, wires.as_ref())?, faults, results).await
         };
         let done = Box::pin(stop.or(work)).await;
         private.stop().await.context("cannot stop the cluster")?;
@@ -181,9 +200,14 @@ impl ChaosArgs {
     }
 
     /// What can be brought about on this machine of what is wanted.
-    async fn faults(&self) -> anyhow::Result<Vec<Fault>> {
-        let mut faults = if self.only.is_empty() { Fault::ALL.to_vec() } else { self.only.clone() };
-        if !tracer::can_trace().await? {
+    async fn faults(&self, hosts: bool) -> anyhow::Result<Vec<Fault>> {
+        let mut faults = if self.only.is_empty() { Fault::of(hosts) } else { self.only.clone() };
+        if let Some(fault) = faults.iter().find(|fault| !fault.fits(hosts)) {
+            let names: Vec<_> = Fault::of(hosts).into_iter().map(Fault::name).collect();
+            let where_to = if hosts { "RUNTIME=docker has no" } else { "only RUNTIME=docker has" };
+            bail!("{where_to} {fault}; here there are: {}", names.join(", "));
+        }
+        if !hosts && !tracer::can_trace().await? {
             let traced: Vec<_> = faults.extract_if(.., |fault| fault.needs_tracer()).map(Fault::name).collect();
             eprintln!("strace may not take hold of a process here, so these are left out: {}", traced.join(", "));
         }
@@ -191,14 +215,17 @@ impl ChaosArgs {
         Ok(faults)
     }
 
-    async fn all(&self, mut run: Run<'_>, results: &mut Results) -> anyhow::Result<()> {
+    async fn all(&self, mut run: Run<'_>, faults: &[Fault], results: &mut Results) -> anyhow::Result<()> {
         results.database = run.cluster.database();
-        let faults = self.faults().await?;
-        let (count, minutes) = if self.quick { (WAVES_QUICK, 0) } else { (WAVES, HUNG_MINUTES) };
+        let (count, minutes) = match results.hosts {
+            _ if self.quick => (u32::try_from(EACH_QUICK * faults.len())?, 0),
+            true => (WAVES_HOSTS, 0),
+            false => (WAVES, HUNG_MINUTES),
+        };
         let hung = Duration::from_mins(self.hung_minutes.unwrap_or(minutes).into());
         results.hangs = !hung.is_zero();
         let count = self.waves.unwrap_or(count);
-        let waves: Vec<Wave> = wave::waves(results.seed, &faults, self.first, count).collect();
+        let waves: Vec<Wave> = wave::waves(results.seed, faults, self.first, count).collect();
         let steps = waves.len() + usize::from(results.hangs);
         let mut progress = Progress::new(steps, waves.iter().map(Wave::estimate).sum::<f64>() + hung.as_secs_f64());
         let mut bad = 0;
@@ -210,7 +237,7 @@ impl ChaosArgs {
             progress.ended(wave.estimate(), &format!("{name}: {said}"));
             if done.as_ref().map_or(true, |tally| !tally.findings.is_empty()) {
                 bad += 1;
-                eprintln!("{}", self.replay(results.seed, wave, &faults));
+                eprintln!("{}", self.replay(results, wave, faults));
             }
             results.failed += usize::from(done.is_err());
             results.tallies.extend(done.ok());
@@ -228,11 +255,13 @@ impl ChaosArgs {
     }
 
     /// How to see the same wave again, also on a machine that can bring about more faults than this one.
-    fn replay(&self, seed: u64, wave: &Wave, faults: &[Fault]) -> String {
+    fn replay(&self, Results { seed, hosts, .. }: &Results, wave: &Wave, faults: &[Fault]) -> String {
         let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
-        let only = if faults == Fault::ALL { String::new() } else { format!(" ONLY={}", names.join(",")) };
-        let (number, strategy) = (wave.number, self.strategy);
-        format!("wave {number} again: make chaos SEED={seed} FIRST={number} WAVES=1 HUNG=0 STRATEGY={strategy}{only}")
+        let only = if faults == Fault::of(*hosts) { String::new() } else { format!(" ONLY={}", names.join(",")) };
+        let (number, strategy, runtime) = (wave.number, self.strategy, if *hosts { " RUNTIME=docker" } else { "" });
+        format!(
+            "wave {number} again: make chaos{runtime} SEED={seed} FIRST={number} WAVES=1 HUNG=0 STRATEGY={strategy}{only}"
+        )
     }
 }
 

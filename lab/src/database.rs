@@ -47,6 +47,15 @@ pub async fn service_connections(connection: &mut MySqlConnection) -> anyhow::Re
     Ok(sqlx::query_scalar(list).bind(SERVICE).fetch_all(connection).await?)
 }
 
+/// Ends all connections of the service.
+pub async fn close_connections(connection: &mut MySqlConnection) -> anyhow::Result<()> {
+    for id in service_connections(connection).await? {
+        // It may have gone meanwhile.
+        kill(connection, id).await;
+    }
+    Ok(())
+}
+
 /// Ends a connection. Tells whether it was still there.
 pub async fn kill(connection: &mut MySqlConnection, id: u64) -> bool {
     tell(connection, format!("KILL {id}")).await.is_ok()

@@ -46,6 +46,9 @@ enum Command {
     Sweep(Box<sweep::Command>),
     /// Break parts of a cluster of the laboratory's own under load, and prove that nothing was lost
     ///
+    /// With RUNTIME=docker in the environment the parts are containers, and the faults are those of hosts and networks. That takes root
+    /// on the engine's own host, and nsenter and iptables there.
+    ///
     /// Exit status: 0 all is well, 1 a promise was broken or a target missed, 2 it could not be found out, 130 interrupted.
     Chaos(chaos::ChaosArgs),
     /// Put a round trip between replicas and their servers, until it is stopped: what `make up DISTANCE_MS=1` does

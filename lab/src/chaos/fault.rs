@@ -1,4 +1,4 @@
-//! What can break. How it is broken is in `strike`.
+//! What can break. How it is broken is in `strike`, and where every part is a host of its own in `hosts`.
 
 use std::ops::RangeInclusive;
 
@@ -69,6 +69,43 @@ pub enum Fault {
     ClientsHangUp,
     /// An administrator resets, tops up, reduces, closes and opens, and changes the rule, while everybody asks and asks again.
     Administration,
+    // From here on what only hosts and networks do.
+    /// The host of a code's home is lost without a farewell: nothing reaches it or leaves it, then its processes are dead. It comes back.
+    HomeHostLost,
+    /// The host of any replica is lost without a farewell.
+    ReplicaHostLost,
+    /// The host of a lock node is lost without a farewell, and comes back empty.
+    RedisHostLost,
+    /// The host of the database is lost without a farewell, and comes back with its data.
+    DatabaseHostLost,
+    /// The host of a code's home stands still, and goes on.
+    HomePaused,
+    /// The host of any replica stands still, and goes on.
+    ReplicaPaused,
+    /// The host of a lock node stands still, and goes on.
+    RedisPaused,
+    /// The host of the database stands still, and goes on.
+    DatabasePaused,
+    /// A code's home and the database do not reach each other.
+    DatabaseParted,
+    /// A code's home does not reach the database, or does not hear it.
+    DatabasePartedOneWay,
+    /// A code's home and one lock node do not reach each other.
+    RedisParted,
+    /// A code's home does not reach one lock node, or does not hear it.
+    RedisPartedOneWay,
+    /// A code's home and two of three lock nodes do not reach each other.
+    RedisMajorityParted,
+    /// A code's home does not reach two of three lock nodes, or does not hear them.
+    RedisMajorityPartedOneWay,
+    /// nginx and a code's home do not reach each other.
+    NginxParted,
+    /// A code's home does not hear nginx, or does not reach it.
+    NginxPartedOneWay,
+    /// A code's home finds no address for any name, and its connections to the database are closed, so that it needs one.
+    HomeWithoutNames,
+    /// nginx is not told the replicas' addresses.
+    NginxWithoutNames,
 }
 
 /// What a fault takes hold of; two faults that share a part do not meet.
@@ -85,6 +122,15 @@ impl Fault {
     /// All of them.
     pub const ALL: &[Self] = Self::VARIANTS;
 
+    /// Those of a cluster whose parts are hosts of their own, or processes of one host.
+    pub fn of(hosts: bool) -> Vec<Self> {
+        Self::ALL.iter().copied().filter(|fault| fault.fits(hosts)).collect()
+    }
+
+    pub(super) fn fits(self, hosts: bool) -> bool {
+        self == Self::Nothing || hosts == (self >= Self::HomeHostLost)
+    }
+
     /// The name in tables and on the command line.
     pub fn name(self) -> &'static str {
         self.into()
@@ -97,7 +143,13 @@ impl Fault {
 
     /// Whether requests may wait inside a process that does not run, where no deadline can reach them.
     pub(super) fn freezes_replicas(self) -> bool {
-        matches!(self, Self::HomeFrozen | Self::HomeFrozenAtAStep)
+        matches!(self, Self::HomeFrozen | Self::HomeFrozenAtAStep | Self::HomePaused | Self::ReplicaPaused)
+    }
+
+    /// Whether requests may have gone where no answer comes from, also when the fault has ended: nobody says that they are lost, and
+    /// what is lost on its way is sent again later and later.
+    pub(super) fn swallows_requests(self) -> bool {
+        matches!(self, Self::HomeHostLost | Self::ReplicaHostLost | Self::NginxParted | Self::NginxPartedOneWay)
     }
 
     /// Whether it shows in that several replicas serve a code.
@@ -119,7 +171,7 @@ impl Fault {
             Self::Nothing => (&[], 500..=1_000),
             Self::HomeKilled | Self::EveryReplicaKilled | Self::HomeKilledAtAStep => (&[Part::Replicas], 500..=1_000),
             Self::HomeFrozen => (&[Part::Replicas], 1_500..=8_000),
-            Self::HomeFrozenAtAStep => (&[Part::Replicas], 1_500..=4_500),
+            Self::HomeFrozenAtAStep | Self::HomePaused | Self::ReplicaPaused => (&[Part::Replicas], 1_500..=4_500),
             Self::HomeFull => (&[Part::Nginx], 500..=1_000),
             Self::RedisKilled | Self::EveryRedisKilled => (&[Part::Redis], 500..=1_000),
             Self::RedisHung
@@ -128,13 +180,15 @@ impl Fault {
             | Self::RedisReadOnly
             | Self::RedisScriptsForbidden
             | Self::RedisWritesPaused
-            | Self::RedisCutOff => (&[Part::Redis], 1_000..=3_000),
+            | Self::RedisCutOff
+            | Self::RedisHostLost
+            | Self::RedisPaused => (&[Part::Redis], 1_000..=3_000),
             Self::LocksVanish => (&[Part::Redis], 1_000..=2_000),
-            Self::DatabaseHung | Self::TableLocked => (&[Part::Database], 1_000..=3_000),
+            Self::DatabaseHung | Self::TableLocked | Self::DatabasePaused => (&[Part::Database], 1_000..=3_000),
             Self::ConnectionsKilled | Self::ConnectionsExhausted | Self::DatabaseReadOnly => {
                 (&[Part::Database], 1_000..=2_000)
             }
-            Self::DatabaseKilled | Self::DiskFull => (&[Part::Database], 500..=1_000),
+            Self::DatabaseKilled | Self::DiskFull | Self::DatabaseHostLost => (&[Part::Database], 500..=1_000),
             Self::DiskSlow => (&[Part::Database], 1_000..=1_500),
             Self::NginxReloaded => (&[Part::Nginx], 1_000..=1_500),
             // A new replica is listed when it is ready, for which it needs the others.
@@ -142,6 +196,31 @@ impl Fault {
             Self::CodesHidden | Self::ClientsHangUp => (&[Part::Clients], 500..=1_000),
             // Its calls need a replica and the database; and each user asks in its own way then.
             Self::Administration => (&[Part::Replicas, Part::Database, Part::Clients], 3_000..=6_000),
+            Self::HomeHostLost | Self::ReplicaHostLost => (&[Part::Replicas], 1_000..=3_000),
+            Self::DatabaseParted | Self::DatabasePartedOneWay | Self::HomeWithoutNames => {
+                (&[Part::Replicas, Part::Database], 1_000..=3_000)
+            }
+            Self::RedisParted
+            | Self::RedisPartedOneWay
+            | Self::RedisMajorityParted
+            | Self::RedisMajorityPartedOneWay => (&[Part::Replicas, Part::Redis], 1_000..=3_000),
+            Self::NginxParted | Self::NginxPartedOneWay => (&[Part::Replicas, Part::Nginx], 1_000..=3_000),
+            Self::NginxWithoutNames => (&[Part::Nginx], 1_500..=3_000),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_but_none_at_all_belongs_to_one_way_to_run() {
+        let (processes, hosts) = (Fault::of(false), Fault::of(true));
+        let both: Vec<_> = processes.iter().filter(|fault| hosts.contains(fault)).collect();
+
+        assert_eq!(both, [&Fault::Nothing]);
+        assert_eq!(processes.len() + hosts.len(), Fault::ALL.len() + 1);
+        assert!(processes.ends_with(&[Fault::Administration]), "{processes:?}");
     }
 }

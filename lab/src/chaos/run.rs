@@ -35,7 +35,8 @@ pub struct Run<'a> {
     args: &'a ChaosArgs,
     folder: &'a Path,
     private: &'a Private,
-    wires: &'a Wires,
+    /// `None` where the parts are hosts of their own.
+    wires: Option<&'a Wires>,
     pub cluster: Cluster,
     admin: Admin,
     /// Whether homes are small; `None` when it is not known.
@@ -45,7 +46,12 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    pub fn new(args: &'a ChaosArgs, folder: &'a Path, private: &'a Private, wires: &'a Wires) -> anyhow::Result<Self> {
+    pub fn new(
+        args: &'a ChaosArgs,
+        folder: &'a Path,
+        private: &'a Private,
+        wires: Option<&'a Wires>,
+    ) -> anyhow::Result<Self> {
         let cluster = private.cluster()?;
         let admin = Admin::new(&cluster)?;
         Ok(Self { args, folder, private, wires, cluster, admin, narrow: Some(false), exclusive: None })
@@ -58,12 +64,13 @@ impl<'a> Run<'a> {
         if wave.has(Fault::Administration) {
             self.exclusive = None;
         }
-        let breaker = Breaker::new(self.private, self.wires)?;
+        let breaker = Breaker::new(self.private, self.wires).await?;
         let crowds = Crowds::new(&self.cluster.url()?, round, WAVE_LIMIT)?;
         // All of them to their ends, also when one fails: each mends what it broke.
         let strikes = join_all(wave.faults.iter().map(|fault| breaker.strike(*fault, crowds.began)));
         let administered = self.administer(wave, round, crowds.began);
         let (struck, changes, attempts) = tokio::join!(strikes, administered, crowds.ask(wave));
+        self.renew().await?;
         let (struck, changes) = (struck.into_iter().collect::<anyhow::Result<Vec<_>>>()?, changes?);
         self.admin.ready(READY_WITHIN).await?;
         let mut database = self.cluster.connect().await?;
@@ -75,6 +82,16 @@ impl<'a> Run<'a> {
             self.keep(&format!("wave-{}.jsonl", wave.number), &history::text(&history)?);
         }
         Ok(Tally::new(wave, &history.attempts, crowds.shared(), &struck, crowds.began, report))
+    }
+
+    /// Looks up where everything is: a host that was lost may have come back with another address.
+    async fn renew(&mut self) -> anyhow::Result<()> {
+        if self.wires.is_none() {
+            self.private.record().await?;
+            self.cluster = self.private.cluster()?;
+            self.admin = Admin::new(&self.cluster)?;
+        }
+        Ok(())
     }
 
     /// Makes homes small, or as the knobs have them.
@@ -115,10 +132,10 @@ impl<'a> Run<'a> {
     pub async fn hung(&mut self, lasts: Duration, findings: &mut Vec<Finding>) -> anyhow::Result<Hung> {
         self.set_homes(false).await?;
         self.fresh_round(false).await?;
-        let (breaker, longer) = (Breaker::new(self.private, self.wires)?, Duration::from_secs(10));
+        let (breaker, longer) = (Breaker::new(self.private, self.wires).await?, Duration::from_secs(10));
         let url = self.cluster.url()?;
         let hangs = Disturbance {
-            fault: Fault::RedisHung,
+            fault: if self.wires.is_some() { Fault::RedisHung } else { Fault::RedisPaused },
             at: Duration::ZERO,
             lasts: lasts + longer,
             pick: 0,
@@ -139,10 +156,14 @@ impl<'a> Run<'a> {
     }
 
     /// How long an attempt may take. What waits inside a frozen replica is answered when that goes on, or by another one when nginx
-    /// has given it up.
+    /// has given it up; what was swallowed waits until then in any case.
     fn patience(&self, wave: &Wave) -> Duration {
-        let frozen = wave.faults.iter().filter(|it| it.fault.freezes_replicas()).map(|it| it.lasts.min(GIVEN_UP)).max();
-        let within = PATIENCE + frozen.unwrap_or_default();
+        let silent = |it: &Disturbance| match it.fault {
+            fault if fault.freezes_replicas() => it.lasts.min(GIVEN_UP),
+            fault if fault.swallows_requests() => GIVEN_UP,
+            _ => Duration::ZERO,
+        };
+        let within = PATIENCE + wave.faults.iter().map(silent).max().unwrap_or_default();
         if self.args.quick { within.max(PATIENCE_QUICK) } else { within }
     }
 

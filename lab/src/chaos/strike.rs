@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use fastrand::Rng;
 use futures_util::future::try_join_all;
 use nix::sys::signal::Signal;
@@ -13,12 +13,13 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::fault::Fault;
 use super::half_alive::{self, halve};
-use super::supervised::{ALL, Frozen, MOST, ONE, Supervised, freeze, send};
+use super::hosts::Hosts;
+use super::supervised::{ALL, Frozen, MOST, ONE, Supervised, freeze, home, send};
 use super::tracer::Tracer;
 use super::wave::Disturbance;
 use super::wires::Wires;
-use crate::cluster::Server;
 use crate::cluster::private::Private;
+use crate::cluster::{Cluster, Server};
 use crate::database;
 
 const KILL_EVERY: Duration = Duration::from_millis(30);
@@ -40,31 +41,53 @@ pub struct Struck {
     pub hit: bool,
 }
 
-/// Breaks the cluster as it was when this was made.
-pub struct Breaker<'a> {
+/// Breaks the cluster as it was when this was made. Its parts are processes of this host under a supervisor, or hosts of their own.
+pub enum Breaker<'a> {
+    Processes(Processes<'a>),
+    Hosts(Hosts),
+}
+
+impl<'a> Breaker<'a> {
+    /// Only processes have `wires`.
+    pub async fn new(private: &'a Private, wires: Option<&'a Wires>) -> anyhow::Result<Self> {
+        let (cluster, supervisor) = (private.cluster()?, private.file().with_file_name("supervisor.sock"));
+        Ok(match wires {
+            Some(wires) => Self::Processes(Processes { private, wires, parts: Supervised { cluster, supervisor } }),
+            None => Self::Hosts(Hosts::find(cluster, &private.project()).await?),
+        })
+    }
+
+    /// Waits until the fault is due after `began`, breaks something, mends it.
+    pub async fn strike(&self, disturbance: Disturbance, began: Instant) -> anyhow::Result<Struck> {
+        let Disturbance { fault, at, lasts, code, .. } = disturbance;
+        // While nobody else asks: a full home hands orders on.
+        let home = home(self.cluster(), code).await?;
+        let due = began + at;
+        let ahead = if fault.needs_tracer() { TRACE_AHEAD } else { Duration::ZERO };
+        sleep_until(due.checked_sub(ahead).unwrap_or(due).into()).await;
+        let hit = match self {
+            Self::Processes(processes) => processes.breaks(disturbance, &home, due).await,
+            Self::Hosts(hosts) => hosts.breaks(disturbance, &home, due + lasts).await,
+        };
+        let hit = hit.with_context(|| format!("cannot strike with {fault}"))?;
+        Ok(Struck { mended: Instant::now(), hit })
+    }
+
+    fn cluster(&self) -> &Cluster {
+        match self {
+            Self::Processes(processes) => &processes.parts.cluster,
+            Self::Hosts(hosts) => &hosts.cluster,
+        }
+    }
+}
+
+pub struct Processes<'a> {
     private: &'a Private,
     wires: &'a Wires,
     parts: Supervised,
 }
 
-impl<'a> Breaker<'a> {
-    pub fn new(private: &'a Private, wires: &'a Wires) -> anyhow::Result<Self> {
-        let (cluster, supervisor) = (private.cluster()?, private.file().with_file_name("supervisor.sock"));
-        Ok(Self { private, wires, parts: Supervised { cluster, supervisor } })
-    }
-
-    /// Waits until the fault is due after `began`, breaks something, mends it.
-    pub async fn strike(&self, disturbance: Disturbance, began: Instant) -> anyhow::Result<Struck> {
-        let Disturbance { fault, at, code, .. } = disturbance;
-        // While nobody else asks: a full home hands orders on.
-        let home = self.parts.home(code).await?;
-        let due = began + at;
-        let ahead = if fault.needs_tracer() { TRACE_AHEAD } else { Duration::ZERO };
-        sleep_until(due.checked_sub(ahead).unwrap_or(due).into()).await;
-        let hit = self.breaks(disturbance, &home, due).await.with_context(|| format!("cannot strike with {fault}"))?;
-        Ok(Struck { mended: Instant::now(), hit })
-    }
-
+impl Processes<'_> {
     /// Tells whether anything broke.
     async fn breaks(&self, disturbance: Disturbance, home: &str, due: Instant) -> anyhow::Result<bool> {
         let Disturbance { fault, lasts, pick, .. } = disturbance;
@@ -99,6 +122,7 @@ impl<'a> Breaker<'a> {
             Fault::Nothing | Fault::Administration | Fault::ClientsHangUp | Fault::CodesHidden | Fault::HomeFull => {
                 sleep(lasts).await;
             }
+            _ => bail!("only hosts have it"),
         }
         Ok(true)
     }
@@ -183,9 +207,7 @@ impl<'a> Breaker<'a> {
         database::allow_connections(&mut database, CONNECTIONS_LEAST).await?;
         let taken = async {
             let mut taken = Vec::new();
-            for id in database::service_connections(&mut database).await? {
-                database::kill(&mut database, id).await;
-            }
+            database::close_connections(&mut database).await?;
             // The last one is refused; an account that may do everything has one connection more than the others.
             while let Ok(Ok(connection)) = timeout(Duration::from_secs(1), self.parts.cluster.connect()).await {
                 taken.push(connection);

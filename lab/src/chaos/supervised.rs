@@ -18,9 +18,9 @@ use crate::cluster::Cluster;
 
 /// The header in which a replica names itself.
 pub const REPLICA: &str = "x-replica";
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a killed part may take to come back; a database recovers within some seconds.
-const BACK_WITHIN: Duration = Duration::from_mins(1);
+pub const BACK_WITHIN: Duration = Duration::from_mins(1);
 /// What the supervisor is asked; it closes the connection after its answer.
 const QUESTION: &str =
     "<?xml version='1.0'?><methodCall><methodName>supervisor.getAllProcessInfo</methodName></methodCall>";
@@ -40,14 +40,6 @@ pub struct Supervised {
 impl Supervised {
     pub async fn pid(&self, name: &str) -> anyhow::Result<Pid> {
         self.pids().await?.get(name).copied().with_context(|| format!("{name} does not run"))
-    }
-
-    /// The replica that gets the orders for this code. It is asked by an order that names no user, and so changes nothing.
-    pub async fn home(&self, code: &str) -> anyhow::Result<String> {
-        let order = Client::builder().no_proxy().build()?.post(format!("{}/coupons/issue", self.cluster.url()?));
-        let answer = order.json(&json!({ "code": code })).send().await.context("nginx does not answer")?;
-        let name = answer.headers().get(REPLICA).with_context(|| format!("no replica has {code}"))?;
-        Ok(name.to_str()?.to_owned())
     }
 
     /// One part and its process.
@@ -112,6 +104,14 @@ impl Supervised {
     }
 }
 
+/// The replica that gets the orders for this code. It is asked by an order that names no user, and so changes nothing.
+pub async fn home(cluster: &Cluster, code: &str) -> anyhow::Result<String> {
+    let order = Client::builder().no_proxy().build()?.post(format!("{}/coupons/issue", cluster.url()?));
+    let answer = order.json(&json!({ "code": code })).send().await.context("nginx does not answer")?;
+    let name = answer.headers().get(REPLICA).with_context(|| format!("no replica has {code}"))?;
+    Ok(name.to_str()?.to_owned())
+}
+
 /// The parts that run, from what the supervisor says about all.
 fn running(answer: &str) -> BTreeMap<String, Pid> {
     let one = |part: &str| {
@@ -124,7 +124,7 @@ fn running(answer: &str) -> BTreeMap<String, Pid> {
 }
 
 /// Whether a database speaks first, as one does that takes connections.
-async fn greets(address: &str) -> bool {
+pub async fn greets(address: &str) -> bool {
     let Ok(mut stream) = TcpStream::connect(address).await else { return false };
     let mut greeting = [0; 5];
     // The fifth byte is the protocol's version; a refusal has another one there.

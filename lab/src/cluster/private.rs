@@ -14,9 +14,15 @@ use crate::interrupt::Interrupt;
 use crate::script::{self, Done};
 use crate::strategy::Strategy;
 
-/// The script that starts and stops everything: that of the way to run which `RUNTIME` names, as for make.
+/// Whether the parts of a cluster are containers, each a host of its own, and not processes of this host: `RUNTIME` says so, as for
+/// make.
+pub fn in_containers() -> bool {
+    std::env::var("RUNTIME").is_ok_and(|runtime| runtime == "docker")
+}
+
+/// The script that starts and stops everything.
 fn script_name() -> &'static str {
-    if std::env::var("RUNTIME").is_ok_and(|runtime| runtime == "docker") { "local/docker" } else { "local/cluster" }
+    if in_containers() { "local/docker" } else { "local/cluster" }
 }
 
 /// Knobs that are handed on from a person's environment to every cluster as they are, and change what is measured, with what they
@@ -77,6 +83,16 @@ impl Private {
     /// The description of this cluster, for `--cluster` and the like.
     pub fn file(&self) -> PathBuf {
         self.folder.join("cluster.json")
+    }
+
+    /// What Compose calls this cluster where its parts are containers: `local/docker` makes the name of the folder's.
+    pub fn project(&self) -> String {
+        format!("coupon-rush-{}", self.folder.file_name().unwrap_or_default().display())
+    }
+
+    /// Has the description written anew, where parts are containers and may have other addresses than before.
+    pub async fn record(&self) -> anyhow::Result<()> {
+        self.script("record", &self.knobs, Some(&self.interrupt)).await
     }
 
     pub fn knobs(&self) -> &Knobs {
@@ -141,6 +157,7 @@ impl Private {
             ("RATE_LIMIT".to_owned(), "off".to_owned()),
             // They would cost a part of the processors that is not the service's.
             ("EXPORTERS".to_owned(), "off".to_owned()),
+            ("GRAFANA".to_owned(), "off".to_owned()),
         ]);
         environment.extend(knobs.others.clone());
         environment.insert("CLUSTER_DIR".to_owned(), self.folder.display().to_string());
