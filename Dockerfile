@@ -23,7 +23,7 @@ LABEL org.opencontainers.image.title="coupon-rush" \
       org.opencontainers.image.description="First come, first served coupons that stay exact and fast while a crowd hits them" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
 COPY --from=build /build/target/release/coupon-rush /usr/local/bin/coupon-rush
-# A number, so that whoever runs it can see that it is not root.
+# A number: it shows, without a look into the image, that this is not root.
 USER 65532:65532
 # Inside a container loopback would reach nobody.
 ENV LISTEN=0.0.0.0:8080 \

@@ -5,6 +5,7 @@ import socket
 import subprocess
 from contextlib import suppress
 
+import database
 import record
 from script import Problem
 from settings import Settings
@@ -78,10 +79,9 @@ def replica(one: dict) -> dict:
 
 
 def mysql(settings: Settings, one: dict) -> dict:
-    version = one["Config"]["Image"].rpartition(":")[2]
     files = {"url": "database-url", "admin_url": "admin-database-url"}
     urls = {key: (settings.secrets / name).read_text().replace("@mysql:", f"@{address(one)}:") for key, name in files.items()}
-    return {"engine": "mysql", "version": version, **urls, "pid": pid(one)}
+    return {"engine": "mysql", "version": database.version(3306, address(one)), **urls, "pid": pid(one)}
 
 
 def reachable(replica: dict) -> bool:

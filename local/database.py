@@ -147,9 +147,9 @@ def write_url_files(settings: Settings) -> None:
     write(settings.secrets / "admin-database-url", both["admin_url"], 0o600)
 
 
-def version(port: int):
+def version(port: int, host: str = "127.0.0.1"):
     """The version in the greeting that a server sends to every client that connects, or None while it does not serve."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+    with suppress(OSError), socket.create_connection((host, port), timeout=1) as connection:
         greeting = connection.recv(256)
         if len(greeting) > 5 and greeting[4] == 10:  # Version 10 of the protocol; 255 would be a refusal.
             text = greeting[5:greeting.index(b"\0", 5)].decode()
