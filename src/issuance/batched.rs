@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use self::queue::{Answer, Attendance, Queues, Waiting};
 use super::locking::Locking;
@@ -40,10 +40,18 @@ const FEW: usize = 16;
 /// Pause after a batch that the database could not settle, so that a failing database is not asked without end.
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
+/// So many batches of a replica are at the database at once. More would not settle more orders: they would be smaller batches, and each
+/// costs what a large one costs.
+const SLOTS: usize = 2;
+
+/// Longest wait for a slot. A batch that takes longer stands at a row that is locked, and is no reason for other codes to wait.
+const SLOT_PATIENCE: Duration = Duration::from_millis(50);
+
 /// The queues of all codes. The codes share the lanes: where there are fewer lanes than codes, they take turns.
 pub(super) struct Batched<D: Database = Store, L = Arc<Locks>> {
     parts: Arc<Parts<D, L>>,
     queues: Queues,
+    slots: Semaphore,
 }
 
 /// A batch that is settled and not answered yet.
@@ -65,7 +73,7 @@ impl Settled {
 impl<D: Database, L: Locking> Batched<D, L> {
     pub(super) fn new(parts: Arc<Parts<D, L>>) -> Arc<Self> {
         let queues = Queues::new(parts.issue.clone(), parts.lock.clone());
-        Arc::new(Self { parts, queues })
+        Arc::new(Self { parts, queues, slots: Semaphore::new(SLOTS) })
     }
 
     /// Queues the order and waits for its answer.
@@ -145,8 +153,10 @@ impl<D: Database, L: Locking> Batched<D, L> {
         goes_on && tokio::time::timeout(LOCK_LEAD, self.parts.locks.may_stay(lease)).await.unwrap_or(false)
     }
 
-    /// Closes a batch and settles it. One whose data the database refuses is split until the bad order stands alone.
+    /// Closes a batch when there is room for it, and settles it. One whose data the database refuses is split until the bad order stands
+    /// alone.
     async fn settle(&self, code: &Code, lane: &mut D::Lane) -> Settled {
+        let _slot = tokio::time::timeout(SLOT_PATIENCE, self.slots.acquire()).await;
         let mut batch = self.close(code);
         if let Some(round) = self.parts.memory.round() {
             send_away_others(&mut batch, round);

@@ -1,7 +1,7 @@
 //! Bounds: full queues, passed deadlines, more codes than connections, floods, slow and idle clients.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -170,6 +170,29 @@ async fn sixty_four_codes_share_eight_connections() {
     for connections in [meanwhile, cluster.connections().await.len()] {
         assert!(connections <= most, "{connections} connections");
     }
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn codes_whose_rows_are_locked_cost_another_code_a_moment() {
+    /// A call that waits for a row gives up then.
+    const ROW_WAIT: Duration = Duration::from_secs(1);
+    let stuck: Vec<_> = (0..4).map(|code| format!("STUCK-{code}")).collect();
+    let coupons = stuck.iter().cloned().chain(["FREE".to_owned()]).map(|code| (code, 10)).collect::<Vec<_>>();
+    let cluster = Setup::new("batched").replicas(1).coupons(coupons).start().await;
+    let rows = cluster.hold("STUCK%").await;
+    let asks = stuck.iter().map(|code| cluster.decided(0, code, "u"));
+    let meanwhile = async {
+        eventually("the stuck calls are under way", async || cluster.waiting_for_rows().await == 4).await;
+        let asked = Instant::now();
+        assert_eq!(cluster.issue(0, "FREE", "u", "k").await.status, 201);
+        let waited = asked.elapsed();
+        rows.release().await;
+        waited
+    };
+    let (answers, waited) = tokio::join!(join_all(asks), meanwhile);
+    assert!(waited < ROW_WAIT / 2, "{waited:?}");
+    assert!(answers.iter().all(|answer| matches!(answer.status, 200 | 201)), "{answers:?}");
     cluster.finish().await;
 }
 
