@@ -196,7 +196,10 @@ class Supervisor:
     def last_words(self, name: str) -> str:
         path = self.settings.logs / f"{name}.log"
         said = path.read_text(errors="replace").splitlines() if path.exists() else []
-        return "\n".join(f"  {line}" for line in said[-10:]) or "  (it said nothing)"
+        if said:
+            return "\n".join(f"  {line}" for line in said[-10:])
+        info = self.call("getProcessInfo", name)
+        return f"  (it said nothing; the supervisor says: {info['spawnerr'] or info['description']}, exit status {info['exitstatus']})"
 
     def remove(self, *names: str, keep_include: bool = False) -> None:
         """Stops programs side by side and forgets them; each has STOP_SECONDS before it is killed."""
