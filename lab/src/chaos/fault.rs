@@ -170,8 +170,8 @@ impl Fault {
         match self {
             Self::Nothing => (&[], 500..=1_000),
             Self::HomeKilled | Self::EveryReplicaKilled | Self::HomeKilledAtAStep => (&[Part::Replicas], 500..=1_000),
-            Self::HomeFrozen => (&[Part::Replicas], 1_500..=8_000),
-            Self::HomeFrozenAtAStep | Self::HomePaused | Self::ReplicaPaused => (&[Part::Replicas], 1_500..=4_500),
+            Self::HomeFrozen | Self::HomePaused | Self::HomeHostLost => (&[Part::Replicas], 1_500..=8_000),
+            Self::HomeFrozenAtAStep | Self::ReplicaPaused => (&[Part::Replicas], 1_500..=4_500),
             Self::HomeFull => (&[Part::Nginx], 500..=1_000),
             Self::RedisKilled | Self::EveryRedisKilled => (&[Part::Redis], 500..=1_000),
             Self::RedisHung
@@ -196,7 +196,7 @@ impl Fault {
             Self::CodesHidden | Self::ClientsHangUp => (&[Part::Clients], 500..=1_000),
             // Its calls need a replica and the database; and each user asks in its own way then.
             Self::Administration => (&[Part::Replicas, Part::Database, Part::Clients], 3_000..=6_000),
-            Self::HomeHostLost | Self::ReplicaHostLost => (&[Part::Replicas], 1_000..=3_000),
+            Self::ReplicaHostLost => (&[Part::Replicas], 1_000..=3_000),
             Self::DatabaseParted | Self::DatabasePartedOneWay | Self::HomeWithoutNames => {
                 (&[Part::Replicas, Part::Database], 1_000..=3_000)
             }

@@ -206,15 +206,18 @@ mod tests {
 
     #[test]
     fn every_fault_comes_once_before_any_comes_again_and_none_with_another_that_needs_the_same_part() {
-        let size = Fault::ALL.len();
-        let waves: Vec<_> = waves(1, Fault::ALL, 0, u32::try_from(18 * size).unwrap()).collect();
+        for faults in [Fault::of(false), Fault::of(true)] {
+            let size = faults.len();
+            let waves: Vec<_> = waves(1, &faults, 0, u32::try_from(18 * size).unwrap()).collect();
 
-        for block in waves.chunks(size) {
-            assert_eq!(block.iter().map(|wave| wave.faults[0].fault).collect::<HashSet<_>>().len(), size);
+            for block in waves.chunks(size) {
+                assert_eq!(block.iter().map(|wave| wave.faults[0].fault).collect::<HashSet<_>>().len(), size);
+            }
+            let pairs: Vec<_> =
+                waves.iter().filter_map(|wave| Some((wave.faults[0].fault, wave.faults.get(1)?.fault))).collect();
+            assert!(pairs.len() > size, "{} pairs", pairs.len());
+            assert!(pairs.iter().all(|(first, second)| first.goes_with(*second)));
         }
-        let pairs =
-            waves.iter().filter_map(|wave| wave.faults.get(1).map(|second| (wave.faults[0].fault, second.fault)));
-        assert!(pairs.clone().count() > 50 && pairs.clone().all(|(first, second)| first.goes_with(second)));
     }
 
     #[test]
