@@ -62,8 +62,9 @@ help: ## Print this
 	@echo "  arrival: RATE=1000 DURATION=30s RAMP_TO= CODES=1   capacity: FROM=500 TO=8000 GROWTH=25 STEP=10s P99_MS=100 CODES=1"
 	@echo "  spike: RATE=500 PEAK=3000 BEFORE=10s SPIKE=10s AFTER=20s BACK_MS=250 CODES=1   fairness: CONTESTS=200 PIECES=20 OVER=3 RATE=1000"
 	@echo "  the first three: WARMUP=5s SEED=1 ACKS=1|0 DROPS=forbid|allow VUS= (k6/lib/stream.js says what they mean)"
-	@echo "  sweep: REPLICAS=1,2,4,8 STRATEGIES=redlock,batched SHAPES=few,crowd,rate,contests BALANCES=home,scattered DISTANCES=0,1"
+	@echo "  sweep: REPLICAS=1,2,4,8 STRATEGIES=redlock,batched SHAPES=few,crowd,rate,codes,contests BALANCES=home,scattered DISTANCES=0,1"
 	@echo "    REPEATS=1 RATE=1000 WINDOW=3 SEED=1 INTO=FOLDER RESUME=FOLDER (goes on with an interrupted one) SWEEP_PORT_OFFSET=11000"
+	@echo "    SHARES=0.1 (processors that each replica has for itself; without it all share the machine; needs root)"
 	@echo "  bench: REPEATS=5 (with QUICK=1: 3) ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000"
 	@echo "  chaos: SEED= WAVES=900 FIRST=0 ONLY=FAULT,FAULT HUNG=10 (minutes with a hung lock node) INTO=FOLDER CHAOS_PORT_OFFSET=12000"
 	@echo "    with RUNTIME=docker WAVES=300 HUNG=0: hosts vanish, networks part; as root"
@@ -145,7 +146,7 @@ sweep: install build ## Measure lock wait and latency against replicas, 35 minut
 	@$(COUPON_LAB_BIN) sweep $(if $(QUICK),--quick) $(if $(DRY_RUN),--dry-run) $(if $(RESUME),--resume $(RESUME)) \
 	  $(if $(filter command environment,$(firstword $(origin REPLICAS))),--replicas $(REPLICAS)) $(if $(STRATEGIES),--strategies $(STRATEGIES)) \
 	  $(if $(SHAPES),--shapes $(SHAPES)) $(if $(BALANCES),--balances $(BALANCES)) $(if $(DISTANCES),--distances $(DISTANCES)) \
-	  $(if $(REPEATS),--repeats $(REPEATS)) $(if $(RATE),--rate $(RATE)) \
+	  $(if $(REPEATS),--repeats $(REPEATS)) $(if $(RATE),--rate $(RATE)) $(if $(SHARES),--shares $(SHARES)) \
 	  $(if $(WINDOW),--seconds $(WINDOW)) $(if $(SEED),--seed $(SEED)) $(if $(INTO),--into $(INTO))
 
 report: ## Draw a sweep: make report FOLDER=results/20260101T000000Z; PICTURE=replicas INTO=docs/pictures: one picture, elsewhere

@@ -8,13 +8,14 @@ from statistics import median
 
 STRATEGIES = ["unlocked", "conditional", "optimistic", "pessimistic", "redlock", "batched"]
 BALANCES = ["scattered", "home"]
-SHAPES = ["few", "crowd", "rate", "contests"]
+SHAPES = ["few", "crowd", "rate", "codes", "contests"]
 TEXTS = {"shape", "strategy", "balance", "promises", "commit", "started"}
 # What tells one place in the grid from another.
 PLACE = ("shape", "distance ms", "balance", "strategy", "replicas")
 
 LOADER_MAX = 0.25     # of the machine: beyond it the load takes what the service would need
 SPEED_MIN = 90        # % of the fastest that the sweep saw: below it the host has slowed the processors
+IDLE_MIN = 0.05       # of the machine: below it replicas that have shares of their own have no use of them
 SHORT_MAX = 0.001     # of the requests that were offered: so many may go after the window, and none never
 CONTESTS_MIN = 20     # of fewer tiny coupons the 95th percentile is only the most that was seen
 
@@ -46,6 +47,10 @@ class Sweep:
     def offered(self):
         """Requests a second of the open model; None where no cell had it."""
         return next((row["offered /s"] for row in self.rows if row["shape"] == "rate"), None)
+
+    def share(self):
+        """Of the processors, for each replica; None where they share the machine."""
+        return next((row["share"] for row in self.rows if row.get("share")), None)
 
     def points(self, column):
         """Of every place in the grid where the column has a figure: median, least and most over the repeats."""
@@ -102,6 +107,8 @@ def spoiled(row):
         reasons.append("load took over ¼ of the machine")
     if row["speed %"] is not None and row["speed %"] < SPEED_MIN:
         reasons.append(f"processors below {SPEED_MIN} % of their speed")
+    if row.get("share") and sum(row[part] or 0 for part in row if part.endswith(" CPU")) > (1 - IDLE_MIN) * row["processors"]:
+        reasons.append("the machine had nothing left to give")
     if row["offered /s"] and (row["unsent"] or row["sent /s"] < (1 - SHORT_MAX) * row["offered /s"]):
         reasons.append("offered rate not reached")
     if row["bypassed"]:

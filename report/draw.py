@@ -69,7 +69,7 @@ def main():
     if not sweep.rows:
         sys.exit(f"report: no cell of {arguments.folder} is measured yet")
     drawn = pictures.all_of(sweep)
-    every = [picture for picture in [*drawn, pictures.replicas(sweep)] if picture.points]
+    every = [picture for picture in [*drawn, pictures.replicas(sweep), pictures.shares(sweep)] if picture.points]
     if arguments.only:
         wanted = [picture for picture in every if picture.name == arguments.only]
         if not wanted:

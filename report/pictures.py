@@ -124,7 +124,8 @@ def place(distance, balance):
 
 
 def load(sweep, shape):
-    return {"few": "64 users in a closed loop", "crowd": "1,000 users in a closed loop", "rate": f"{sweep.offered() or 0:,.0f} a second"}[shape]
+    return {"few": "64 users in a closed loop", "crowd": "1,000 users in a closed loop", "rate": f"{sweep.offered() or 0:,.0f} a second",
+            "codes": "200 users for 8 coupons"}[shape]
 
 
 def repeats(points):
@@ -177,6 +178,35 @@ def replicas(sweep):
                "scattered over all replicas. Left: lock wait p99 at the replicas, logarithmic. Right: coupons issued a second.")
     chart = quietly(alt.vconcat, *rows, spacing=20).configure(**CONFIG) if rows else alt.Chart()
     return Picture("replicas", "One hot coupon, 64 users: what do more replicas cost?", caption + HOLLOW, chart, len(wait) + len(issued))
+
+
+def shares(sweep):
+    """Replicas that have processors of their own, as many coupons and one hot one use them; a row for each distance."""
+    titles = {"codes": "8 coupons, 200 users", "crowd": "one hot coupon, 1,000 users"}
+    points = [point for point in sweep.points("issued /s") if point["shape"] in titles] if sweep.share() else []
+    scale, rows = Scale.log(points + times_one(points)), []
+    for distance in sweep.distances if points else []:
+        x, at = replicas_axis(sweep, NAMES, is_titled=distance == sweep.distances[-1]), f", servers {distance} ms away" if distance else ""
+        panels = []
+        for shape, title in titles.items():
+            here = [point for point in points if (point["shape"], point["distance"]) == (shape, distance)]
+            y = scale.axis(None, COUNT)
+            ideal = alt.Chart(alt.Data(values=times_one(here))).encode(x=x, y=y, detail="strategy:N")
+            dots = ideal.mark_line(clip=True, color=SOFT, strokeWidth=1.2, strokeDash=[2, 4])
+            panels.append(alt.layer(dots, named(sweep, here, x, y, scale)).properties(title=title + at))
+        rows.append(quietly(alt.hconcat, *panels, spacing=30))
+    caption = (f"Coupons issued a second, logarithmic, by replicas that have {sweep.share()} of a processor each. Dots: as many times the figure of one replica as "
+               "there are replicas." + repeats(points) + " The names of the 8 coupons, and so their homes, are others in each run.")
+    chart = quietly(alt.vconcat, *rows, spacing=20).configure(**CONFIG) if rows else alt.Chart()
+    return Picture("shares", "When does a replica more help?", caption + HOLLOW, chart, len(points))
+
+
+def times_one(points):
+    """What replicas would do if each did as much as one that is alone."""
+    line = lambda point: tuple(point[name] for name in ("shape", "distance", "strategy", "balance"))
+    alone = {line(point): point["value"] for point in points if point["replicas"] == 1}
+    ideal = [(point, alone[line(point)] * point["replicas"]) for point in points if line(point) in alone]
+    return [{"strategy": point["strategy"], "replicas": point["replicas"], "value": value, "low": value, "high": value} for point, value in ideal]
 
 
 def named(sweep, points, x, y, scale):

@@ -15,7 +15,7 @@ from cells import BALANCES, SHAPES, STRATEGIES, TEXTS, Sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 WRITTEN = (ROOT / "lab/src/sweep/table.rs").read_text()
-NAMED, ENDS = re.search(r'format!\("(shape,.*),\{numbers\},(.*)\\n"\)', WRITTEN).groups()
+NAMED, ENDS = re.search(r'format!\(\s*"(shape,.*),\{numbers\},(.*)\\n"\s*\)', WRITTEN).groups()
 COLUMNS = NAMED.split(",") + re.findall(r'\("([^"]+)", \d, \|it', WRITTEN) + ENDS.split(",")
 # What a quiet machine finds; the rest of the columns is empty.
 QUIET = {"issued /s": 900, "latency p99 ms": 20, "loader CPU": 0.2, "processors": 2, "speed %": 97, "bypassed": 0, "lost updates": 0,
@@ -71,7 +71,7 @@ def svg(picture):
 
 def test_every_picture_has_its_points():
     made_up = sweep()
-    counts = {"lock-wait": 3 * PLACES * 4 // 6, "throughput": 3 * PLACES, "latency": 3 * PLACES, "overtaking": PLACES}
+    counts = {"lock-wait": 4 * PLACES * 4 // 6, "throughput": 4 * PLACES, "latency": 4 * PLACES, "overtaking": PLACES}
     found = pictures.all_of(made_up)
     assert {picture.name: picture.points for picture in found} == counts
     for picture in [*found, pictures.replicas(made_up)]:
@@ -101,7 +101,7 @@ def test_a_cell_that_is_spoiled_is_hollow_and_one_that_failed_is_missing_and_eac
     found = sweep(spoil)
     assert found.reasons() == {"processors below 90 % of their speed": 1, "load took over ¼ of the machine": 1, "offered rate not reached": 2, "failed, for it went on without its lock": 1}
     hollow = re.findall(rf'<path [^>]*fill="{look.PAPER}"', svg(pictures.throughput(found)))
-    assert len(hollow) == 4 and pictures.throughput(found).points == 3 * PLACES - 1
+    assert len(hollow) == 4 and pictures.throughput(found).points == 4 * PLACES - 1
     assert f"failed, for it went on without its lock in 1 of {len(found.rows)} cells" in draw.page(found, pictures.all_of(found))
     assert not sweep().reasons()
 
@@ -111,7 +111,19 @@ def test_repeats_are_a_median_between_the_least_and_the_most():
         return [row | {"repeat": n, "issued /s": n * 100} for row in rows for n in (1, 5, 3)]
 
     points = sweep(three).points("issued /s")
-    assert len(points) == 4 * PLACES and all((point["low"], point["value"], point["high"], point["runs"]) == (100, 300, 500, 3) for point in points)
+    assert len(points) == 5 * PLACES and all((point["low"], point["value"], point["high"], point["runs"]) == (100, 300, 500, 3) for point in points)
+
+
+def test_only_replicas_with_shares_of_their_own_show_when_one_more_helps():
+    def shared(rows):
+        return [row | {"share": 0.1, "Redis CPU": 1.75 if row["replicas"] == 8 else 0.1} for row in rows if row["shape"] in ("codes", "crowd")]
+
+    found = sweep(shared)
+    picture = pictures.shares(found)
+    assert picture.points == 2 * PLACES and "0.1 of a processor" in picture.caption
+    assert ElementTree.fromstring(draw.both(svg(picture)))
+    assert found.reasons() == {"the machine had nothing left to give": len([row for row in found.rows if row["replicas"] == 8])}
+    assert not pictures.shares(sweep()).points
 
 
 def test_a_part_of_the_grid_is_drawn_too():
@@ -142,7 +154,7 @@ def test_the_page_fetches_nothing_and_has_every_cell():
     assert not re.findall(r"""(?:src|href|action)\s*=|url\(|@import|\bimport\(|fetch\(""", ours)
     addresses = set(re.findall(r"https?://[\w./-]+", ours))
     assert all("/schema/vega-lite/" in address for address in addresses), addresses  # A name, not a place: nobody asks it.
-    assert ours.count("<tr>") == 4 * GRID + 1 and ours.count("<figure>") == 4
+    assert ours.count("<tr>") == 5 * GRID + 1 and ours.count("<figure>") == 4
 
 
 def test_every_colour_has_one_for_the_night():

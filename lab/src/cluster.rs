@@ -13,6 +13,7 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, MySqlConnection};
 
 pub(crate) mod private;
+pub(crate) mod shares;
 
 /// Longest wait for a lock node's answer: on a busy machine half a second, which is the client's own, is too short.
 const REDIS_PATIENCE: Duration = Duration::from_secs(5);

@@ -17,6 +17,7 @@ mod grid;
 mod table;
 
 use crate::cluster::private::{Private, users_own};
+use crate::cluster::shares::Shares;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
 use crate::measure::Stage;
@@ -99,7 +100,11 @@ impl Command {
         eprintln!("cells to measure: {}, about {time}; kept in {}", left.len(), shown(&to.path, root));
         let (started, machine) = (OffsetDateTime::now_utc().format(&Rfc3339)?, Machine::describe(root));
         let commit = machine.commit.clone();
-        let private = Private::start(root, "sweep", self.port_offset, first.knobs(), interrupt.clone()).await?;
+        let shares = to.grid.settings.shares.map(|share| Shares::new(share, self.port_offset)).transpose()?;
+        let mut private = Private::start(root, "sweep", self.port_offset, first.knobs(), interrupt.clone()).await?;
+        if let Some(shares) = shares {
+            private.share(shares)?;
+        }
         let mut stage = Stage::of(private).await?;
         if !to.path.join("setting.json").exists() {
             let versions = versions(root, &stage.cluster);
@@ -114,7 +119,8 @@ impl Command {
 fn conclude(root: &Path, folder: &Folder, measured: anyhow::Result<usize>) -> anyhow::Result<u8> {
     let (done, _) = folder.done_and_left()?;
     folder.write("cells.json", &done)?;
-    fs::write(folder.path.join("cells.csv"), table::csv(&done)).context("cannot write cells.csv")?;
+    fs::write(folder.path.join("cells.csv"), table::csv(&done, folder.grid.settings.shares))
+        .context("cannot write cells.csv")?;
     let place = shown(&folder.path, root);
     let [broken, bypassed] = [Measured::is_broken, Measured::is_bypassed].map(|is_one| count(&done, is_one));
     let short = count(&done, |it| it.sample.short().is_some());

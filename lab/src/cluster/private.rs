@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, bail, ensure};
 
 use super::Cluster;
+use super::shares::Shares;
 use crate::interrupt::Interrupt;
 use crate::script::{self, Done};
 use crate::strategy::Strategy;
@@ -51,6 +52,8 @@ pub struct Private {
     /// Held for as long as this cluster may exist, so that two laboratories do not share one.
     _alone: File,
     stopped: bool,
+    /// `None`: the replicas share all processors. It is dropped after they were stopped.
+    shares: Option<Shares>,
 }
 
 impl Private {
@@ -69,8 +72,8 @@ impl Private {
         let folder = root.join(".cluster").join(name);
         let alone = lock(&folder)?;
         // After an error on the way it is dropped, and so stopped.
-        let private =
-            Self { root: root.to_owned(), folder, port_offset, knobs, interrupt, _alone: alone, stopped: false };
+        let root = root.to_owned();
+        let private = Self { root, folder, port_offset, knobs, interrupt, _alone: alone, stopped: false, shares: None };
         private.script("clean", &private.knobs, Some(&private.interrupt)).await?;
         private.script("up", &private.knobs, Some(&private.interrupt)).await?;
         Ok(private)
@@ -99,12 +102,27 @@ impl Private {
         &self.knobs
     }
 
+    /// From now on each replica has so much of the processors, and no more.
+    pub fn share(&mut self, shares: Shares) -> anyhow::Result<()> {
+        let cluster = self.cluster()?;
+        self.shares.insert(shares).give(&cluster.replicas)
+    }
+
+    /// Seconds that each replica stood still until now, because it had used up its share; empty where they have none of their own.
+    pub fn throttled(&self) -> anyhow::Result<BTreeMap<String, f64>> {
+        self.shares.as_ref().map_or_else(|| Ok(BTreeMap::new()), Shares::throttled)
+    }
+
     /// Makes the cluster be as `wanted`; only what differs is restarted. After an error it is as it was or partly changed:
     /// ask for the wanted state again, or stop it.
     pub async fn change(&mut self, wanted: Knobs) -> anyhow::Result<Cluster> {
         self.script("up", &wanted, Some(&self.interrupt)).await?;
         self.knobs = wanted;
-        self.cluster()
+        let cluster = self.cluster()?;
+        if let Some(shares) = &self.shares {
+            shares.give(&cluster.replicas)?;
+        }
+        Ok(cluster)
     }
 
     /// Changes the number of replicas for a while, under load; nothing else is touched and nothing is lost. The caller goes back to

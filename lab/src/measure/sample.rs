@@ -44,6 +44,8 @@ pub struct Sample {
     pub watched: f64,
     /// Processor seconds by part, meanwhile; `loader`, and `laboratory` for the rest of us, too.
     pub cpu_seconds: Used,
+    /// Seconds that each replica stood still meanwhile, because it had used up its share of the processors; empty where it has none.
+    pub throttled: Used,
     pub quiet: Quiet,
     /// Commands on all lock nodes, the replicas' own probes among them.
     pub redis_commands: u64,
@@ -85,6 +87,8 @@ pub struct Replicas {
     pub batch_size: Option<f64>,
     /// Batches that were settled without the lock.
     pub bypassed: f64,
+    /// Looks at a lock node that found it of no use.
+    pub missed_looks: f64,
     /// Share of each replica in the issues; empty when nothing was issued.
     pub shares: BTreeMap<String, f64>,
 }
@@ -95,6 +99,10 @@ pub struct Verdict {
     pub clean: bool,
     pub text: String,
     pub lost_updates: i64,
+}
+
+fn since(then: &Used, now: &Used) -> Used {
+    now.iter().map(|(part, used)| (part.clone(), used - then.get(part).copied().unwrap_or(0.0))).collect()
 }
 
 impl Times {
@@ -114,6 +122,7 @@ impl Replicas {
             answered: sum("coupon_issue_total", "") / seconds,
             lock_wait: Times::of(|quantile| waits.quantile(quantile).map(|seconds| seconds * 1_000.0)),
             bypassed: sum("coupon_lock_bypassed_total", ""),
+            missed_looks: sum("coupon_redis_refusals_total", ""),
             batch_size: (batches > 0.0).then(|| sum("coupon_batch_size_sum", "") / batches),
             shares: by_replica.into_iter().filter(|_| issued > 0.0).map(|(name, it)| (name, it / issued)).collect(),
         }
@@ -148,10 +157,8 @@ impl Sample {
         let (then, now) = (&before.clocks, &after.clocks);
         self.watched = (now.at - then.at).as_secs_f64();
         self.replicas = Replicas::between(&before.pages, &after.pages, self.watched);
-        self.cpu_seconds = now.used.clone();
-        for (part, used) in &mut self.cpu_seconds {
-            *used -= then.used.get(part).copied().unwrap_or(0.0);
-        }
+        self.cpu_seconds = since(&then.used, &now.used);
+        self.throttled = since(&then.throttled, &now.throttled);
         let parts: f64 = self.cpu_seconds.values().sum();
         let (machine, own) = (now.machine.since(then.machine), now.own - then.own);
         self.quiet = Quiet {

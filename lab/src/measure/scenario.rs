@@ -82,7 +82,12 @@ impl Scenario {
 
     /// Issues of one coupon or 32, of which there are plenty; a load that is not answered with 201 has no figure.
     pub fn issues(many: bool, connections: usize, pace: Pace, [warm_up, time]: [Duration; 2]) -> Self {
-        let codes: Vec<_> = (1..=if many { CODES } else { 1 }).map(|number| format!("L-{number:02}")).collect();
+        let codes = (1..=if many { CODES } else { 1 }).map(|number| format!("L-{number:02}")).collect();
+        Self::issues_of(codes, connections, pace, [warm_up, time])
+    }
+
+    /// The same of these coupons.
+    pub fn issues_of(codes: Vec<String>, connections: usize, pace: Pace, [warm_up, time]: [Duration; 2]) -> Self {
         let stock = Stock::Of(codes.iter().map(|code| (code.clone(), PLENTY)).collect());
         let (requests, expect, tolerate) = (issues(codes), vec![201], Vec::new());
         Self { stock, connections, pace, warm_up, time, requests, expect, tolerate }

@@ -56,6 +56,8 @@ pub struct Clocks {
     pub used: Used,
     /// That of the laboratory.
     pub own: f64,
+    /// Seconds that each replica stood still, where it has a share of its own.
+    pub throttled: Used,
 }
 
 impl Stage {
@@ -153,7 +155,8 @@ impl Stage {
 
     fn clocks(&self) -> anyhow::Result<Clocks> {
         let (at, mark) = (Instant::now(), self.gauge.mark());
-        Ok(Clocks { at, mark, machine: Processors::read()?, used: self.parts.used()?, own: own()? })
+        let throttled = self.private.as_ref().map_or_else(|| Ok(Used::new()), Private::throttled)?;
+        Ok(Clocks { at, mark, machine: Processors::read()?, used: self.parts.used()?, own: own()?, throttled })
     }
 
     async fn counters(&mut self) -> anyhow::Result<(Pages, u64, u64)> {

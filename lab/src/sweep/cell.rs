@@ -30,7 +30,7 @@ impl Measured {
         let (began, started) = (Instant::now(), OffsetDateTime::now_utc().format(&Rfc3339)?);
         stage.set(&cell.knobs()).await?;
         let evidence = to.of(cell).join("acks.log");
-        let sample = measure(stage, &to.grid.settings.load(cell.shape), Some(&evidence)).await?;
+        let sample = measure(stage, &to.grid.settings.load(cell), Some(&evidence)).await?;
         let sample = Sample { scenario: cell.to_string(), ..sample };
         let (commit, took_seconds) = (commit.to_owned(), began.elapsed().as_secs_f64());
         Ok(Self { cell, started, took_seconds, commit, sample })

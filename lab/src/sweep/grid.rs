@@ -25,6 +25,11 @@ const DISTANCE_MS: &str = "DISTANCE_MS";
 /// keep up still answer after their window.
 const AROUND: Duration = Duration::from_millis(4_500);
 
+/// Coupons that have homes by chance, letters of their names, and who asks for them.
+const CODES: usize = 8;
+const NAME: usize = 8;
+const USERS: usize = 200;
+
 /// An open model does not wait for answers, so it needs a connection for whatever may be under way.
 const CONNECTIONS_MAX: u32 = 10_000;
 
@@ -38,6 +43,8 @@ pub enum Shape {
     Crowd,
     /// An open model: a fixed rate for one coupon.
     Rate,
+    /// A closed loop of 200 users for eight coupons in turn, which have other names in each repeat, and so other homes.
+    Codes,
     /// The same rate for tiny coupons, which sell out one after the other: who overtakes whom?
     Contests,
 }
@@ -109,7 +116,10 @@ pub struct Settings {
     /// Tiny coupons that are fought for in a cell of contests
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=999))]
     pub contests: u32,
-    /// The order of the cells; the same seed is the same order
+    /// Processors that each replica has for itself [default: all share the machine]; 0.1 is a tenth of one; needs root
+    #[arg(long, value_name = "N", value_parser = share)]
+    pub shares: Option<f64>,
+    /// The order of the cells, and the names of coupons; the same seed is the same order
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Knobs that the cluster was given beside: `POOL_SIZE` and the like.
@@ -173,6 +183,17 @@ fn shuffled<T: Ord>(values: impl Iterator<Item = T>, random: &mut Rng) -> Vec<T>
     values
 }
 
+/// Eight codes, by chance; the same seed and repeat give the same ones.
+fn names(seed: u64, repeat: u32) -> Vec<String> {
+    let mut random = Rng::with_seed(Rng::with_seed(seed).u64(..).wrapping_add(repeat.into()));
+    (0..CODES).map(|_| (0..NAME).map(|_| random.alphanumeric()).collect()).collect()
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.01..=64.0).contains(share));
+    share.ok_or_else(|| "a number from 0.01 to 64, such as 0.1".to_owned())
+}
+
 impl Settings {
     fn contests(&self) -> Contests {
         Contests { coupons: self.contests, pieces: 20, over: 2, rate: self.rate }
@@ -184,20 +205,22 @@ impl Settings {
     }
 
     /// The load of a cell.
-    pub fn load(&self, shape: Shape) -> Scenario {
-        let issues = |connections, pace| Scenario::issues(false, connections, pace, [WARM_UP, self.time(shape)]);
-        let all = (WARM_UP + self.time(shape)).as_secs_f64() * f64::from(self.rate);
+    pub fn load(&self, cell: Cell) -> Scenario {
+        let times = [WARM_UP, self.time(cell.shape)];
+        let issues = |connections, pace| Scenario::issues(false, connections, pace, times);
+        let all = (WARM_UP + self.time(cell.shape)).as_secs_f64() * f64::from(self.rate);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "it is at most a connection for each request"
         )]
         let open = all.min(CONNECTIONS_MAX.into()).ceil() as usize;
-        let load = match shape {
+        let load = match cell.shape {
             Shape::Few => issues(FEW, Pace::Closed),
             Shape::Crowd => issues(MANY, Pace::Closed),
             Shape::Rate => issues(open, Pace::Open(self.rate.into())),
             Shape::Contests => self.contests().scenario(open, WARM_UP),
+            Shape::Codes => Scenario::issues_of(names(self.seed, cell.repeat), USERS, Pace::Closed, times),
         };
         // Refusals are answers here, and how many there are is one of the results.
         Scenario { expect: ANSWERS.into(), ..load }
@@ -275,6 +298,25 @@ mod tests {
             ["rate-batched-x1-home-3ms-r1", "rate-batched-x2-scattered-3ms-r1"].map(String::from).into()
         );
         assert_eq!(names("--quick").len(), 15);
+    }
+
+    #[test]
+    fn every_repeat_has_eight_codes_of_its_own_and_the_same_ones_at_the_same_seed() {
+        let sets = |seed| (1..=10).map(|repeat| BTreeSet::from_iter(names(seed, repeat))).collect::<BTreeSet<_>>();
+
+        assert!(sets(1).iter().all(|set| set.len() == CODES));
+        assert_eq!(sets(1).iter().flatten().collect::<BTreeSet<_>>().len(), 10 * CODES);
+        assert_eq!(sets(1), sets(1));
+        assert!(sets(1).is_disjoint(&sets(2)));
+    }
+
+    #[test]
+    fn a_share_is_a_part_of_a_processor_or_some_of_them() {
+        assert_eq!(grid("--shares 0.1").settings.shares, Some(0.1));
+        assert_eq!(grid("").settings.shares, None);
+        for wrong in ["0", "-1", "NaN", "much"] {
+            assert!(share(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::measure::{ANSWERS, float};
 /// A number's column: its name with the unit, with how many decimals it is told, and where it comes from.
 type Column = (&'static str, usize, fn(&Measured) -> Option<f64>);
 
-const NUMBERS: [Column; 37] = [
+const NUMBERS: [Column; 40] = [
     ("offered /s", 0, |it| Some(it.sample.offered? / it.sample.seconds)),
     ("sent /s", 1, |it| Some(float(it.sample.sent) / it.sample.seconds)),
     ("issued /s", 1, |it| Some(it.sample.replicas.issued)),
@@ -29,6 +29,9 @@ const NUMBERS: [Column; 37] = [
     ("busy", 0, |it| Some(answers(it, 503))),
     ("unexpected", 0, |it| Some(float(unexpected(it)))),
     ("bypassed", 0, |it| Some(it.sample.replicas.bypassed)),
+    ("missed looks", 0, |it| Some(it.sample.replicas.missed_looks)),
+    ("throttled %", 1, |it| Some(throttled(it)?.iter().sum::<f64>() / float(throttled(it)?.len() as u64))),
+    ("most throttled %", 1, |it| throttled(it)?.into_iter().reduce(f64::max)),
     ("queue-jump p50 ms", 0, |it| Some(it.sample.queue_jump()?.p50)),
     ("queue-jump p95 ms", 0, |it| Some(it.sample.queue_jump()?.p95)),
     ("queue-jump max ms", 0, |it| Some(it.sample.queue_jump()?.max)),
@@ -62,15 +65,23 @@ fn processors(measured: &Measured, part: &str) -> f64 {
     measured.sample.cpu(part) / measured.sample.watched
 }
 
-/// The cells as they were measured, one a line.
-pub fn csv(cells: &[Measured]) -> String {
-    let numbers = NUMBERS.map(|(name, ..)| name).join(",");
-    let header =
-        format!("shape,strategy,replicas,balance,distance ms,repeat,{numbers},lost updates,promises,commit,started\n");
-    std::iter::once(header).chain(cells.iter().map(row)).collect()
+/// Of each replica, the part of the time in which it stood still; `None` where they share the machine.
+fn throttled(measured: &Measured) -> Option<Vec<f64>> {
+    let parts: Vec<_> = measured.sample.throttled.values().map(|it| it / measured.sample.watched * 100.0).collect();
+    (!parts.is_empty()).then_some(parts)
 }
 
-fn row(it: &Measured) -> String {
+/// The cells as they were measured, one a line; `share` is what each replica had of the processors, in processors.
+pub fn csv(cells: &[Measured], share: Option<f64>) -> String {
+    let numbers = NUMBERS.map(|(name, ..)| name).join(",");
+    let header = format!(
+        "shape,strategy,replicas,balance,distance ms,repeat,share,{numbers},lost updates,promises,commit,started\n"
+    );
+    let share = share.map(|it| it.to_string()).unwrap_or_default();
+    std::iter::once(header).chain(cells.iter().map(|it| row(it, &share))).collect()
+}
+
+fn row(it: &Measured, share: &str) -> String {
     let told = |(_, decimals, value): Column| value(it).map(|it| format!("{it:.decimals$}")).unwrap_or_default();
     let promises = match (it.is_clean(), it.is_broken()) {
         (true, _) => "kept",
@@ -80,6 +91,6 @@ fn row(it: &Measured) -> String {
     let Cell { shape, strategy, replicas, balance, distance_ms, repeat } = it.cell;
     let (numbers, lost, commit, started) = (NUMBERS.map(told).join(","), it.lost_updates(), &it.commit, &it.started);
     format!(
-        "{shape},{strategy},{replicas},{balance},{distance_ms},{repeat},{numbers},{lost},{promises},{commit},{started}\n"
+        "{shape},{strategy},{replicas},{balance},{distance_ms},{repeat},{share},{numbers},{lost},{promises},{commit},{started}\n"
     )
 }
