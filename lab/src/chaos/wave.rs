@@ -64,6 +64,8 @@ pub struct User {
     pub habit: Habit,
     /// Whether nginx cannot read the code in its orders.
     pub hides: bool,
+    /// Whether it looks at its wallet when it has its last answer.
+    pub looks: bool,
     /// For the pauses between attempts.
     pub seed: u64,
 }
@@ -132,6 +134,7 @@ impl Wave {
             starts: starts + spread.mul_f64(rng.f64()),
             habit: self.habit(rng),
             hides: self.has(Fault::CodesHidden) && rng.u32(..3) == 0,
+            looks: !self.has(Fault::Administration) && rng.bool(),
             seed: rng.u64(..),
         };
         (1..=count).map(user).collect()
