@@ -5,18 +5,24 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use serde::Deserialize;
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, MySqlConnection};
+use tokio::time::timeout;
+
+use crate::database;
 
 pub(crate) mod private;
 pub(crate) mod shares;
 
 /// Longest wait for a lock node's answer: on a busy machine half a second, which is the client's own, is too short.
 const REDIS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest wait for a member of a group, which may be frozen.
+const MEMBER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A local cluster, as `make up` wrote it down. A part that does not run is `None` or empty.
 #[derive(Clone, Debug, Deserialize)]
@@ -65,6 +71,16 @@ pub struct MySql {
     /// An account that may do everything; for tests and the laboratory.
     pub admin_url: String,
     pub(crate) pid: Option<u32>,
+    /// Its servers: one, or those of a group in the order of their numbers.
+    #[serde(default)]
+    pub(crate) members: Vec<Member>,
+}
+
+/// One server of the database.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Member {
+    /// An account of it that may do everything.
+    pub admin_url: String,
 }
 
 impl Server {
@@ -77,6 +93,33 @@ impl Server {
     }
 }
 
+impl MySql {
+    /// The place of the primary among the members of a group, and a connection to it.
+    pub(crate) async fn primary(&self) -> anyhow::Result<(usize, MySqlConnection)> {
+        for (place, member) in self.members.iter().enumerate() {
+            let Ok(Ok(mut connection)) = timeout(MEMBER_PATIENCE, self.connect(&member.admin_url)).await else {
+                continue;
+            };
+            if matches!(timeout(MEMBER_PATIENCE, database::is_primary(&mut connection)).await, Ok(Ok(true))) {
+                return Ok((place, connection));
+            }
+        }
+        bail!(
+            "no member of the database's group is its primary; `make status` shows them, `make up` starts what is down"
+        )
+    }
+
+    /// Errors never contain the address, for it has a password in it.
+    async fn connect(&self, url: &str) -> anyhow::Result<MySqlConnection> {
+        let options: MySqlConnectOptions =
+            url.parse().context("the cluster's admin_url is no MySQL address; `make up` rewrites it")?;
+        options.connect().await.with_context(|| {
+            let engine = &self.engine;
+            format!("cannot connect to {engine}; `make status` shows whether it runs, `make up` starts it")
+        })
+    }
+}
+
 impl Cluster {
     /// Reads the file at `path`; the error names the cure.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
@@ -86,15 +129,13 @@ impl Cluster {
             .with_context(|| format!("{} is not the description of a cluster; `make up` rewrites it", path.display()))
     }
 
-    /// Opens a connection that may read everything. Errors never contain the address, for it has a password in it.
+    /// Opens a connection that may read everything: where the database is a group, to its primary.
     pub async fn connect(&self) -> anyhow::Result<MySqlConnection> {
         let mysql = self.mysql.as_ref().context("the cluster has no database running; `make up` starts it")?;
-        let options: MySqlConnectOptions =
-            mysql.admin_url.parse().context("the cluster's admin_url is no MySQL address; `make up` rewrites it")?;
-        options.connect().await.with_context(|| {
-            let engine = &mysql.engine;
-            format!("cannot connect to {engine}; `make status` shows whether it runs, `make up` starts it")
-        })
+        match &mysql.members[..] {
+            [] | [_] => mysql.connect(&mysql.admin_url).await,
+            _ => Ok(mysql.primary().await?.1),
+        }
     }
 
     /// Where nginx answers.

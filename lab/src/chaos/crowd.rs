@@ -133,8 +133,11 @@ impl Crowds {
 
     /// `None` when no whole answer came.
     async fn send(&self, user: &User, key: &str) -> Option<Told> {
-        let request =
-            self.client.post(format!("{}/coupons/issue", self.url)).header("idempotency-key", key).header(CONTENT_TYPE, "application/json");
+        let request = self
+            .client
+            .post(format!("{}/coupons/issue", self.url))
+            .header("idempotency-key", key)
+            .header(CONTENT_TYPE, "application/json");
         let answer = request.body(order(user)).send().await.ok()?;
         // An answer that nginx gives by itself has none.
         if let Some(replica) = answer.headers().get(REPLICA).and_then(|name| name.to_str().ok()) {

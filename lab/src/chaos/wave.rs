@@ -197,6 +197,7 @@ const fn ms(millis: u64) -> Duration {
 mod tests {
     use std::collections::HashSet;
 
+    use super::super::fault::Ground;
     use super::*;
 
     #[test]
@@ -209,7 +210,8 @@ mod tests {
 
     #[test]
     fn every_fault_comes_once_before_any_comes_again_and_none_with_another_that_needs_the_same_part() {
-        for faults in [Fault::of(false), Fault::of(true)] {
+        for (hosts, group) in [(false, false), (true, false), (false, true)] {
+            let faults = Fault::of(Ground { hosts, group });
             let size = faults.len();
             let waves: Vec<_> = waves(1, &faults, 0, u32::try_from(18 * size).unwrap()).collect();
 

@@ -21,14 +21,19 @@ pub fn in_containers() -> bool {
     std::env::var("RUNTIME").is_ok_and(|runtime| runtime == "docker")
 }
 
+/// Whether the database of a cluster is a group of several members: `DB_MEMBERS` says so, as for make.
+pub fn has_members() -> bool {
+    std::env::var("DB_MEMBERS").is_ok_and(|members| members.parse().is_ok_and(|members: u32| members > 1))
+}
+
 /// The script that starts and stops everything.
 fn script_name() -> &'static str {
     if in_containers() { "local/docker" } else { "local/cluster" }
 }
 
 /// Knobs that are handed on from a person's environment to every cluster as they are, and change what is measured, with what they
-/// are when nobody sets them; `make` always sets the first two.
-const HANDED_ON: &str = "DB=mysql REDIS_NODES=3 BALANCE=home HOME_ORDERS=500 DISTANCE_MS=0 ACCESS_LOG=off POOL_SIZE= LOCK_TTL_MS= \
+/// are when nobody sets them; `make` always sets the first three.
+const HANDED_ON: &str = "DB=mysql DB_MEMBERS=1 REDIS_NODES=3 BALANCE=home HOME_ORDERS=500 DISTANCE_MS=0 ACCESS_LOG=off POOL_SIZE= LOCK_TTL_MS= \
                          ON_LOCK_LOSS= PROBE_TIMEOUT_MS= REQUEST_DEADLINE_MS= THREADS= LOG=";
 
 /// How the cluster is to be. What is not said is the script's default.
@@ -137,6 +142,11 @@ impl Private {
         let mut knobs = self.knobs.clone();
         knobs.others.extend(orders.map(|orders| ("HOME_ORDERS".to_owned(), orders.to_string())));
         self.script("up", &knobs, Some(&self.interrupt)).await
+    }
+
+    /// Starts what is down; nothing else is touched.
+    pub async fn mend(&self) -> anyhow::Result<()> {
+        self.script("up", &self.knobs, Some(&self.interrupt)).await
     }
 
     /// Stops everything and deletes its data. Runs to its end even when we are asked to stop meanwhile.

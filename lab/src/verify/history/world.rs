@@ -72,7 +72,9 @@ impl World {
         let now = self.history.attempts.iter().map(|ask| ask.answered).max().unwrap_or(0);
         let users: BTreeSet<_> = self.history.attempts.iter().map(|ask| ask.user.clone()).collect();
         let rows = || self.tables.holdings.iter().filter(|row| row.round == self.tables.event.round);
-        let of = |user: &str| rows().filter(|row| row.user_id == user).map(|row| entry_of(&self.code_of(row), row)).collect();
+        let of = |user: &str| {
+            rows().filter(|row| row.user_id == user).map(|row| entry_of(&self.code_of(row), row)).collect()
+        };
         let look = |user: String| Look { asked: now + 1, answered: now + 2, entries: of(&user), user };
         self.history.looks = users.into_iter().map(look).collect();
     }
