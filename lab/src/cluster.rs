@@ -70,7 +70,6 @@ pub struct MySql {
     pub url: String,
     /// An account that may do everything; for tests and the laboratory.
     pub admin_url: String,
-    pub(crate) pid: Option<u32>,
     /// Its servers: one, or those of a group in the order of their numbers.
     #[serde(default)]
     pub(crate) members: Vec<Member>,
@@ -81,6 +80,7 @@ pub struct MySql {
 pub(crate) struct Member {
     /// An account of it that may do everything.
     pub admin_url: String,
+    pub(crate) pid: Option<u32>,
 }
 
 impl Server {

@@ -10,7 +10,6 @@ use tokio::time::{sleep, timeout};
 use super::fault::Fault;
 use super::strike::kill;
 use super::supervised::{LOOK_EVERY, Supervised, freeze};
-use super::wave::Disturbance;
 use crate::cluster::MySql;
 use crate::cluster::private::Private;
 use crate::database;
@@ -26,8 +25,8 @@ pub struct Group<'a> {
 }
 
 impl Group<'_> {
-    /// Returns when all members are well again.
-    pub async fn breaks(&self, Disturbance { fault, lasts, pick, .. }: Disturbance) -> anyhow::Result<()> {
+    /// Returns when all members are well again. `pick` says which one of several equal ones it hits.
+    pub async fn breaks(&self, fault: Fault, lasts: Duration, pick: u32) -> anyhow::Result<()> {
         let (place, mut primary) = self.database()?.primary().await?;
         let others: Vec<_> = (0..self.database()?.members.len()).filter(|other| *other != place).collect();
         match fault {
@@ -42,6 +41,7 @@ impl Group<'_> {
                 kill(self.parts, self.some(&others).await?).await?;
                 self.private.mend().await?;
             }
+            Fault::Nothing => {}
             _ => bail!("it is none of a group"),
         }
         self.until_whole().await

@@ -124,7 +124,7 @@ impl Processes<'_> {
             | Fault::PrimarySwitched
             | Fault::SecondaryKilled
             | Fault::MajorityFrozen
-            | Fault::MajorityKilled => Group { private: self.private, parts }.breaks(disturbance).await?,
+            | Fault::MajorityKilled => Group { private: self.private, parts }.breaks(fault, lasts, pick).await?,
             // The administrator and the clients do it by themselves, and homes are small before the wave begins.
             Fault::Nothing | Fault::Administration | Fault::ClientsHangUp | Fault::CodesHidden | Fault::HomeFull => {
                 sleep(lasts).await;

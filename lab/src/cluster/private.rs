@@ -21,9 +21,12 @@ pub fn in_containers() -> bool {
     std::env::var("RUNTIME").is_ok_and(|runtime| runtime == "docker")
 }
 
+/// The knob that says of how many members the database consists.
+pub const MEMBERS: &str = "DB_MEMBERS";
+
 /// Whether the database of a cluster is a group of several members: `DB_MEMBERS` says so, as for make.
 pub fn has_members() -> bool {
-    std::env::var("DB_MEMBERS").is_ok_and(|members| members.parse().is_ok_and(|members: u32| members > 1))
+    std::env::var(MEMBERS).is_ok_and(|members| members.parse().is_ok_and(|members: u32| members > 1))
 }
 
 /// The script that starts and stops everything.
@@ -43,6 +46,13 @@ pub struct Knobs {
     pub replicas: u32,
     /// Any other knob of `local/cluster` by its name: `POOL_SIZE`, `DB` …
     pub others: BTreeMap<String, String>,
+}
+
+impl Knobs {
+    /// How many members the database has, as a knob says it; `None`: as a person has it.
+    pub fn members(&self) -> Option<&String> {
+        self.others.get(MEMBERS)
+    }
 }
 
 /// The running cluster. Call [`Private::stop`] when done with it, whatever happened; a dropped one is stopped, too, but
@@ -118,9 +128,12 @@ impl Private {
         self.shares.as_ref().map_or_else(|| Ok(BTreeMap::new()), Shares::throttled)
     }
 
-    /// Makes the cluster be as `wanted`; only what differs is restarted. After an error it is as it was or partly changed:
+    /// Makes the cluster be as `wanted`; only what differs is restarted, but one with another database begins anew. After an error it is as it was or partly changed:
     /// ask for the wanted state again, or stop it.
     pub async fn change(&mut self, wanted: Knobs) -> anyhow::Result<Cluster> {
+        if wanted.members() != self.knobs.members() {
+            self.script("clean", &self.knobs, Some(&self.interrupt)).await?;
+        }
         self.script("up", &wanted, Some(&self.interrupt)).await?;
         self.knobs = wanted;
         let cluster = self.cluster()?;
