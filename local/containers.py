@@ -81,7 +81,8 @@ def replica(one: dict) -> dict:
 def mysql(settings: Settings, one: dict) -> dict:
     files = {"url": "database-url", "admin_url": "admin-database-url"}
     urls = {key: (settings.secrets / name).read_text().replace("@mysql:", f"@{address(one)}:") for key, name in files.items()}
-    return {"engine": "mysql", "version": database.version(3306, address(one)), **urls, "pid": pid(one)}
+    member = {**urls, "pid": pid(one)}
+    return {"engine": "mysql", "version": database.version(3306, address(one)), **member, "members": [member]}
 
 
 def reachable(replica: dict) -> bool:

@@ -9,11 +9,12 @@ import pwd
 import shutil
 import socket
 import subprocess
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from programs import Program
+from programs import Program, number_of
 from script import ROOT, TOOLS, Problem, must_run, program, warn, which, write
 from settings import Settings
 
@@ -64,24 +65,52 @@ plugin-dir={root}/usr/lib/mysql/plugin
     return Engine("mysql", server, options)
 
 
-def server(settings: Settings, engine: Engine) -> Program:
-    """The server's program; its data folder and its accounts exist when this returns."""
-    data = settings.home / "data" / engine.name
-    configuration = settings.home / "etc" / f"{engine.name}.cnf"
-    write(configuration, options(settings, engine, data))
+def servers(settings: Settings, engine: Engine, supervisor_pid: int) -> list:
+    """The servers' programs; their data folders and accounts exist when this returns."""
     write(settings.secrets / "init.sql", accounts(settings), 0o600)
+    return [server(settings, engine, name, supervisor_pid) for name in settings.members()]
+
+
+def server(settings: Settings, engine: Engine, name: str, supervisor_pid: int) -> Program:
+    data, port = folder(settings, engine, name), settings.members()[name]
+    configuration = write_options(settings, engine, name, joins=False)
     if not data.exists():
         initialise(engine, configuration, data)
     command = [*engine.server, f"--defaults-file={configuration}", f"--init-file={settings.secrets / 'init.sql'}"]
-    return Program("mysql", command, data, lambda: version(settings.mysql_port) is not None)
+    # A server that was filled by a copy of another one starts itself anew, if it knows that somebody does that for it.
+    environment = {"MYSQLD_PARENT_PID": supervisor_pid} if settings.db_members > 1 else {}
+    return Program(name, command, data, lambda: version(port) is not None, environment)
 
 
-def options(settings: Settings, engine: Engine, data: Path) -> str:
+def folder(settings: Settings, engine: Engine, name: str) -> Path:
+    return settings.home / "data" / (engine.name if settings.db_members == 1 else name)
+
+
+def write_options(settings: Settings, engine: Engine, name: str, joins: bool) -> Path:
+    """Writes what a server reads when it starts; a member that `joins` looks for its group by itself then."""
+    data, port = folder(settings, engine, name), settings.members()[name]
     # A relative socket lies in the data folder: no path is too long for it, and nobody else can reach it.
     user = pwd.getpwuid(os.getuid()).pw_name
-    own = f"user={user}\nbind-address=127.0.0.1\nport={settings.mysql_port}\ndatadir={data}\nsocket=server.sock\npid-file=server.pid\n"
-    shared = [(ROOT / "mysql" / f"{name}.cnf").read_text() for name in ("common", engine.name)]
-    return "[mysqld]\n" + own + engine.options + "".join(shared)
+    own = f"user={user}\nbind-address=127.0.0.1\nport={port}\ndatadir={data}\nsocket=server.sock\npid-file=server.pid\n"
+    shared = ["common", engine.name]
+    if settings.db_members > 1:
+        own += member(settings, name, joins)
+        shared.append("group")
+    path = settings.home / "etc" / f"{data.name}.cnf"
+    write(path, "[mysqld]\n" + own + engine.options + "".join((ROOT / "mysql" / f"{part}.cnf").read_text() for part in shared))
+    return path
+
+
+def member(settings: Settings, name: str, joins: bool) -> str:
+    """Which group, whom to ask for it, and under which address the others know this one."""
+    ports = settings.members()
+    return (
+        f"server-id={number_of(name)}\nreport-host=127.0.0.1\n"
+        f"loose-group_replication_group_name={uuid.UUID(settings.secret('group-name')[:32])}\n"
+        f"loose-group_replication_local_address=127.0.0.1:{ports[name]}\n"
+        f"loose-group_replication_group_seeds={','.join(f'127.0.0.1:{port}' for port in ports.values())}\n"
+        f"loose-group_replication_start_on_boot={'ON' if joins else 'OFF'}\n"
+    )
 
 
 def accounts(settings: Settings) -> str:
@@ -91,11 +120,25 @@ def accounts(settings: Settings) -> str:
     """
     password = settings.secret("admin-password")
     lines = ["SET sql_log_bin = 0;", "CREATE DATABASE IF NOT EXISTS coupon_rush;"]
+    if settings.db_members > 1:
+        # A server of a group takes no writes yet, and not even its own.
+        lines = ["SET GLOBAL super_read_only = OFF;", *lines, *recovery(settings)]
     for host in ("127.0.0.1", "localhost"):
         lines += account(f"'admin'@'{host}'", password, "ALL PRIVILEGES", " WITH GRANT OPTION")
     lines.append(f"ALTER USER IF EXISTS 'root'@'localhost' IDENTIFIED BY '{password}';")
     lines += exporter(settings, "127.0.0.1")
+    if settings.db_members > 1:
+        lines.append("SET GLOBAL super_read_only = ON;")
     return "\n".join(lines) + "\n"
+
+
+def recovery(settings: Settings) -> list:
+    """The account by which members speak to each other and copy each other's data."""
+    # No longer one will do for a source.
+    password = settings.secret("recovery-password")[:32]
+    rights = "REPLICATION SLAVE, BACKUP_ADMIN, CONNECTION_ADMIN, GROUP_REPLICATION_STREAM"
+    source = f"CHANGE REPLICATION SOURCE TO SOURCE_USER='recovery', SOURCE_PASSWORD='{password}' FOR CHANNEL 'group_replication_recovery';"
+    return [*account("'recovery'@'127.0.0.1'", password, rights), "ALTER USER 'recovery'@'127.0.0.1' REQUIRE SSL;", source]
 
 
 def exporter(settings: Settings, host: str) -> list:
@@ -131,20 +174,22 @@ def draft_of(data: Path) -> Path:
     return draft
 
 
-def urls(settings: Settings) -> dict:
+def urls(settings: Settings, *ports: int) -> dict:
     """The two ways in: the service's least-privileged account, and the one that may do everything."""
-    return {"url": url(settings, "coupon", settings.mysql_port), "admin_url": url(settings, "admin", settings.mysql_port)}
+    return {"url": url(settings, "coupon", *ports), "admin_url": url(settings, "admin", *ports)}
 
 
-def url(settings: Settings, account: str, port: int) -> str:
-    return f"mysql://{account}:{settings.secret(f'{account}-password')}@127.0.0.1:{port}/coupon_rush"
+def url(settings: Settings, account: str, *ports: int) -> str:
+    """Of several servers the one to ask is the one that takes writes; its clients find it."""
+    places = ",".join(f"127.0.0.1:{port}" for port in ports)
+    return f"mysql://{account}:{settings.secret(f'{account}-password')}@{places}/coupon_rush"
 
 
 def write_url_files(settings: Settings) -> None:
     """Passwords reach the service through files, because everybody on a machine can read a command line."""
-    both = urls(settings)
-    write(settings.secrets / "database-url", url(settings, "coupon", settings.links()["mysql"][0]), 0o600)
-    write(settings.secrets / "admin-database-url", both["admin_url"], 0o600)
+    links, members = settings.links(), settings.members()
+    write(settings.secrets / "database-url", url(settings, "coupon", *(links[name][0] for name in members)), 0o600)
+    write(settings.secrets / "admin-database-url", url(settings, "admin", *members.values()), 0o600)
 
 
 def version(port: int, host: str = "127.0.0.1"):

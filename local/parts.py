@@ -38,7 +38,7 @@ def pong(port: int) -> bool:
 def replica(settings: Settings, number: int) -> Program:
     """One process of the service. The note makes its file change, and so the replica restart, when the binary or a secret does."""
     name = f"replica-{number}"
-    redis_urls = [f"redis://127.0.0.1:{port}" for server, (port, _) in settings.links().items() if server != "mysql"]
+    redis_urls = [f"redis://127.0.0.1:{port}" for server, (port, _) in settings.links().items() if server.startswith("redis")]
     ops = settings.ops_port + number
     environment = {
         "LOG": "warn",
@@ -64,7 +64,7 @@ def distance(settings: Settings) -> Program:
     """What delays all that replicas and servers say to each other. It is the laboratory's, and lies beside the service."""
     links = [word for port, server in settings.links().values() for word in ("--link", f"127.0.0.1:{port}=127.0.0.1:{server}")]
     command = [binary(settings).with_name("lab"), "distance", "--round-trip-ms", settings.distance_ms, *links]
-    nodes = [port for name, (port, _) in settings.links().items() if name != "mysql"]
+    nodes = [port for name, (port, _) in settings.links().items() if name.startswith("redis")]
     return Program("distance", command, settings.run, lambda: all(map(pong, nodes)))
 
 

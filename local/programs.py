@@ -215,9 +215,12 @@ class Supervisor:
                 self.include(name).unlink(missing_ok=True)
 
     def shutdown(self) -> None:
-        process = psutil.Process(self.call("getPID"))
+        process = psutil.Process(self.pid())
         self.call("shutdown")
         psutil.wait_procs([process], timeout=STOP_SECONDS)
+
+    def pid(self) -> int:
+        return self.call("getPID")
 
     def include(self, name: str) -> Path:
         return self.includes / f"{name}.conf"

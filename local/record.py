@@ -29,8 +29,8 @@ def write_record(settings: Settings, supervisor: Supervisor) -> None:
     pids = supervisor.pids()
     single = {name: {"url": url(port), "pid": pids[name]}
               for name, port in (("nginx", settings.nginx_port), ("prometheus", settings.prometheus_port)) if name in pids}
-    if "mysql" in pids:
-        single["mysql"] = mysql(settings, pids["mysql"])
+    if any(name in pids for name in settings.members()):
+        single["mysql"] = mysql(settings, pids)
     nodes = [{"url": f"redis://127.0.0.1:{settings.redis_port + number_of(name)}", "pid": pids[name]} for name in numbered("redis", pids)]
     keep(settings, replicas=[replica(settings, name, pids[name]) for name in replicas(pids)], redis=nodes, **single)
 
@@ -40,10 +40,12 @@ def replica(settings: Settings, name: str, pid: int) -> dict:
     return {"name": name, "url": url(settings.replica_port + number), "ops_url": url(settings.ops_port + number), "pid": pid}
 
 
-def mysql(settings: Settings, pid: int) -> dict:
-    found = version(settings.mysql_port)
+def mysql(settings: Settings, pids: dict) -> dict:
+    ports = settings.members()
+    found = next(filter(None, map(version, ports.values())), None)
     engine = "mariadb" if found and "MariaDB" in found else "mysql"
-    return {"engine": engine, "version": found, **urls(settings), "pid": pid}
+    members = [{**urls(settings, port), "pid": pids.get(name)} for name, port in ports.items()]
+    return {"engine": engine, "version": found, **urls(settings, *ports.values()), "pid": members[0]["pid"], "members": members}
 
 
 def replicas(names) -> list:

@@ -71,6 +71,7 @@ class Settings:
     distance_ms: int = 0  # A round trip between the replicas and their servers, added by the laboratory.
     distance_port: int = PORTS["distance_port"]
     rate_limit: int = 0  # Requests of one client per second; 0 is without a limit.
+    db_members: int = 1  # Servers of the database; three are a group.
     redis_urls_1: str = ""  # The first replica's own ways to the lock nodes, which `make chaos` cuts.
 
     @property
@@ -105,7 +106,7 @@ class Settings:
 
     def ports(self) -> dict:
         """The port of every part that `up` would start, and the knob that moves it."""
-        ports = {"mysql": (self.mysql_port, "MYSQL_PORT")}
+        ports = {name: (port, "MYSQL_PORT") for name, port in self.members().items()}
         for node in range(1, self.redis_nodes + 1):
             ports[f"redis-{node}"] = (self.redis_port + node, "REDIS_PORT")
         for number in range(1, self.replicas + 1):
@@ -122,9 +123,15 @@ class Settings:
 
     def links(self) -> dict:
         """Where a replica finds each server: with a distance at another port, which leads to the server's own."""
-        servers = {"mysql": self.mysql_port} | {f"redis-{node}": self.redis_port + node for node in range(1, self.redis_nodes + 1)}
+        servers = self.members() | {f"redis-{node}": self.redis_port + node for node in range(1, self.redis_nodes + 1)}
         return {name: (self.distance_port + 1 + place if self.distance_ms else port, port)
                 for place, (name, port) in enumerate(servers.items())}
+
+    def members(self) -> dict:
+        """The port of every server of the database: one, or the members of a group."""
+        if self.db_members == 1:
+            return {"mysql": self.mysql_port}
+        return {f"mysql-{place + 1}": self.mysql_port + place for place in range(self.db_members)}
 
     def exporter(self, name: str) -> int:
         """The port of an exporter."""
@@ -145,6 +152,7 @@ def from_environment() -> Settings:
         strategy=choice("STRATEGY", "batched", STRATEGIES),
         engine=choice("DB", "mysql", ENGINES),
         redis_nodes=int(choice("REDIS_NODES", "3", ("1", "3", "5"))),
+        db_members=int(choice("DB_MEMBERS", "1", ("1", "3"))),
         distance_ms=number("DISTANCE_MS", 0, 0, DISTANCE_MS_MAX),
         balance=choice("BALANCE", "home", BALANCES),
         home_orders=number("HOME_ORDERS", HOME_ORDERS, 1, 100_000),
