@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from programs import Program, number_of
+from programs import Program, digest, number_of
 from script import ROOT, TOOLS, Problem, must_run, program, warn, which, write
 from settings import Settings
 
@@ -65,25 +65,51 @@ plugin-dir={root}/usr/lib/mysql/plugin
     return Engine("mysql", server, options)
 
 
-def servers(settings: Settings, engine: Engine, supervisor_pid: int) -> list:
+def servers(settings: Settings, engine: Engine, supervisor_pid: int, joins: bool = False) -> list:
     """The servers' programs; their data folders and accounts exist when this returns."""
     write(settings.secrets / "init.sql", accounts(settings), 0o600)
-    return [server(settings, engine, name, supervisor_pid) for name in settings.members()]
+    files = {name: write_options(settings, engine, name, joins) for name in settings.members()}
+    make_folders(engine, {files[name]: folder(settings, engine, name) for name in files})
+    return [server(settings, engine, name, supervisor_pid) for name in files]
+
+
+def make_folders(engine: Engine, folders: dict) -> None:
+    """Makes the data folders that are missing. Where none is there, all begin as one: none has to copy the data of another one later."""
+    missing = {configuration: data for configuration, data in folders.items() if not data.exists()}
+    made = None
+    for configuration, data in missing.items():
+        if made and len(missing) == len(folders):
+            duplicate(made, data)
+        else:
+            initialise(engine, configuration, data)
+            made = data
+
+
+def duplicate(made: Path, data: Path) -> None:
+    """The same but for the server's own identity, which it makes anew when it starts."""
+    draft = draft_of(data)
+    shutil.copytree(made, draft, ignore=shutil.ignore_patterns("auto.cnf"))
+    draft.rename(data)
 
 
 def server(settings: Settings, engine: Engine, name: str, supervisor_pid: int) -> Program:
-    data, port = folder(settings, engine, name), settings.members()[name]
-    configuration = write_options(settings, engine, name, joins=False)
-    if not data.exists():
-        initialise(engine, configuration, data)
+    data, port, configuration = folder(settings, engine, name), settings.members()[name], configuration_of(settings, engine, name)
     command = [*engine.server, f"--defaults-file={configuration}", f"--init-file={settings.secrets / 'init.sql'}"]
-    # A server that was filled by a copy of another one starts itself anew, if it knows that somebody does that for it.
-    environment = {"MYSQLD_PARENT_PID": supervisor_pid} if settings.db_members > 1 else {}
-    return Program(name, command, data, lambda: version(port) is not None, environment)
+    ready = lambda: version(port) is not None
+    if settings.db_members == 1:
+        return Program(name, command, data, ready)
+    # The note makes its file change, and so the member restart, when the server or its configuration does: no order notices that.
+    note = f"server of {Path(engine.server[-1]).stat().st_mtime_ns}, configuration {digest((ROOT / 'mysql').glob('*.cnf'))}"
+    # A member that was filled by a copy of another one ends to start anew, if it knows that somebody does that for it.
+    return Program(name, command, data, ready, {"MYSQLD_PARENT_PID": supervisor_pid}, note=note, always=True)
 
 
 def folder(settings: Settings, engine: Engine, name: str) -> Path:
     return settings.home / "data" / (engine.name if settings.db_members == 1 else name)
+
+
+def configuration_of(settings: Settings, engine: Engine, name: str) -> Path:
+    return settings.home / "etc" / f"{folder(settings, engine, name).name}.cnf"
 
 
 def write_options(settings: Settings, engine: Engine, name: str, joins: bool) -> Path:
@@ -96,7 +122,7 @@ def write_options(settings: Settings, engine: Engine, name: str, joins: bool) ->
     if settings.db_members > 1:
         own += member(settings, name, joins)
         shared.append("group")
-    path = settings.home / "etc" / f"{data.name}.cnf"
+    path = configuration_of(settings, engine, name)
     write(path, "[mysqld]\n" + own + engine.options + "".join((ROOT / "mysql" / f"{part}.cnf").read_text() for part in shared))
     return path
 
