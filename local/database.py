@@ -28,6 +28,14 @@ class Engine:
     options: str = ""
 
 
+def chosen(settings: Settings) -> Engine:
+    """The engine of a cluster with these knobs."""
+    engine = find(settings.engine)
+    if settings.db_members > 1 and engine.name != "mysql":
+        raise Problem(f"DB_MEMBERS={settings.db_members} needs MySQL, whose servers can be a group: leave it out, or use DB=mysql")
+    return engine
+
+
 def find(wanted: str) -> Engine:
     """The engine to use; MariaDB in MySQL's place is announced so that nobody takes its numbers for MySQL's."""
     if wanted == "mysql":
@@ -170,7 +178,9 @@ def recovery(settings: Settings) -> list:
 def exporter(settings: Settings, host: str) -> list:
     """The exporter reads the server's counters and no row, over few connections."""
     name, password = f"'exporter'@'{host}'", settings.secret("exporter-password")
-    return [*account(name, password, "PROCESS, REPLICATION CLIENT"), f"ALTER USER {name} WITH MAX_USER_CONNECTIONS 3;"]
+    of_group = ("replication_group_members", "replication_group_member_stats") if settings.db_members > 1 else ()
+    return [*account(name, password, "PROCESS, REPLICATION CLIENT"), f"ALTER USER {name} WITH MAX_USER_CONNECTIONS 3;",
+            *(f"GRANT SELECT ON performance_schema.{table} TO {name};" for table in of_group)]
 
 
 def account(name: str, password: str, rights: str, option: str = "") -> list:

@@ -120,6 +120,13 @@ def adopt(settings: Settings, engine: database.Engine) -> None:
         alone.rename(first)
 
 
+def refuse_one(settings: Settings) -> None:
+    """What a group was given is not all in the folder of one of its members."""
+    for member in sorted((settings.home / "data").glob("mysql-[0-9]")):
+        raise Problem(f"{member} is of a group: give DB_MEMBERS=3. To go back to one server, take a backup, move the data of all "
+                      "members away, and restore it")
+
+
 def call_back(settings: Settings) -> None:
     """A member that starts looks for its group for a minute. One that did not find it then has to be told."""
     for name, member in look_at_all(settings).items():
