@@ -55,8 +55,8 @@ SELECT REPLACE(@@GLOBAL.gtid_executed, '\\n', ''), REPLACE(COALESCE(
   (SELECT received_transaction_set FROM performance_schema.replication_connection_status
     WHERE channel_name = 'group_replication_applier'), ''), '\\n', '')"""
 
-# Data of a server that was alone has no numbers, and is in no log that others could read. A number that is in no log either makes
-# them copy all of it.
+# Older servers number nothing while they are alone, so their data is in no log that others could read. A number that is in no log
+# either makes them copy all of it.
 UNNUMBERED = """
 SELECT @@GLOBAL.gtid_executed = '' AND EXISTS (SELECT * FROM information_schema.tables WHERE table_schema = 'coupon_rush')"""
 
