@@ -77,26 +77,24 @@ def servers(settings: Settings, engine: Engine, supervisor_pid: int, joins: bool
     """The servers' programs; their data folders and accounts exist when this returns."""
     write(settings.secrets / "init.sql", accounts(settings), 0o600)
     files = {name: write_options(settings, engine, name, joins) for name in settings.members()}
-    make_folders(engine, {files[name]: folder(settings, engine, name) for name in files})
+    make_folders(engine, {files[name]: folder(settings, engine, name) for name in files}, alike=not joins)
     return [server(settings, engine, name, supervisor_pid) for name in files]
 
 
-def make_folders(engine: Engine, folders: dict) -> None:
-    """Makes the data folders that are missing. Where none is there, all begin as one: none has to copy the data of another one later."""
-    missing = {configuration: data for configuration, data in folders.items() if not data.exists()}
-    made = None
-    for configuration, data in missing.items():
-        if made and len(missing) == len(folders):
-            duplicate(made, data)
-        else:
+def make_folders(engine: Engine, folders: dict, alike: bool) -> None:
+    """Makes the data folders that are missing: empty, or `alike` one that is there, and whose server does not run."""
+    for configuration, data in folders.items():
+        model = next(filter(Path.exists, folders.values()), None)
+        if alike and model and not data.exists():
+            duplicate(model, data)
+        elif not data.exists():
             initialise(engine, configuration, data)
-            made = data
 
 
-def duplicate(made: Path, data: Path) -> None:
-    """The same but for the server's own identity, which it makes anew when it starts."""
+def duplicate(model: Path, data: Path) -> None:
+    """The same but for the server's own identity, which it makes anew when it starts, and for what a killed one left behind."""
     draft = draft_of(data)
-    shutil.copytree(made, draft, ignore=shutil.ignore_patterns("auto.cnf"))
+    shutil.copytree(model, draft, ignore=shutil.ignore_patterns("auto.cnf", "server.*"))
     draft.rename(data)
 
 

@@ -55,11 +55,6 @@ SELECT REPLACE(@@GLOBAL.gtid_executed, '\\n', ''), REPLACE(COALESCE(
   (SELECT received_transaction_set FROM performance_schema.replication_connection_status
     WHERE channel_name = 'group_replication_applier'), ''), '\\n', '')"""
 
-# Older servers number nothing while they are alone, so their data is in no log that others could read. A number that is in no log
-# either makes them copy all of it.
-UNNUMBERED = """
-SELECT @@GLOBAL.gtid_executed = '' AND EXISTS (SELECT * FROM information_schema.tables WHERE table_schema = 'coupon_rush')"""
-
 
 def look(settings: Settings, port: int) -> Member:
     try:
@@ -161,19 +156,14 @@ def form(settings: Settings, engine: database.Engine) -> None:
     ports = settings.members()
     first = richest(settings, {name: ",".join(filter(None, ask(settings, port, HAS)[0])) for name, port in ports.items()})
     say(f"{first} begins the group")
-    begin(settings, ports[first])
+    ask(settings, ports[first], "SET GLOBAL group_replication_bootstrap_group = ON; START GROUP_REPLICATION; "
+                                "SET GLOBAL group_replication_bootstrap_group = OFF")
     # From now on a member that starts, whoever starts it, joins by itself.
     for name in ports:
         database.write_options(settings, engine, name, joins=True)
     with ThreadPoolExecutor() as pool:
         others = [port for name, port in ports.items() if name != first]
         list(pool.map(lambda port: ask(settings, port, "START GROUP_REPLICATION"), others))
-
-
-def begin(settings: Settings, port: int) -> None:
-    if ask(settings, port, UNNUMBERED) == [["1"]]:
-        ask(settings, port, "SET GLOBAL super_read_only = OFF; SET GLOBAL gtid_purged = CONCAT(@@server_uuid, ':1'); SET GLOBAL super_read_only = ON")
-    ask(settings, port, "SET GLOBAL group_replication_bootstrap_group = ON; START GROUP_REPLICATION; SET GLOBAL group_replication_bootstrap_group = OFF")
 
 
 def richest(settings: Settings, sets: dict) -> str:
