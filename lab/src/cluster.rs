@@ -5,18 +5,22 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use serde::Deserialize;
 use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, MySqlConnection};
+use tokio::time::timeout;
 
 pub(crate) mod private;
 pub(crate) mod shares;
 
 /// Longest wait for a lock node's answer: on a busy machine half a second, which is the client's own, is too short.
 const REDIS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest wait for a server of the database. One that is stopped takes connections and says nothing.
+const MEMBER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A local cluster, as `make up` wrote it down. A part that does not run is `None` or empty.
 #[derive(Clone, Debug, Deserialize)]
@@ -64,7 +68,24 @@ pub struct MySql {
     pub url: String,
     /// An account that may do everything; for tests and the laboratory.
     pub admin_url: String,
-    pub(crate) pid: Option<u32>,
+    /// The servers that it is made of: one, or a group of which one takes writes.
+    pub(crate) members: Vec<Member>,
+}
+
+/// A server of the database.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Member {
+    /// An account that may do everything, at this server.
+    pub admin_url: String,
+    pub pid: Option<u32>,
+}
+
+impl Member {
+    async fn connect(&self) -> anyhow::Result<MySqlConnection> {
+        let options: MySqlConnectOptions =
+            self.admin_url.parse().context("the cluster's admin_url is no MySQL address; `make up` rewrites it")?;
+        Ok(options.connect().await?)
+    }
 }
 
 impl Server {
@@ -86,15 +107,21 @@ impl Cluster {
             .with_context(|| format!("{} is not the description of a cluster; `make up` rewrites it", path.display()))
     }
 
-    /// Opens a connection that may read everything. Errors never contain the address, for it has a password in it.
+    /// Opens a connection that may read everything, at the server that takes writes. Errors never contain the address, for it has a
+    /// password in it.
     pub async fn connect(&self) -> anyhow::Result<MySqlConnection> {
         let mysql = self.mysql.as_ref().context("the cluster has no database running; `make up` starts it")?;
-        let options: MySqlConnectOptions =
-            mysql.admin_url.parse().context("the cluster's admin_url is no MySQL address; `make up` rewrites it")?;
-        options.connect().await.with_context(|| {
-            let engine = &mysql.engine;
-            format!("cannot connect to {engine}; `make status` shows whether it runs, `make up` starts it")
-        })
+        let mut cause = None;
+        for member in &mysql.members {
+            match timeout(MEMBER_PATIENCE, takes_writes(member)).await.context("it does not answer").flatten() {
+                Ok(Some(connection)) => return Ok(connection),
+                Ok(None) => {}
+                Err(error) => cause = Some(error),
+            }
+        }
+        let cause = cause.unwrap_or_else(|| anyhow!("no server takes writes"));
+        let engine = &mysql.engine;
+        Err(cause.context(format!("cannot connect to {engine}; `make status` shows whether it runs, `make up` starts it")))
     }
 
     /// Where nginx answers.
@@ -107,6 +134,15 @@ impl Cluster {
         let version = |it: &MySql| format!("{} {}", it.engine, it.version.as_deref().unwrap_or("?"));
         self.mysql.as_ref().map(version).unwrap_or_default()
     }
+}
+
+/// A connection to this server, if it is the one that takes writes.
+async fn takes_writes(member: &Member) -> anyhow::Result<Option<MySqlConnection>> {
+    let mut connection = member.connect().await?;
+    // A later `MariaDB` has words instead of numbers.
+    let question = "SELECT CAST(@@GLOBAL.read_only AS CHAR) IN ('0', 'OFF')";
+    let yes: bool = sqlx::query_scalar(question).fetch_one(&mut connection).await?;
+    Ok(yes.then_some(connection))
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ impl Parts {
         let mut parts = Vec::new();
         let mut add = |name: &str, pid: Option<u32>| parts.extend(pid.map(|pid| (name.to_owned(), pid.cast_signed())));
         add("nginx", cluster.nginx.as_ref().and_then(|it| it.pid));
-        add("mysqld", cluster.mysql.as_ref().and_then(|it| it.pid));
+        cluster.mysql.iter().flat_map(|it| &it.members).for_each(|it| add("mysqld", it.pid));
         add("prometheus", cluster.prometheus.as_ref().and_then(|it| it.pid));
         cluster.redis.iter().for_each(|it| add("redis", it.pid));
         cluster.replicas.iter().for_each(|it| add(&it.name, it.pid));
