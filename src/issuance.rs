@@ -158,7 +158,8 @@ impl Issuer {
         let IssuerConfig { strategy, on_lock_loss, deadline } = *config;
         let (issue, lock, tasks) = (metrics.issue.clone(), metrics.lock.clone(), TaskTracker::new());
         let (reserve, has_several_members) = (Reserve::new(deadline), store.has_several_members());
-        let parts = Parts { strategy, on_lock_loss, store, has_several_members, locks, memory, issue, lock, reserve, tasks };
+        let parts =
+            Parts { strategy, on_lock_loss, store, has_several_members, locks, memory, issue, lock, reserve, tasks };
         let parts = Arc::new(parts);
         Self { single: Single::new(Arc::clone(&parts)), batched: Batched::new(Arc::clone(&parts)), parts, deadline }
     }

@@ -21,8 +21,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode};
 use sqlx::Row;
+use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode};
 
 use self::lanes::Purpose;
 use self::server::Server;
@@ -110,16 +110,23 @@ const REJECTED: [u16; 12] = [1048, 1264, 1265, 1366, 1406, 1690, 1977, 3140, 366
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Database(_) => match number(&error) {
-                n if DUPLICATE.contains(&n) => Self::Duplicate(unquoted(n)),
-                n if CONTENDED.contains(&n) => Self::Contended(error),
-                n if INTERRUPTED.contains(&n) || CUT_OFF.contains(&n) => Self::Unknown(Some(error)),
-                n if NOT_PRIMARY.contains(&n) => Self::NotPrimary(error),
-                n if REJECTED.contains(&n) => Self::Rejected(unquoted(n)),
-                _ => Self::Unavailable(error),
-            },
+            sqlx::Error::Database(_) => Self::of_the_server(number(&error), error),
             sqlx::Error::Configuration(_) => Self::Unavailable(error),
             _ => Self::Unknown(Some(error)),
+        }
+    }
+}
+
+impl StoreError {
+    /// What became of a write when the server answered it with an error of this number.
+    fn of_the_server(number: u16, error: sqlx::Error) -> Self {
+        match number {
+            n if DUPLICATE.contains(&n) => Self::Duplicate(unquoted(n)),
+            n if CONTENDED.contains(&n) => Self::Contended(error),
+            n if INTERRUPTED.contains(&n) || CUT_OFF.contains(&n) => Self::Unknown(Some(error)),
+            n if NOT_PRIMARY.contains(&n) => Self::NotPrimary(error),
+            n if REJECTED.contains(&n) => Self::Rejected(unquoted(n)),
+            _ => Self::Unavailable(error),
         }
     }
 }
@@ -208,16 +215,36 @@ mod tests {
     #[tokio::test]
     async fn only_a_database_elsewhere_that_need_not_speak_tls_may_be_overheard() {
         let overheard = |rest: &str| Store::new(&format!("mysql://u:p@{rest}"), 1).unwrap().may_be_overheard();
-        for far in
-            ["db/coupons", "10.0.0.7:3306/c", "[2001:db8::1]/c", "db/c?ssl-mode=PREFERRED", "db/c?ssl-mode=DISABLED", "localhost,db/c"]
-        {
+        for far in [
+            "db/coupons",
+            "10.0.0.7:3306/c",
+            "[2001:db8::1]/c",
+            "db/c?ssl-mode=PREFERRED",
+            "db/c?ssl-mode=DISABLED",
+            "localhost,db/c",
+        ] {
             assert!(overheard(far), "{far}");
         }
-        for near in ["127.0.0.1:3306/c", "localhost/c", "[::1]/c", "localhost:1,127.0.0.1:2/c", "db/c?socket=/run/mysqld.sock"] {
+        for near in
+            ["127.0.0.1:3306/c", "localhost/c", "[::1]/c", "localhost:1,127.0.0.1:2/c", "db/c?socket=/run/mysqld.sock"]
+        {
             assert!(!overheard(near), "{near}");
         }
         for mode in ["REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"] {
             assert!(!overheard(&format!("db/c?ssl-mode={mode}&ssl-ca=/ca.pem")), "{mode}");
         }
+    }
+
+    #[test]
+    fn an_error_of_a_group_tells_what_became_of_the_write() {
+        let judged = |number| StoreError::of_the_server(number, sqlx::Error::RowNotFound);
+        for maybe_elsewhere in [1180, 3100, 3797, 3798] {
+            assert!(matches!(judged(maybe_elsewhere), StoreError::Unknown(_)), "{maybe_elsewhere}");
+        }
+        assert!(matches!(judged(3101), StoreError::Contended(_)), "it was rolled back");
+        for not_begun in [1290, 1792, 1836, 3032, 3781, 3782, 3783, 3796, 3799, 4094] {
+            assert!(matches!(judged(not_begun), StoreError::NotPrimary(_)), "{not_begun}");
+        }
+        assert!(matches!(judged(1146), StoreError::Unavailable(_)), "no other member has the table either");
     }
 }

@@ -59,10 +59,9 @@ impl<D, L> Parts<D, L> {
             StoreError::Duplicate(_) => Rerun::Duplicate,
             StoreError::Unknown(_) => Rerun::Unknown,
             StoreError::NotPrimary(_) if self.has_several_members => Rerun::Moved,
-            StoreError::NotPrimary(_)
-            | StoreError::Rejected(_)
-            | StoreError::NoEvent
-            | StoreError::Unavailable(_) => return Err(error),
+            StoreError::NotPrimary(_) | StoreError::Rejected(_) | StoreError::NoEvent | StoreError::Unavailable(_) => {
+                return Err(error);
+            }
         };
         if reason == Rerun::Unknown {
             self.issue.unknown_outcome();

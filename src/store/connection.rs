@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::mysql::MySqlConnection;
 use sqlx::Connection as _;
+use sqlx::mysql::MySqlConnection;
 use tokio::time::{Instant, timeout};
 
 use super::lanes::Purpose;

@@ -133,7 +133,7 @@ impl Server {
         match timeout(CONNECT_TIMEOUT, self.connect_to_primary(purpose)).await {
             Ok(Err(error)) if self.has_several() => Err(StoreError::NotPrimary(error)),
             Ok(connected) => connected.map_err(StoreError::Unavailable),
-            Err(_) if self.has_several() => Err(StoreError::NotPrimary(timed_out())),
+            Err(_) if self.has_several() => Err(StoreError::NotPrimary(none_found())),
             Err(_) => Err(StoreError::Unavailable(timed_out())),
         }
     }
@@ -222,7 +222,11 @@ impl Server {
         });
         if before.is_some_and(|before| before != member) {
             self.changes.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(host = self.members[member].get_host(), port = self.members[member].get_port(), "another primary");
+            tracing::info!(
+                host = self.members[member].get_host(),
+                port = self.members[member].get_port(),
+                "another primary"
+            );
         }
     }
 }
@@ -257,6 +261,10 @@ impl Drop for Search {
 
 pub(super) fn takes_no_writes() -> sqlx::Error {
     sqlx::Error::Protocol("the server takes no writes".to_owned())
+}
+
+fn none_found() -> sqlx::Error {
+    sqlx::Error::Protocol("no member is a primary with a majority".to_owned())
 }
 
 fn in_no_group() -> sqlx::Error {
