@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::runs::{RUNS_MAX, Runs};
 use super::step::{Failure, Step};
 use super::{
-    Caller, IssueError, Parts, QUEUE_MAX, RUNS_MAX, Strategy, Ticket, conditional, optimistic, pause, pessimistic,
-    redlock, unlocked,
+    Caller, IssueError, Parts, QUEUE_MAX, Strategy, Ticket, conditional, optimistic, pessimistic, redlock, unlocked,
 };
 use crate::coupons::Outcome;
 use crate::metrics::Wait;
@@ -90,20 +90,22 @@ impl Parts {
         {
             return Ok(outcome);
         }
-        let runs = if self.strategy == Strategy::Optimistic { optimistic::RUNS_MAX } else { RUNS_MAX };
-        for run in 1..=runs {
+        let most = if self.strategy == Strategy::Optimistic { optimistic::RUNS_MAX } else { RUNS_MAX };
+        let mut runs = Runs::new(most, ticket.due);
+        while runs.is_left() {
             match self.step(lane, ticket, caller).await {
                 Ok(Step::Issued(entry)) => return Ok(Outcome::Issued(entry)),
                 Ok(Step::Refused) => {
                     if let Some(outcome) = self.explain(lane, ticket).await? {
                         return Ok(outcome);
                     }
+                    runs.missed();
                 }
-                Ok(Step::Conflict) => {}
+                Ok(Step::Conflict) => runs.missed(),
                 Err(Failure::Lock(error)) => return Err(error.into()),
-                Err(Failure::Store(error)) => self.may_run_again(error, run == runs)?,
+                Err(Failure::Store(error)) => self.may_run_again(error, &mut runs)?,
             }
-            pause(run).await;
+            runs.pause().await;
         }
         Err(IssueError::Busy)
     }
