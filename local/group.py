@@ -140,7 +140,9 @@ def replace(settings: Settings, supervisor: Supervisor, changed: list) -> None:
         changed.sort(key=lambda program: members[program.name].role == "PRIMARY")
         program = changed.pop(0)
         if members[program.name].role == "PRIMARY":
-            switch(settings, next(name for name in members if name != program.name))
+            # A newer server is not made the primary beside an older one. It is elected when that one leaves.
+            with suppress(Problem):
+                switch(settings, next(name for name in members if name != program.name))
         say(f"restarting {program.name}")
         supervisor.ensure(program)
 
