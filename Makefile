@@ -52,6 +52,7 @@ help: ## Print this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-16s %s\n", substr($$1, 3), $$2 }'
 	@echo
 	@echo "Knobs: REPLICAS=3 STRATEGY=batched|redlock|pessimistic|optimistic|conditional|unlocked DB=mysql|mariadb"
+	@echo "  DB_MEMBERS=1|3 (three servers of MySQL as a group: when one dies, another takes its place)"
 	@echo "  BALANCE=home|scattered (orders for a code go to one replica, or to any) DISTANCE_MS=0 (a round trip between replicas and servers)"
 	@echo "  HOME_ORDERS=500 (so many orders at a home at a time; more go to the next replica)"
 	@echo "  REDIS_NODES=1|3|5 ACCESS_LOG=on|off CLUSTER_DIR=.cluster PORT_OFFSET=0"

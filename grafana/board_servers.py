@@ -11,7 +11,7 @@ LOCKING = f'{REDIS}, cmd=~"set|eval|evalsha|blpop|lpush|ltrim|del|pexpire"'
 def build():
     made = board("coupon-servers", "Coupon rush: servers",
                  "How busy the servers and the machine are. On one machine everything shares its cores: look at the CPU before you conclude anything about scaling.")
-    return fill(made, host(), nginx(), redis(), mysql(), prometheus())
+    return fill(made, host(), nginx(), redis(), mysql(), group(), prometheus())
 
 
 def host():
@@ -71,6 +71,22 @@ def mysql():
               (f"sum(mysql_global_status_threads_connected{{{MYSQL}}})", "connected"), (f"sum(mysql_global_status_threads_running{{{MYSQL}}})", "running")),
         lines("Flushes of the log", "How often the redo log is forced to the disk. Durable commits per second cannot exceed this, except by sharing one.", "ops",
               (f"sum({rate(innodb + 'os_log_fsyncs', MYSQL)})", "flushes"), span=24),
+    )
+
+
+def group():
+    """Empty where the database is one server."""
+    member, seen = "mysql_perf_schema_replication_group_member_info", "by (member_host, member_port)"
+    return (
+        "MySQL group",
+        lines("Members", "How many members each one sees with a place in the group. Fewer than there are: one was expelled, or died. A minority takes no writes.", "short",
+              (f'count by (instance) ({member}{{{MYSQL}, member_state="ONLINE"}})', "{{instance}}"), steps=True),
+        lines("Takes writes", "The member that takes writes, by its address, as the others see it. Where the curve moves to another address, that one took its place.", "short",
+              (f'count {seen} ({member}{{{MYSQL}, member_state="ONLINE", member_role="PRIMARY"}})', "{{member_host}}:{{member_port}}"), steps=True),
+        lines("Transactions that wait", "Received from the group and not applied yet. Before a member takes another's place it applies all of them.", "short",
+              (f"max by (instance) (mysql_perf_schema_transactions_remote_in_applier_queue{{{MYSQL}}})", "{{instance}}")),
+        lines("Time since the start", "A curve that falls to zero is a member that was expelled or died, and started anew.", "s",
+              (f"max by (instance) (mysql_global_status_uptime{{{MYSQL}}})", "{{instance}}")),
     )
 
 

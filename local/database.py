@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from programs import Program, number_of
+from programs import Program, digest, number_of
 from script import ROOT, TOOLS, Problem, must_run, program, warn, which, write
 from settings import Settings
 
@@ -26,6 +26,14 @@ class Engine:
     name: str
     server: list
     options: str = ""
+
+
+def chosen(settings: Settings) -> Engine:
+    """The engine of a cluster with these knobs."""
+    engine = find(settings.engine)
+    if settings.db_members > 1 and engine.name != "mysql":
+        raise Problem(f"DB_MEMBERS={settings.db_members} needs MySQL, whose servers can be a group: leave it out, or use DB=mysql")
+    return engine
 
 
 def find(wanted: str) -> Engine:
@@ -65,25 +73,49 @@ plugin-dir={root}/usr/lib/mysql/plugin
     return Engine("mysql", server, options)
 
 
-def servers(settings: Settings, engine: Engine, supervisor_pid: int) -> list:
+def servers(settings: Settings, engine: Engine, supervisor_pid: int, joins: bool = False) -> list:
     """The servers' programs; their data folders and accounts exist when this returns."""
     write(settings.secrets / "init.sql", accounts(settings), 0o600)
-    return [server(settings, engine, name, supervisor_pid) for name in settings.members()]
+    files = {name: write_options(settings, engine, name, joins) for name in settings.members()}
+    make_folders(engine, {files[name]: folder(settings, engine, name) for name in files}, alike=not joins)
+    return [server(settings, engine, name, supervisor_pid) for name in files]
+
+
+def make_folders(engine: Engine, folders: dict, alike: bool) -> None:
+    """Makes the data folders that are missing: empty, or `alike` one that is there, and whose server does not run."""
+    for configuration, data in folders.items():
+        model = next(filter(Path.exists, folders.values()), None)
+        if alike and model and not data.exists():
+            duplicate(model, data)
+        elif not data.exists():
+            initialise(engine, configuration, data)
+
+
+def duplicate(model: Path, data: Path) -> None:
+    """The same but for the server's own identity, which it makes anew when it starts, and for what a killed one left behind."""
+    draft = draft_of(data)
+    shutil.copytree(model, draft, ignore=shutil.ignore_patterns("auto.cnf", "server.*"))
+    draft.rename(data)
 
 
 def server(settings: Settings, engine: Engine, name: str, supervisor_pid: int) -> Program:
-    data, port = folder(settings, engine, name), settings.members()[name]
-    configuration = write_options(settings, engine, name, joins=False)
-    if not data.exists():
-        initialise(engine, configuration, data)
+    data, port, configuration = folder(settings, engine, name), settings.members()[name], configuration_of(settings, engine, name)
     command = [*engine.server, f"--defaults-file={configuration}", f"--init-file={settings.secrets / 'init.sql'}"]
-    # A server that was filled by a copy of another one starts itself anew, if it knows that somebody does that for it.
-    environment = {"MYSQLD_PARENT_PID": supervisor_pid} if settings.db_members > 1 else {}
-    return Program(name, command, data, lambda: version(port) is not None, environment)
+    ready = lambda: version(port) is not None
+    if settings.db_members == 1:
+        return Program(name, command, data, ready)
+    # The note makes its file change, and so the member restart, when the server or its configuration does: no order notices that.
+    note = f"server of {Path(engine.server[-1]).stat().st_mtime_ns}, configuration {digest((ROOT / 'mysql').glob('*.cnf'))}"
+    # A member that was filled by a copy of another one ends to start anew, if it knows that somebody does that for it.
+    return Program(name, command, data, ready, {"MYSQLD_PARENT_PID": supervisor_pid}, note=note, always=True)
 
 
 def folder(settings: Settings, engine: Engine, name: str) -> Path:
     return settings.home / "data" / (engine.name if settings.db_members == 1 else name)
+
+
+def configuration_of(settings: Settings, engine: Engine, name: str) -> Path:
+    return settings.home / "etc" / f"{folder(settings, engine, name).name}.cnf"
 
 
 def write_options(settings: Settings, engine: Engine, name: str, joins: bool) -> Path:
@@ -96,7 +128,7 @@ def write_options(settings: Settings, engine: Engine, name: str, joins: bool) ->
     if settings.db_members > 1:
         own += member(settings, name, joins)
         shared.append("group")
-    path = settings.home / "etc" / f"{data.name}.cnf"
+    path = configuration_of(settings, engine, name)
     write(path, "[mysqld]\n" + own + engine.options + "".join((ROOT / "mysql" / f"{part}.cnf").read_text() for part in shared))
     return path
 
@@ -144,7 +176,9 @@ def recovery(settings: Settings) -> list:
 def exporter(settings: Settings, host: str) -> list:
     """The exporter reads the server's counters and no row, over few connections."""
     name, password = f"'exporter'@'{host}'", settings.secret("exporter-password")
-    return [*account(name, password, "PROCESS, REPLICATION CLIENT"), f"ALTER USER {name} WITH MAX_USER_CONNECTIONS 3;"]
+    of_group = ("replication_group_members", "replication_group_member_stats") if settings.db_members > 1 else ()
+    return [*account(name, password, "PROCESS, REPLICATION CLIENT"), f"ALTER USER {name} WITH MAX_USER_CONNECTIONS 3;",
+            *(f"GRANT SELECT ON performance_schema.{table} TO {name};" for table in of_group)]
 
 
 def account(name: str, password: str, rights: str, option: str = "") -> list:

@@ -33,7 +33,7 @@ def missing_programs(settings: Settings) -> list:
     if psutil is None:
         found.append("Python's psutil is missing: run `make install`")
     try:
-        database.find(settings.engine)
+        database.chosen(settings)
     except Problem as problem:
         found.append(str(problem))
     return found

@@ -2,15 +2,19 @@
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import database
 from programs import Supervisor
-from script import Problem, say, warn
+from script import Problem, say, wait, warn
 from settings import Settings
 from sql import ask
 
 JOIN_SECONDS = 60
+# Longer than a group takes to find that its primary is gone and to elect another one.
+ELECTION_SECONDS = 12
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,19 @@ class Member:
     waiting: int = 0
     majority: bool = False
 
+    def __str__(self) -> str:
+        waiting = f", {self.waiting} transactions wait" if self.waiting else ""
+        alone = "" if self.majority or self.state != "ONLINE" else ", sees no majority"
+        return f"{self.role} {self.state}".strip().lower() + waiting + alone
+
+    @property
+    def well(self) -> bool:
+        return self.state == "ONLINE" and self.majority
+
 
 AWAY = Member("AWAY")
+# What a member says that has no place in a group.
+OUT = ("OFFLINE", "ERROR")
 
 # As a member sees it: its own state, its role, what waits to be applied here, and how many of the group it reaches.
 LOOK = """
@@ -54,22 +69,41 @@ def look_at_all(settings: Settings) -> dict:
 
 
 def serves(members: dict) -> bool:
-    return any(member.state == "ONLINE" and member.majority for member in members.values())
+    return any(member.well for member in members.values())
 
 
 def start(settings: Settings, supervisor: Supervisor, engine: database.Engine) -> None:
     """Members that do not run join the group that serves; where none does, one begins it anew."""
     adopt(settings, engine)
-    serving = supervisor.alive() and serves(look_at_all(settings))
+    serving = is_served(settings, supervisor)
     if not serving:
         supervisor.remove(*settings.members())
-    programs = database.servers(settings, engine, supervisor.pid())
+    programs = database.servers(settings, engine, supervisor.pid(), joins=serving)
     if serving:
-        let_join(settings, engine)
-    supervisor.ensure(*programs)
-    if not serving:
+        supervisor.ensure(*(program for program in programs if not supervisor.differs(program)))
+        call_back(settings)
+        replace(settings, supervisor, [program for program in programs if supervisor.differs(program)])
+    else:
+        supervisor.ensure(*programs)
         form(settings, engine)
-    await_all(settings, supervisor)
+    absent = await_all(settings)
+    if len(absent) * 2 > len(programs):
+        raise Problem("\n".join(["the group has no majority", *complaints(settings, absent)]))
+    if absent:
+        warn(*complaints(settings, absent))
+
+
+def is_served(settings: Settings, supervisor: Supervisor) -> bool:
+    """Whether a group serves. What is begun anew is stopped first, so one look is not enough for a no: a member may be slow, or just
+    about to take another's place."""
+    running = settings.members().keys() & supervisor.pids().keys()
+
+    def clear() -> bool:
+        members = look_at_all(settings)
+        return serves(members) or all(members[name].state in OUT for name in running)
+
+    wait(clear, ELECTION_SECONDS)
+    return serves(look_at_all(settings))
 
 
 def adopt(settings: Settings, engine: database.Engine) -> None:
@@ -81,30 +115,57 @@ def adopt(settings: Settings, engine: database.Engine) -> None:
         alone.rename(first)
 
 
-def let_join(settings: Settings, engine: database.Engine) -> None:
-    """From now on a member that starts, whoever starts it, joins by itself."""
-    for name in settings.members():
-        database.write_options(settings, engine, name, joins=True)
+def refuse_one(settings: Settings) -> None:
+    """What a group was given is not all in the folder of one of its members."""
+    for member in sorted((settings.home / "data").glob("mysql-[0-9]")):
+        raise Problem(f"{member} is of a group: give DB_MEMBERS=3. To go back to one server, take a backup, move the data of all "
+                      "members away, and restore it")
+
+
+def call_back(settings: Settings) -> None:
+    """A member that starts looks for its group for a minute. One that did not find it then has to be told."""
+    for name, member in look_at_all(settings).items():
+        if member.state in OUT:
+            with suppress(Problem):  # It is at it already.
+                ask(settings, settings.members()[name], "STOP GROUP_REPLICATION; START GROUP_REPLICATION")
+
+
+def replace(settings: Settings, supervisor: Supervisor, changed: list) -> None:
+    """One member after the other is restarted, the one that takes writes as the last one, and after another has taken its place."""
+    while changed:
+        absent = await_all(settings)
+        if absent:
+            raise Problem("\n".join(["no member is restarted while one is missing", *complaints(settings, absent)]))
+        members = look_at_all(settings)
+        changed.sort(key=lambda program: members[program.name].role == "PRIMARY")
+        program = changed.pop(0)
+        if members[program.name].role == "PRIMARY":
+            # A newer server is not made the primary beside an older one. It is elected when that one leaves.
+            with suppress(Problem):
+                switch(settings, next(name for name in members if name != program.name))
+        say(f"restarting {program.name}")
+        supervisor.ensure(program)
+
+
+def switch(settings: Settings, name: str) -> None:
+    """Makes another member the one that takes writes; transactions under way end first, and the rest is refused for a moment."""
+    port = settings.members()[name]
+    ask(settings, port, "SELECT group_replication_set_as_primary(@@server_uuid)")
 
 
 def form(settings: Settings, engine: database.Engine) -> None:
     """The member that has everything begins the group, and the others join it."""
     ports = settings.members()
-    first = richest(settings, {name: "".join(filter(None, (executed, received and f",{received}"))) for name, (executed, received) in
-                               {name: ask(settings, port, HAS)[0] for name, port in ports.items()}.items()})
+    first = richest(settings, {name: ",".join(filter(None, ask(settings, port, HAS)[0])) for name, port in ports.items()})
     say(f"{first} begins the group")
-    begin(settings, ports[first])
-    let_join(settings, engine)
-    for name, port in ports.items():
-        if name != first:
-            ask(settings, port, "START GROUP_REPLICATION")
-
-
-def begin(settings: Settings, port: int) -> None:
-    # Data without a number, of a server that was alone, cannot be had from a log: who joins is to copy all.
-    if ask(settings, port, "SELECT @@GLOBAL.gtid_executed = ''")[0] == ["1"]:
-        ask(settings, port, "SET GLOBAL super_read_only = OFF; SET GLOBAL gtid_purged = CONCAT(@@server_uuid, ':1'); SET GLOBAL super_read_only = ON")
-    ask(settings, port, "SET GLOBAL group_replication_bootstrap_group = ON; START GROUP_REPLICATION; SET GLOBAL group_replication_bootstrap_group = OFF")
+    ask(settings, ports[first], "SET GLOBAL group_replication_bootstrap_group = ON; START GROUP_REPLICATION; "
+                                "SET GLOBAL group_replication_bootstrap_group = OFF")
+    # From now on a member that starts, whoever starts it, joins by itself.
+    for name in ports:
+        database.write_options(settings, engine, name, joins=True)
+    with ThreadPoolExecutor() as pool:
+        others = [port for name, port in ports.items() if name != first]
+        list(pool.map(lambda port: ask(settings, port, "START GROUP_REPLICATION"), others))
 
 
 def richest(settings: Settings, sets: dict) -> str:
@@ -120,27 +181,26 @@ def contains(settings: Settings, own: str, other: str) -> bool:
     return ask(settings, settings.mysql_port, f"SELECT GTID_SUBSET('{other}', '{own}')") == [["1"]]
 
 
-def await_all(settings: Settings, supervisor: Supervisor) -> None:
-    """Waits for every member; a majority is enough to go on, and says what is wrong with the rest."""
+def await_all(settings: Settings) -> dict:
+    """Waits for every member, longer while one is being filled; returns those that did not come."""
     deadline = time.monotonic() + JOIN_SECONDS
     while True:
         members = look_at_all(settings)
-        absent = {name: member for name, member in members.items() if member.state != "ONLINE"}
-        if not absent:
-            return
+        absent = {name: member for name, member in members.items() if not member.well}
+        if not absent or time.monotonic() > deadline:
+            return absent
         if any(member.state == "RECOVERING" for member in absent.values()):
             deadline = time.monotonic() + JOIN_SECONDS
-        if time.monotonic() > deadline:
-            break
         time.sleep(0.2)
-    reasons = [f"{name} is {member.state}: {complaint(settings, name)}" for name, member in absent.items()]
-    if len(absent) * 2 > len(members):
-        raise Problem("\n".join(["the group has no majority", *reasons]))
-    warn(*reasons)
 
 
-def complaint(settings: Settings, name: str) -> str:
-    """The last error of the plugin in a member's log."""
+def complaints(settings: Settings, members: dict) -> list:
+    """Why members are not as they should be, as far as they say it."""
+    return [f"{name} is {member}: {last_error(settings, name)}" for name, member in members.items() if not member.well]
+
+
+def last_error(settings: Settings, name: str) -> str:
+    """The last one of the plugin in a member's log."""
     path = settings.logs / f"{name}.log"
     said = re.findall(r"\[ERROR\].*Plugin group_replication reported: '(.*)'", path.read_text(errors="replace")) if path.exists() else []
     return said[-1] if said else f"see {path}"

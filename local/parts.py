@@ -11,7 +11,7 @@ from pathlib import Path
 
 from programs import Program, Supervisor, digest
 from script import ROOT, Problem, get, must_run, program, write
-from settings import EXPORTERS, Settings
+from settings import Settings
 
 OPEN_FILES_MAX = 65_535
 # What is the same in both ways to run.
@@ -112,40 +112,58 @@ def set_exporters(settings: Settings, supervisor: Supervisor) -> None:
     if settings.exporters:
         supervisor.ensure(*exporters(settings))
     else:
-        supervisor.remove(*EXPORTERS)
+        supervisor.remove(*settings.exporter_programs())
     for job, targets in exporter_targets(settings).items():
         write_targets(settings, job, targets if settings.exporters else [])
 
 
 def exporters(settings: Settings) -> list:
-    # The exporter's own account reaches it in a file, because everybody can read a command line.
-    account, password = settings.secrets / "exporter.cnf", settings.secret("exporter-password")
-    write(account, f"[client]\nuser=exporter\npassword={password}\nhost=127.0.0.1\nport={settings.mysql_port}\n", 0o600)
     url = f"http://127.0.0.1:{settings.nginx_port}/nginx_status"
     return [
         exporter(settings, "exporter-node", f"@{EXPORTER_OPTIONS / 'host'}"),
         exporter(settings, "exporter-redis", "--redis.addr="),
-        exporter(settings, "exporter-mysqld", f"--config.my-cnf={account}", f"@{EXPORTER_OPTIONS / 'mysql'}"),
+        *(of_database(settings, name, port) for name, port in zip(database_exporters(settings), settings.members().values())),
         exporter(settings, "exporter-nginx", f"--nginx.scrape-uri={url}", "--nginx.retries=5"),
     ]
 
 
+def of_database(settings: Settings, name: str, port: int) -> Program:
+    """The exporter's own account reaches it in a file, because everybody can read a command line."""
+    account, password = settings.secrets / f"{name}.cnf", settings.secret("exporter-password")
+    write(account, f"[client]\nuser=exporter\npassword={password}\nhost=127.0.0.1\nport={port}\n", 0o600)
+    files = ("mysql", "group") if settings.db_members > 1 else ("mysql",)
+    return exporter(settings, name, f"--config.my-cnf={account}", *(f"@{EXPORTER_OPTIONS / file}" for file in files))
+
+
+def database_exporters(settings: Settings) -> list:
+    """In the order of the servers that they ask."""
+    return [name for name in settings.exporter_programs() if name.startswith("exporter-mysqld")]
+
+
 def exporter(settings: Settings, name: str, *options: str) -> Program:
     port = settings.exporter(name)
-    command = [program(EXPORTERS[name]), f"--web.listen-address=127.0.0.1:{port}", *options]
+    command = [program(settings.exporter_programs()[name]), f"--web.listen-address=127.0.0.1:{port}", *options]
     note = f"options {digest(EXPORTER_OPTIONS.iterdir())}"
     return Program(name, command, settings.run, lambda: get(port, "/metrics") == 200, note=note)
 
 
 def exporter_targets(settings: Settings) -> dict:
     """Per job the targets; one exporter asks every lock node, so that a node is a target with the exporter's address."""
-    at = {name: [f"127.0.0.1:{settings.exporter(f'exporter-{name}')}"] for name in ("node", "redis", "mysqld", "nginx")}
+    at = {name: [f"127.0.0.1:{settings.exporter(f'exporter-{name}')}"] for name in ("node", "redis", "nginx")}
     nodes = [
         {"targets": at["redis"], "labels": {"instance": f"redis-{node}", "__param_target": f"redis://127.0.0.1:{settings.redis_port + node}"}}
         for node in range(1, settings.redis_nodes + 1)
     ]
-    single = {job: [{"targets": at[name]}] for job, name in (("host", "node"), ("mysql", "mysqld"), ("nginx", "nginx"))}
-    return {**single, "redis": nodes}
+    single = {job: [{"targets": at[name]}] for job, name in (("host", "node"), ("nginx", "nginx"))}
+    return {**single, "mysql": databases(settings), "redis": nodes}
+
+
+def databases(settings: Settings) -> list:
+    """The one server is known by its exporter's address, a member of a group by its name."""
+    targets = [f"127.0.0.1:{settings.exporter(name)}" for name in database_exporters(settings)]
+    if settings.db_members == 1:
+        return [{"targets": targets}]
+    return [{"targets": [target], "labels": {"instance": name}} for target, name in zip(targets, settings.members())]
 
 
 def write_targets(settings: Settings, job: str, targets: list) -> None:

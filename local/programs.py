@@ -50,6 +50,8 @@ class Program:
     environment: dict = field(default_factory=dict)
     stop_signal: str = "TERM"
     note: str = ""
+    # Whether one that ended by itself, and well, is started again, too.
+    always: bool = False
 
     def text(self, settings: Settings) -> str:
         """The include file; a program is restarted exactly when this text changes."""
@@ -65,7 +67,7 @@ class Program:
             "stdout_logfile_maxbytes=10MB",
             "stdout_logfile_backups=1",
             "redirect_stderr=true",
-            "autorestart=unexpected",
+            f"autorestart={'true' if self.always else 'unexpected'}",
             "startsecs=1",
             "startretries=2",
             f"stopsignal={self.stop_signal}",

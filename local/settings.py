@@ -118,7 +118,7 @@ class Settings:
             ports["nginx"] = (self.nginx_port, "NGINX_PORT")
             ports["prometheus"] = (self.prometheus_port, "PROMETHEUS_PORT")
         if self.replicas and self.exporters:
-            ports |= {name: (self.exporter(name), "EXPORTER_PORT") for name in EXPORTERS}
+            ports |= {name: (self.exporter(name), "EXPORTER_PORT") for name in self.exporter_programs()}
         return ports
 
     def links(self) -> dict:
@@ -135,7 +135,12 @@ class Settings:
 
     def exporter(self, name: str) -> int:
         """The port of an exporter."""
-        return self.exporter_port + 1 + list(EXPORTERS).index(name)
+        return self.exporter_port + 1 + list(self.exporter_programs()).index(name)
+
+    def exporter_programs(self) -> dict:
+        """Every exporter's name and program: one for each kind of server, and one more for each further server of the database."""
+        further = {f"exporter-mysqld-{number}": EXPORTERS["exporter-mysqld"] for number in range(2, self.db_members + 1)}
+        return EXPORTERS | further
 
 
 def home() -> Path:

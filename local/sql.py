@@ -18,11 +18,11 @@ def client(settings: Settings, port: int) -> list:
             f"--connect-timeout={CONNECT_SECONDS}", "--batch", "--skip-column-names"]
 
 
-def ask(settings: Settings, port: int, statement: str):
+def ask(settings: Settings, port: int, statement: str, seconds=ANSWER_SECONDS) -> list:
     """The rows of the answer, each a list of texts; or a problem that says what the server said."""
     command = [*client(settings, port), f"--execute={statement}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=ANSWER_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds)
     except subprocess.TimeoutExpired:
         raise Problem(f"the database on port {port} does not answer") from None
     if done.returncode != 0:

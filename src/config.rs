@@ -74,8 +74,8 @@ pub enum Command {
 /// Where the database is.
 #[derive(Args, Debug)]
 pub struct Database {
-    /// File with the service's database URL, `mysql://user:password@host:port/database`. Without it the variable
-    /// `DATABASE_URL` holds the URL itself.
+    /// File with the service's database URL, `mysql://user:password@host:port/database`; of a group with all of its members,
+    /// `mysql://user:password@host1:port,host2:port,host3:port/database`. Without it the variable `DATABASE_URL` holds the URL itself.
     #[arg(long, env = "DATABASE_URL_FILE")]
     database_url_file: Option<PathBuf>,
 }
@@ -94,8 +94,8 @@ pub struct Migrate {
     #[command(flatten)]
     pub database: Database,
 
-    /// File with the URL of an account that may create databases and accounts. Without it the variable `ADMIN_DATABASE_URL`
-    /// holds the URL itself.
+    /// File with the URL of an account that may create databases and accounts; of a group with all of its members. Without it the
+    /// variable `ADMIN_DATABASE_URL` holds the URL itself.
     #[arg(long, env = "ADMIN_DATABASE_URL_FILE")]
     admin_database_url_file: Option<PathBuf>,
 }

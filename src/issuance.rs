@@ -10,6 +10,7 @@ mod optimistic;
 mod pessimistic;
 mod redlock;
 mod reserve;
+mod runs;
 mod single;
 mod step;
 mod unlocked;
@@ -27,15 +28,12 @@ use self::single::Single;
 use crate::coupons::{Order, Outcome};
 use crate::lock::{LockError, Locks};
 use crate::memory::{Known, Memory};
-use crate::metrics::{IssueMetrics, LockMetrics, Metrics, Rerun, Wait, outcome_label};
+use crate::metrics::{IssueMetrics, LockMetrics, Metrics, Wait, outcome_label};
 use crate::store::{Store, StoreError};
 
 /// Most orders that wait at once: per code under `batched`, in all under the other strategies. A rush of ten thousand users fits in;
 /// beyond that "busy" is the better answer.
 pub const QUEUE_MAX: usize = 10_000;
-
-/// Runs of one order, or one batch, before giving up on contention or an unknown outcome.
-const RUNS_MAX: u32 = 3;
 
 /// How an issue is made exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -126,6 +124,8 @@ struct Parts<D = Store, L = Arc<Locks>> {
     strategy: Strategy,
     on_lock_loss: OnLockLoss,
     store: D,
+    /// Whether another member of the database may become the primary.
+    has_several_members: bool,
     locks: L,
     memory: Arc<Memory>,
     issue: IssueMetrics,
@@ -157,8 +157,10 @@ impl Issuer {
     pub fn new(config: &IssuerConfig, store: Store, locks: Arc<Locks>, memory: Arc<Memory>, metrics: &Metrics) -> Self {
         let IssuerConfig { strategy, on_lock_loss, deadline } = *config;
         let (issue, lock, tasks) = (metrics.issue.clone(), metrics.lock.clone(), TaskTracker::new());
-        let reserve = Reserve::new(deadline);
-        let parts = Arc::new(Parts { strategy, on_lock_loss, store, locks, memory, issue, lock, reserve, tasks });
+        let (reserve, has_several_members) = (Reserve::new(deadline), store.has_several_members());
+        let parts =
+            Parts { strategy, on_lock_loss, store, has_several_members, locks, memory, issue, lock, reserve, tasks };
+        let parts = Arc::new(parts);
         Self { single: Single::new(Arc::clone(&parts)), batched: Batched::new(Arc::clone(&parts)), parts, deadline }
     }
 
@@ -219,33 +221,8 @@ impl Issuer {
 }
 
 impl<D, L> Parts<D, L> {
-    /// Counts an error after which the same work may be run again. Returns any other error, and every error of the last run.
-    fn may_run_again(&self, error: StoreError, is_last: bool) -> Result<(), StoreError> {
-        let reason = match error {
-            StoreError::Contended(_) => Rerun::Contended,
-            StoreError::Duplicate(_) => Rerun::Duplicate,
-            StoreError::Unknown(_) => Rerun::Unknown,
-            StoreError::Rejected(_) | StoreError::NoEvent | StoreError::Unavailable(_) => return Err(error),
-        };
-        if reason == Rerun::Unknown {
-            self.issue.unknown_outcome();
-        }
-        if is_last {
-            return Err(error);
-        }
-        tracing::debug!(error = &error as &dyn std::error::Error, "running it again");
-        self.issue.rerun(reason);
-        Ok(())
-    }
-
     /// Records the wait of a request that has got the exclusive right.
     fn granted(&self, ticket: &Ticket) {
         self.lock.waited(Wait::Granted, ticket.entered);
     }
-}
-
-/// Waits a little, longer and with more jitter after every run.
-async fn pause(run: u32) {
-    let most = Duration::from_millis(5) * run;
-    tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
 }

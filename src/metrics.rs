@@ -58,6 +58,7 @@ impl MetricConstructor<Histogram> for Seconds {
 pub struct Metrics {
     registry: Registry,
     log_lines_dropped: Counter,
+    database_primary_changes: Counter,
     /// Requests.
     pub http: HttpMetrics,
     /// Issues.
@@ -76,14 +77,22 @@ impl Metrics {
         coupon.register("build", "What is running", build);
         let log_lines_dropped = Counter::default();
         coupon.register("log_lines_dropped", "Lines of the log that nobody read in time", log_lines_dropped.clone());
+        let database_primary_changes = Counter::default();
+        let help = "How often another member of the database became the primary";
+        coupon.register("database_primary_changes", help, database_primary_changes.clone());
         let issue = IssueMetrics::register(coupon);
         let lock = LockMetrics::register(coupon, redis_nodes);
-        Self { registry, log_lines_dropped, http, issue, lock }
+        Self { registry, log_lines_dropped, database_primary_changes, http, issue, lock }
     }
 
     /// Sets how many lines of the log were dropped since the start.
     pub fn log_lines_dropped(&self, lines: u64) {
         self.log_lines_dropped.inner().store(lines, Ordering::Relaxed);
+    }
+
+    /// Sets how often another member of the database became the primary since the start.
+    pub fn database_primary_changes(&self, changes: u64) {
+        self.database_primary_changes.inner().store(changes, Ordering::Relaxed);
     }
 
     /// The text that Prometheus scrapes, in the `OpenMetrics` format.

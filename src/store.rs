@@ -6,23 +6,26 @@
 pub mod admin;
 mod batch;
 mod catalogue;
+mod connection;
 mod coupons;
 mod lanes;
 mod migrate;
 mod purge;
+mod server;
 mod session;
 mod transaction;
+mod url;
 mod wallet;
 
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Row;
 use sqlx::mysql::{MySqlConnectOptions, MySqlDatabaseError, MySqlRow, MySqlSslMode};
-use sqlx::{ConnectOptions, Row};
 
-use self::lanes::{Purpose, Server};
+use self::lanes::Purpose;
+use self::server::Server;
 pub use batch::{Calls, Database, Held, fitting};
 pub use catalogue::{Catalogue, Source};
 pub use coupons::{LockedCoupon, Standing};
@@ -58,11 +61,6 @@ const SILENCE: Duration = Duration::from_mins(10);
 /// How long it keeps any other.
 const SILENCE_IN_TRANSACTION: Duration = Duration::from_secs(5);
 
-/// What a URL may say after its `?`. sqlx passes over what it does not know, so that a misspelt `ssl_mode` would be no TLS.
-///
-/// What [`session`] sets is not among them: windows are stored in UTC, for one, and statements compare them with the session's clock.
-const PARAMETERS: [&str; 6] = ["ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "socket", "statement-cache-capacity"];
-
 /// Why the database gave no answer. The variants differ in what became of a write.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -81,6 +79,10 @@ pub enum StoreError {
     /// No event was made yet.
     #[error("there is no event yet: `coupon-rush seed` makes one")]
     NoEvent,
+    /// The server takes no writes (any more), or no member of the group was found that does: nothing was begun. Of several members
+    /// another one may answer.
+    #[error("the primary of the database is not to be had")]
+    NotPrimary(#[source] sqlx::Error),
     /// No connection, or the server is not able to work: nothing was sent.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
@@ -89,27 +91,42 @@ pub enum StoreError {
 /// `ER_DUP_ENTRY`; and what `MariaDB` says of the same key when `AUTO_INCREMENT` has come to its end, `HA_ERR_AUTOINC_ERANGE` and
 /// `ER_AUTOINC_READ_FAILED`.
 const DUPLICATE: [u16; 3] = [1062, 167, 1467];
-/// `ER_LOCK_WAIT_TIMEOUT`, `ER_LOCK_DEADLOCK`, `ER_CHECKREAD` (`MariaDB`: the snapshot is stale).
-const CONTENDED: [u16; 3] = [1205, 1213, 1020];
+/// `ER_LOCK_WAIT_TIMEOUT`, `ER_LOCK_DEADLOCK`, `ER_CHECKREAD` (`MariaDB`: the snapshot is stale), `ER_TRANSACTION_ROLLBACK_DURING_COMMIT`
+/// (the group has certified another one that wrote the same rows).
+const CONTENDED: [u16; 4] = [1205, 1213, 1020, 3101];
 /// Interrupted, killed, out of time, shutting down, closed for idleness: a statement that was running may have been carried out.
 const INTERRUPTED: [u16; 6] = [1053, 1317, 1927, 1969, 3024, 4031];
-/// `ER_OPTION_PREVENTS_STATEMENT`, `ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION`, `ER_READ_ONLY_MODE`: it takes no writes.
-const READ_ONLY: [u16; 3] = [1290, 1792, 1836];
+/// `ER_ERROR_DURING_COMMIT`, `ER_RUN_HOOK_ERROR`, `ER_GRP_TRX_CONSISTENCY_BEFORE`, `ER_GRP_TRX_CONSISTENCY_AFTER_ON_TRX_BEGIN`: the member
+/// lost its group while the statement waited for it. What was sent to the group before may yet be committed by the others.
+const CUT_OFF: [u16; 4] = [1180, 3100, 3797, 3798];
+/// `ER_OPTION_PREVENTS_STATEMENT`, `ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION`, `ER_READ_ONLY_MODE`, `ER_SERVER_OFFLINE_MODE`: it takes no
+/// writes. `ER_GR_HOLD_WAIT_TIMEOUT`, `ER_GR_HOLD_KILLED`, `ER_GR_HOLD_MEMBER_STATUS_ERROR`, `ER_GRP_TRX_CONSISTENCY_NOT_ALLOWED`,
+/// `ER_GRP_TRX_CONSISTENCY_BEGIN_NOT_ALLOWED`, `ER_OPERATION_NOT_ALLOWED_WHILE_PRIMARY_CHANGE_IS_RUNNING`: not yet or no longer. Each
+/// comes before anything was begun.
+const NOT_PRIMARY: [u16; 10] = [1290, 1792, 1836, 3032, 3781, 3782, 3783, 3796, 3799, 4094];
 /// Null, truncated, wrong or out-of-range values, malformed JSON, failed CHECKs, by either server.
 const REJECTED: [u16; 12] = [1048, 1264, 1265, 1366, 1406, 1690, 1977, 3140, 3669, 3819, 4025, 4038];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Database(_) => match number(&error) {
-                n if DUPLICATE.contains(&n) => Self::Duplicate(unquoted(n)),
-                n if CONTENDED.contains(&n) => Self::Contended(error),
-                n if INTERRUPTED.contains(&n) => Self::Unknown(Some(error)),
-                n if REJECTED.contains(&n) => Self::Rejected(unquoted(n)),
-                _ => Self::Unavailable(error),
-            },
+            sqlx::Error::Database(_) => Self::of_the_server(number(&error), error),
             sqlx::Error::Configuration(_) => Self::Unavailable(error),
             _ => Self::Unknown(Some(error)),
+        }
+    }
+}
+
+impl StoreError {
+    /// What became of a write when the server answered it with an error of this number.
+    fn of_the_server(number: u16, error: sqlx::Error) -> Self {
+        match number {
+            n if DUPLICATE.contains(&n) => Self::Duplicate(unquoted(n)),
+            n if CONTENDED.contains(&n) => Self::Contended(error),
+            n if INTERRUPTED.contains(&n) || CUT_OFF.contains(&n) => Self::Unknown(Some(error)),
+            n if NOT_PRIMARY.contains(&n) => Self::NotPrimary(error),
+            n if REJECTED.contains(&n) => Self::Rejected(unquoted(n)),
+            _ => Self::Unavailable(error),
         }
     }
 }
@@ -149,11 +166,11 @@ pub struct Store {
 impl Store {
     /// Describes the database without connecting yet; connections are made, and kept, when they are first needed.
     pub fn new(url: &str, pool_size: u32) -> Result<Self, StoreError> {
-        let options = options(url)?;
-        if options.get_database().is_none() {
+        let members = url::members(url)?;
+        if members[0].get_database().is_none() {
             return Err(sqlx::Error::Configuration("the URL names no database".into()).into());
         }
-        let server = Server::new(options);
+        let server = Server::new(members);
         let calls = |most| Purpose { most, patience: CONNECT_TIMEOUT, statement: STATEMENT_TIMEOUT, silence: SILENCE };
         let transactions = |most| Purpose { silence: SILENCE_IN_TRANSACTION, ..calls(most) };
         let lanes = |purpose| Lanes::new(&server, purpose);
@@ -168,33 +185,27 @@ impl Store {
         })
     }
 
-    /// Whether somebody on the way to the database could read along: it is on another host, and its URL does not insist on TLS.
+    /// Whether somebody on the way to the database could read along: a host is another one, and the URL does not insist on TLS.
     pub fn may_be_overheard(&self) -> bool {
-        let options = self.server.options();
-        let host = options.get_host().trim_matches(['[', ']']);
-        let is_here = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-        let insists = !matches!(options.get_ssl_mode(), MySqlSslMode::Disabled | MySqlSslMode::Preferred);
-        options.get_socket().is_none() && !is_here && !insists
+        self.server.members().iter().any(may_be_overheard)
+    }
+
+    /// Whether the database has several members, of which another one may become the primary.
+    pub fn has_several_members(&self) -> bool {
+        self.server.has_several()
+    }
+
+    /// How often another member became the primary, as far as this replica has seen it.
+    pub fn primary_changes(&self) -> u64 {
+        self.server.changes()
     }
 }
 
-/// Parses a `mysql://` URL. Statements are never logged: they carry user ids.
-fn options(url: &str) -> Result<MySqlConnectOptions, StoreError> {
-    // sqlx takes any scheme.
-    if !url.starts_with("mysql://") {
-        return Err(sqlx::Error::Configuration("the URL does not begin with mysql://".into()).into());
-    }
-    let mut names = parameters(url).map(|parameter| parameter.split('=').next().unwrap_or_default());
-    if !names.all(|name| PARAMETERS.contains(&name)) {
-        let known = format!("the URL has a parameter that is none of {}", PARAMETERS.join(", "));
-        return Err(sqlx::Error::Configuration(known.into()).into());
-    }
-    Ok(MySqlConnectOptions::from_str(url)?.disable_statement_logging())
-}
-
-/// What comes after the URL's `?`.
-fn parameters(url: &str) -> impl Iterator<Item = &str> {
-    url.split_once('?').into_iter().flat_map(|(_, query)| query.split('&')).filter(|parameter| !parameter.is_empty())
+fn may_be_overheard(member: &MySqlConnectOptions) -> bool {
+    let host = member.get_host().trim_matches(['[', ']']);
+    let is_here = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    let insists = !matches!(member.get_ssl_mode(), MySqlSslMode::Disabled | MySqlSslMode::Preferred);
+    member.get_socket().is_none() && !is_here && !insists
 }
 
 #[cfg(test)]
@@ -204,12 +215,19 @@ mod tests {
     #[tokio::test]
     async fn only_a_database_elsewhere_that_need_not_speak_tls_may_be_overheard() {
         let overheard = |rest: &str| Store::new(&format!("mysql://u:p@{rest}"), 1).unwrap().may_be_overheard();
-        for far in
-            ["db/coupons", "10.0.0.7:3306/c", "[2001:db8::1]/c", "db/c?ssl-mode=PREFERRED", "db/c?ssl-mode=DISABLED"]
-        {
+        for far in [
+            "db/coupons",
+            "10.0.0.7:3306/c",
+            "[2001:db8::1]/c",
+            "db/c?ssl-mode=PREFERRED",
+            "db/c?ssl-mode=DISABLED",
+            "localhost,db/c",
+        ] {
             assert!(overheard(far), "{far}");
         }
-        for near in ["127.0.0.1:3306/c", "localhost/c", "[::1]/c", "db/c?socket=/run/mysqld.sock"] {
+        for near in
+            ["127.0.0.1:3306/c", "localhost/c", "[::1]/c", "localhost:1,127.0.0.1:2/c", "db/c?socket=/run/mysqld.sock"]
+        {
             assert!(!overheard(near), "{near}");
         }
         for mode in ["REQUIRED", "VERIFY_CA", "VERIFY_IDENTITY"] {
@@ -217,18 +235,16 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_parameter_that_would_be_passed_over_is_refused() {
-        for bad in [
-            "ssl_mode=VERIFY_CA",
-            "ssl-mode=VERIFY_CA&sslca=x",
-            "SSL-MODE=REQUIRED",
-            "ssl-mode=SURELY",
-            "tls",
-            "timezone=%2B09:00",
-            "charset=latin1",
-        ] {
-            assert!(Store::new(&format!("mysql://u:p@h/c?{bad}"), 1).is_err(), "{bad}");
+    #[test]
+    fn an_error_of_a_group_tells_what_became_of_the_write() {
+        let judged = |number| StoreError::of_the_server(number, sqlx::Error::RowNotFound);
+        for maybe_elsewhere in [1180, 3100, 3797, 3798] {
+            assert!(matches!(judged(maybe_elsewhere), StoreError::Unknown(_)), "{maybe_elsewhere}");
         }
+        assert!(matches!(judged(3101), StoreError::Contended(_)), "it was rolled back");
+        for not_begun in [1290, 1792, 1836, 3032, 3781, 3782, 3783, 3796, 3799, 4094] {
+            assert!(matches!(judged(not_begun), StoreError::NotPrimary(_)), "{not_begun}");
+        }
+        assert!(matches!(judged(1146), StoreError::Unavailable(_)), "no other member has the table either");
     }
 }

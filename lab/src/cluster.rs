@@ -71,7 +71,6 @@ pub struct MySql {
     /// An account that may do everything; for tests and the laboratory.
     pub admin_url: String,
     /// Its servers: one, or those of a group in the order of their numbers.
-    #[serde(default)]
     pub(crate) members: Vec<Member>,
 }
 
@@ -133,7 +132,7 @@ impl Cluster {
     pub async fn connect(&self) -> anyhow::Result<MySqlConnection> {
         let mysql = self.mysql.as_ref().context("the cluster has no database running; `make up` starts it")?;
         match &mysql.members[..] {
-            [] | [_] => mysql.connect(&mysql.admin_url).await,
+            [_] => mysql.connect(&mysql.admin_url).await,
             _ => Ok(mysql.primary().await?.1),
         }
     }

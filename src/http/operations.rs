@@ -55,6 +55,7 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> (StatusCode, Body<Rea
 /// The metrics in the `OpenMetrics` text format.
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> impl IntoResponse {
     api.metrics.issue.generation_age(api.memory.age());
+    api.metrics.database_primary_changes(api.store.primary_changes());
     api.metrics.log_lines_dropped(telemetry::dropped_lines());
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], api.metrics.encode())

@@ -23,7 +23,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use self::queue::{Answer, Attendance, Queues, Waiting};
 use super::locking::Locking;
-use super::{IssueError, OnLockLoss, Parts, RUNS_MAX, Ticket, pause};
+use super::runs::{RUNS_MAX, Runs};
+use super::{IssueError, OnLockLoss, Parts, Ticket};
 use crate::coupons::{Code, Order};
 use crate::lock::{LockError, Locks};
 use crate::memory::Refusal;
@@ -52,6 +53,23 @@ pub(super) struct Batched<D: Database = Store, L = Arc<Locks>> {
     parts: Arc<Parts<D, L>>,
     queues: Queues,
     slots: Semaphore,
+}
+
+/// What all orders of a batch have in common.
+struct Terms {
+    code: Code,
+    round: u32,
+    /// When the last of their callers stops waiting.
+    due: tokio::time::Instant,
+}
+
+impl Terms {
+    /// `None` of a batch without orders.
+    fn of(batch: &[Waiting]) -> Option<Self> {
+        let Ticket { order, round, .. } = &batch.first()?.ticket;
+        let due = batch.iter().map(|order| order.ticket.due).max()?;
+        Some(Self { code: order.code.clone(), round: *round, due })
+    }
 }
 
 /// A batch that is settled and not answered yet.
@@ -92,6 +110,9 @@ impl<D: Database, L: Locking> Batched<D, L> {
         let _attendance = Attendance { queues: &self.queues, code };
         while self.queues.is_wanted(code) {
             let mut lane = self.parts.store.lane().await;
+            if !lane.is_ready().await {
+                continue;
+            }
             if self.parts.memory.refusal(code).is_some() {
                 self.refuse(code, &mut lane).await;
                 continue;
@@ -161,15 +182,18 @@ impl<D: Database, L: Locking> Batched<D, L> {
         if let Some(round) = self.parts.memory.round() {
             send_away_others(&mut batch, round);
         }
-        let Some(Waiting { ticket: Ticket { round, .. }, .. }) = batch.first() else { return Settled(Vec::new()) };
+        let Some(terms) = Terms::of(&batch) else { return Settled(Vec::new()) };
         for order in &batch {
             self.parts.granted(&order.ticket);
         }
         let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
-        let started = tokio::time::Instant::now();
+        let mut took = Duration::ZERO;
         let (mut parts, mut answers) = (vec![&orders[..]], Vec::with_capacity(orders.len()));
         while let Some(part) = parts.pop() {
-            match self.call(lane, code, *round, part).await {
+            let mut runs = Runs::new(RUNS_MAX, terms.due);
+            let called = self.call(lane, &terms, part, &mut runs).await;
+            took += runs.took();
+            match called {
                 Ok(settled) => answers.extend(settled),
                 Err(StoreError::Rejected(_)) if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -181,7 +205,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
                 }
             }
         }
-        self.parts.reserve.took(started.elapsed());
+        self.parts.reserve.took(took);
         Settled(batch.into_iter().zip(answers).collect())
     }
 
@@ -211,11 +235,10 @@ impl<D: Database, L: Locking> Batched<D, L> {
     async fn call(
         &self,
         lane: &mut D::Lane,
-        code: &Code,
-        round: u32,
+        &Terms { ref code, round, .. }: &Terms,
         orders: &[Order],
+        runs: &mut Runs,
     ) -> Result<Vec<Answer>, StoreError> {
-        let mut run = 1;
         let settlement = loop {
             self.parts.issue.batch(orders.len());
             let started = Instant::now();
@@ -224,10 +247,9 @@ impl<D: Database, L: Locking> Batched<D, L> {
                     self.parts.issue.transaction(started);
                     break settlement;
                 }
-                Err(error) => self.parts.may_run_again(error, run == RUNS_MAX)?,
+                Err(error) => self.parts.may_run_again(error, runs)?,
             }
-            pause(run).await;
-            run += 1;
+            runs.pause().await;
         };
         if settlement.known && settlement.round != round {
             self.parts.memory.poke();

@@ -41,6 +41,8 @@ label_values! {
         Contended => "contended",
         /// It is not known whether it was carried out.
         Unknown => "unknown",
+        /// Another member of the database may be the primary now.
+        Moved => "moved",
     }
 }
 

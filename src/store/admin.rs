@@ -5,8 +5,9 @@
 use sqlx::Row;
 use sqlx::mysql::{MySql, MySqlArguments, MySqlRow};
 use sqlx::query::Query;
+use tokio::time::Instant;
 
-use super::{Store, StoreError, Tx, time};
+use super::{CHANGE_PATIENCE, Store, StoreError, Tx, time};
 use crate::coupons::{Code, Window};
 
 const LOCK_EVENT: &str = "SELECT round FROM event FOR UPDATE";
@@ -66,13 +67,15 @@ const AUDIT: &str = "SELECT c.code, c.round, c.total, c.remaining, COUNT(w.user_
 /// Runs of a change before it is given up; each waits a second for its rows.
 const RUNS_MAX: u32 = 4;
 
-/// Runs a change again if a rush has locked its rows for longer than one wait: such a run has written nothing.
+/// Runs a change again if a rush has locked its rows for longer than one wait, and while another member may become the primary: such a
+/// run has written nothing.
 macro_rules! patiently {
-    ($change:expr) => {{
-        let mut run = 1;
+    ($store:ident.$change:ident($($argument:expr),*)) => {{
+        let (mut run, end) = (1, Instant::now() + CHANGE_PATIENCE);
         loop {
-            match $change.await {
+            match $store.$change($($argument),*).await {
                 Err(StoreError::Contended(_)) if run < RUNS_MAX => run += 1,
+                Err(StoreError::NotPrimary(_)) if $store.has_several_members() && Instant::now() < end => {}
                 decided => break decided,
             }
         }
@@ -172,7 +175,7 @@ impl Store {
 
     async fn try_put_coupon(&self, code: &Code, change: &CouponChange) -> Result<Changed, StoreError> {
         let mut lane = self.administration.soon().await?;
-        let mut tx = lane.begin().await?;
+        let mut tx = lane.begin_proven().await?;
         tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(StoreError::NoEvent)?;
         let issued = tx.fetch_optional(sqlx::query(ISSUED).bind(code.as_str())).await?;
         let changed = match issued.map(|row| row.try_get::<u64, _>(0)).transpose()? {
@@ -203,7 +206,7 @@ impl Store {
 
     async fn try_retire_coupon(&self, code: &Code) -> Result<Retired, StoreError> {
         let mut lane = self.administration.soon().await?;
-        let mut tx = lane.begin().await?;
+        let mut tx = lane.begin_proven().await?;
         tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(StoreError::NoEvent)?;
         // An issuer locks this row first: its wallet row is there to be counted, or it finds no coupon.
         let Some(row) = tx.fetch_optional(sqlx::query(LOCK_COUPON).bind(code.as_str())).await? else {
@@ -229,7 +232,7 @@ impl Store {
 
     async fn try_put_event(&self, exclusive: bool, window: Window) -> Result<(), StoreError> {
         let mut lane = self.administration.soon().await?;
-        let mut tx = lane.begin().await?;
+        let mut tx = lane.begin_proven().await?;
         tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(StoreError::NoEvent)?;
         tx.execute(windowed(sqlx::query(CHANGE_EVENT).bind(exclusive), window)).await?;
         tx.execute(sqlx::query(COPY_EVENT)).await?;
@@ -243,7 +246,7 @@ impl Store {
 
     async fn try_reset(&self, ends: u32) -> Result<Reset, StoreError> {
         let mut lane = self.administration.soon().await?;
-        let mut tx = lane.begin().await?;
+        let mut tx = lane.begin_proven().await?;
         let ended = tx.execute(sqlx::query(NEXT_ROUND).bind(ends)).await?.rows_affected() > 0;
         let row = tx.fetch_optional(sqlx::query(LOCK_EVENT)).await?.ok_or(StoreError::NoEvent)?;
         let current = row.try_get(0)?;
@@ -260,20 +263,20 @@ impl Store {
     /// Reads the event.
     pub async fn event(&self) -> Result<Event, StoreError> {
         let mut lane = self.administration.soon().await?;
-        let row =
-            lane.ask(async |sql| sqlx::query(EVENT).fetch_optional(sql).await).await?.ok_or(StoreError::NoEvent)?;
+        let rows = lane.read(|| sqlx::query(EVENT)).await?;
+        let row = rows.first().ok_or(StoreError::NoEvent)?;
         Ok(Event {
             name: row.try_get(0)?,
             round: row.try_get(1)?,
             exclusive: row.try_get(2)?,
             exclusive_next: row.try_get(3)?,
-            window: Window { opens_at: time(&row, 4)?, closes_at: time(&row, 5)? },
+            window: Window { opens_at: time(row, 4)?, closes_at: time(row, 5)? },
         })
     }
 
     /// The books of every code in the current round, in one statement.
     pub async fn audit(&self) -> Result<Vec<Audited>, StoreError> {
-        let rows = self.audits.soon().await?.ask(async |sql| sqlx::query(AUDIT).fetch_all(sql).await).await?;
+        let rows = self.audits.soon().await?.read(|| sqlx::query(AUDIT)).await?;
         Ok(rows.iter().map(audited).collect::<Result<_, _>>()?)
     }
 }

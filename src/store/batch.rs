@@ -69,6 +69,12 @@ pub trait Database: Send + Sync + 'static {
 
 /// What a batch asks of a lane.
 pub trait Calls: Send + 'static {
+    /// Makes sure that there is a connection, if only another member of the database can take the place of the last one. Without it an
+    /// order waits better in its queue, where it is not lost sight of.
+    fn is_ready(&mut self) -> impl Future<Output = bool> + Send {
+        std::future::ready(true)
+    }
+
     /// Issues one piece of `code` to each order, as far as rule and stock allow. One round trip, one transaction.
     ///
     /// `orders` are in the order in which serials are given. Safe to repeat with the same orders after any error.
@@ -96,13 +102,25 @@ impl Database for Store {
 }
 
 impl Calls for Lane {
+    async fn is_ready(&mut self) -> bool {
+        !self.may_move() || self.connect().await.is_ok()
+    }
+
     async fn issue_batch(&mut self, round: u32, code: &Code, orders: &[Order]) -> Result<Settlement, StoreError> {
-        self.ask(async |sql| settle(sql, round, code, orders).await).await
+        let mut connection = self.take().await?;
+        let mut settlement = connection.ask(async |sql| settle(sql, round, code, orders).await).await?;
+        if settlement.issued == 0 && connection.is_in_group() {
+            // A commit proves the majority, and this batch has committed nothing.
+            connection.prove().await?;
+            settlement = connection.ask(async |sql| settle(sql, round, code, orders).await).await?;
+        }
+        self.keep(connection);
+        Ok(settlement)
     }
 
     async fn held(&mut self, code: &Code, orders: &[Order]) -> Result<Held, StoreError> {
-        let query = sqlx::query(HELD).bind(encode(orders, since(orders))).bind(code.as_str());
-        let rows = self.ask(async |sql| query.fetch_all(sql).await).await?;
+        let orders = encode(orders, since(orders));
+        let rows = self.read(|| sqlx::query(HELD).bind(orders.as_str()).bind(code.as_str())).await?;
         let round = rows.first().map_or(Ok(0), |row| row.try_get(0))?;
         let entries: Result<Vec<Option<Entry>>, _> = rows.iter().map(|row| held(row, 1)).collect();
         let entries = entries?.into_iter().flatten().map(|entry| (entry.user_id.clone(), entry)).collect();

@@ -62,7 +62,7 @@ pub trait Source: Send {
     fn catalogue(&mut self) -> impl Future<Output = Result<Catalogue, StoreError>> + Send;
 
     /// Reads all entries of one scope in one round. Transactions that were issuing when a window closed have committed before. Two
-    /// round trips.
+    /// round trips, and in a group the proof of a majority before them.
     fn entries(&mut self, round: u32, scope: u16) -> impl Future<Output = Result<Vec<Entry>, StoreError>> + Send;
 }
 
@@ -70,13 +70,15 @@ impl Source for Lane {
     async fn catalogue(&mut self) -> Result<Catalogue, StoreError> {
         let mut connection = self.take().await?;
         let asked = Instant::now();
+        connection.prove().await?;
         let rows = connection.ask(async |sql| sqlx::query(CATALOGUE).fetch_all(sql).await).await?;
         let answered = Instant::now();
+        let takes_writes = rows.first().map(|first| first.try_get::<u64, _>(14)).transpose()?;
+        if takes_writes == Some(0) {
+            return Err(connection.leave_the_server());
+        }
         self.keep(connection);
         let first = rows.first().ok_or(StoreError::NoEvent)?;
-        if first.try_get::<u64, _>(14)? == 0 {
-            return Err(self.leave_the_server());
-        }
         Ok(Catalogue {
             asked,
             answered,
@@ -90,9 +92,12 @@ impl Source for Lane {
 
     async fn entries(&mut self, round: u32, scope: u16) -> Result<Vec<Entry>, StoreError> {
         let fence = if scope == 0 { sqlx::query(FENCE_ALL) } else { sqlx::query(FENCE).bind(scope) };
-        self.ask(async |sql| fence.fetch_all(sql).await).await?;
+        let mut connection = self.take().await?;
+        connection.prove().await?;
+        connection.ask(async |sql| fence.fetch_all(sql).await).await?;
         let query = sqlx::query(OF_SCOPE).bind(round).bind(scope);
-        let rows = self.ask(async |sql| query.fetch_all(sql).await).await?;
+        let rows = connection.ask(async |sql| query.fetch_all(sql).await).await?;
+        self.keep(connection);
         rows.iter().map(|row| Ok(entry(row)?)).collect()
     }
 }

@@ -110,10 +110,10 @@ pub struct Standing {
 impl Lane {
     /// Where the order stands; `None` when there is no such coupon. One round trip, no lock.
     pub async fn standing(&mut self, order: &Order) -> Result<Option<Standing>, StoreError> {
-        let query = sqlx::query(STANDING).bind(order.user.as_str()).bind(order.code.as_str());
-        let row = self.ask(async |sql| query.fetch_optional(sql).await).await?;
+        let query = || sqlx::query(STANDING).bind(order.user.as_str()).bind(order.code.as_str());
+        let rows = self.read(query).await?;
         let standing = |row: &MySqlRow| Ok(Standing { coupon: locked(row)?, held: held(row, ROW_COLUMNS)? });
-        row.as_ref().map(standing).transpose()
+        rows.first().map(standing).transpose()
     }
 }
 

@@ -2,12 +2,16 @@
 //! event. Safe to repeat.
 #![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
+use std::time::Duration;
+
 use anyhow::{Context, bail, ensure};
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
+use tokio::time::timeout;
 
-use super::{options, session};
+use super::server::Server;
+use super::{session, url};
 
 /// What the service may do: no DELETE, no DDL, no other table.
 const GRANTS: [&str; 4] = [
@@ -17,7 +21,14 @@ const GRANTS: [&str; 4] = [
     "EXECUTE ON PROCEDURE `{db}`.issue_batch",
 ];
 
-/// One migration of a database at a time. sqlx takes a lock of its own with a time-out of -1, which is for ever to `MySQL` and
+/// What it may do beside that in a group: ask whether the server is the primary.
+const GRANT_IN_A_GROUP: &str = "SELECT ON performance_schema.replication_group_members";
+
+/// Longest wait for a primary.
+const PRIMARY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// One migration of a database at a time. In a group it excludes those at the same primary; should another member take over in the
+/// middle, a second run does what is left. sqlx takes a lock of its own with a time-out of -1, which is for ever to `MySQL` and
 /// no lock at all to `MariaDB`. It goes with the connection.
 const ALONE: &str = "SELECT GET_LOCK(LEFT(CONCAT('coupon-rush migrate ', DATABASE()), 64), 60)";
 
@@ -80,17 +91,26 @@ pub async fn seed(admin_url: &str, service_url: &str, bare: bool) -> anyhow::Res
 
 /// The name of the service's database.
 pub(super) fn database(service_url: &str) -> anyhow::Result<String> {
-    let service = url(service_url).context("DATABASE_URL")?;
-    Ok(identifier(service.get_database().context("DATABASE_URL names no database")?)?.to_owned())
+    let members = members(service_url).context("DATABASE_URL")?;
+    Ok(identifier(members[0].get_database().context("DATABASE_URL names no database")?)?.to_owned())
 }
 
-/// Connects as the administrator.
+/// Connects as the administrator, of several members to the primary.
 pub(super) async fn connect(admin_url: &str, database: Option<&str>) -> anyhow::Result<MySqlConnection> {
-    let admin = url(admin_url).context("ADMIN_DATABASE_URL")?;
+    let mut members = members(admin_url).context("ADMIN_DATABASE_URL")?;
+    let primary = if members.len() > 1 { primary(members.clone()).await? } else { 0 };
+    let admin = members.swap_remove(primary);
     let admin = database.map_or(admin.clone(), |database| admin.database(database));
     let mut connection = admin.connect().await.context("cannot connect with ADMIN_DATABASE_URL")?;
     connection.execute(session::OF_MIGRATION).await?;
     Ok(connection)
+}
+
+/// The place of the primary among several members.
+async fn primary(members: Vec<MySqlConnectOptions>) -> anyhow::Result<usize> {
+    let server = Server::new(members);
+    let found = timeout(PRIMARY_PATIENCE, server.primary()).await;
+    Ok(found.context("ADMIN_DATABASE_URL: no member is a primary with a majority")??)
 }
 
 /// Waits until no other migration is at work on the database.
@@ -100,8 +120,9 @@ async fn alone(connection: &mut MySqlConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn url(url: &str) -> anyhow::Result<MySqlConnectOptions> {
-    options(url).map_err(|_| anyhow::anyhow!("is not a mysql://user:password@host:port/database URL"))
+/// How to connect to each host of a URL.
+fn members(url: &str) -> anyhow::Result<Vec<MySqlConnectOptions>> {
+    url::members(url).map_err(|error| anyhow::anyhow!("is not a mysql://user:password@host:port/database URL: {error}"))
 }
 
 /// Creates the account if it is missing and gives it the password of the URL and exactly the rights it needs.
@@ -109,7 +130,8 @@ async fn account(connection: &mut MySqlConnection, database: &str, service_url: 
     let (user, password) = credentials(service_url)?;
     run(connection, format!("CREATE USER IF NOT EXISTS '{user}'@'%' IDENTIFIED BY '{password}'")).await?;
     run(connection, format!("ALTER USER '{user}'@'%' IDENTIFIED BY '{password}'")).await?;
-    for grant in GRANTS {
+    let is_in_group: u64 = sqlx::query_scalar(session::ASK_FOR_GROUP).fetch_one(&mut *connection).await?;
+    for grant in GRANTS.into_iter().chain((is_in_group > 0).then_some(GRANT_IN_A_GROUP)) {
         run(connection, format!("GRANT {} TO '{user}'@'%'", grant.replace("{db}", database))).await?;
     }
     Ok(())

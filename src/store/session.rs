@@ -1,5 +1,8 @@
 //! What a session starts with. Whatever the statements count on is set here, so that the server's defaults may be anything.
 
+use sqlx::mysql::MySqlConnection;
+use sqlx::{Executor, Row};
+
 use super::lanes::Purpose;
 
 /// What keeps values and rules as they are meant, in any session.
@@ -31,7 +34,30 @@ macro_rules! takes_writes {
 }
 pub(super) use takes_writes;
 
-/// Begins a session of a pool, and asks its number and whether the server takes writes.
+/// Whether the server is set up to be a member of a group, also while it is in none.
+macro_rules! belongs_to_a_group {
+    () => {
+        "CAST(/*!80000 (SELECT COUNT(*) FROM performance_schema.global_variables \
+           WHERE VARIABLE_NAME = 'group_replication_group_name' AND VARIABLE_VALUE <> '') + */ 0 AS UNSIGNED)"
+    };
+}
+
+/// Asks that alone.
+pub(super) const ASK_FOR_GROUP: &str = concat!("SELECT ", belongs_to_a_group!());
+
+/// Asks a member of a group whether it is the primary, and proves that a majority is with it: with `BEFORE` the statement waits until
+/// the group has ordered a message of this member, and until everything is applied that was ordered before it.
+///
+/// Nothing less is a proof. A member that was cut off, or woke from a freeze, calls itself ONLINE for seconds and lets everybody read; a
+/// server that has left its group waits for nobody, and so its state is asked, too. A statement that reads no table but those of
+/// `performance_schema` would not wait. `BEFORE_ON_PRIMARY_FAILOVER` is what all other statements have: a new primary first applies what
+/// the one before has left.
+const PROOF: &str = "SET SESSION group_replication_consistency = 'BEFORE'; \
+     SELECT CAST(EXISTS (SELECT 1 FROM information_schema.ENGINES) AND EXISTS (SELECT 1 FROM performance_schema.replication_group_members \
+       WHERE MEMBER_ID = @@server_uuid AND MEMBER_STATE = 'ONLINE' AND MEMBER_ROLE = 'PRIMARY') AS UNSIGNED); \
+     SET SESSION group_replication_consistency = 'BEFORE_ON_PRIMARY_FAILOVER'";
+
+/// Begins a session of a pool, and asks its number, whether the server takes writes, and whether it belongs to a group.
 ///
 /// READ COMMITTED: a retry must see what others committed meanwhile. Every wait at the server is shorter than the client's, for
 /// closing the socket would not end it: the wait for a row, also shorter than the shortest lease; the wait for a table that is
@@ -45,10 +71,18 @@ pub(super) fn begin(Purpose { statement, silence, .. }: Purpose) -> String {
     format!(
         "{} SET innodb_lock_wait_timeout = 1, lock_wait_timeout = 1, wait_timeout = {}, \
          /*!80000 max_execution_time = {}, */ /*M! max_statement_time = 0, */ net_read_timeout = 30, net_write_timeout = 60; \
-         SELECT CAST(CONNECTION_ID() AS UNSIGNED), {}",
+         SELECT CAST(CONNECTION_ID() AS UNSIGNED), {}, {}",
         rules!(),
         silence.as_secs(),
         statement.mul_f64(0.75).as_millis(),
-        takes_writes!()
+        takes_writes!(),
+        belongs_to_a_group!()
     )
+}
+
+/// Whether [`PROOF`] proves it. Without a majority there is no answer.
+pub(super) async fn is_proven(sql: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+    let rows = sql.fetch_all(PROOF).await?;
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    Ok(row.try_get::<u64, _>(0)? == 1)
 }

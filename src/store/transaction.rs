@@ -9,7 +9,7 @@ use sqlx::Executor;
 use sqlx::mysql::{MySql, MySqlArguments, MySqlQueryResult, MySqlRow};
 use sqlx::query::Query;
 
-use super::lanes::Connection;
+use super::connection::Connection;
 use super::{Lane, StoreError};
 
 /// An open transaction. Dropped without [`Tx::commit`] or [`Tx::roll_back`], it closes its connection, and the server
@@ -21,9 +21,21 @@ pub struct Tx<'a> {
 }
 
 impl Lane {
-    /// Opens a transaction.
+    /// Opens a transaction, of which a commit is the last word.
     pub async fn begin(&mut self) -> Result<Tx<'_>, StoreError> {
-        let (mut connection, started) = (self.take().await?, Instant::now());
+        let connection = self.take().await?;
+        self.begin_on(connection).await
+    }
+
+    /// Opens a transaction of which also what it reads is the last word, without a commit.
+    pub(super) async fn begin_proven(&mut self) -> Result<Tx<'_>, StoreError> {
+        let mut connection = self.take().await?;
+        connection.prove().await?;
+        self.begin_on(connection).await
+    }
+
+    async fn begin_on(&mut self, mut connection: Connection) -> Result<Tx<'_>, StoreError> {
+        let started = Instant::now();
         connection.ask(async |sql| sql.execute("START TRANSACTION").await).await?;
         Ok(Tx { lane: self, connection, started })
     }

@@ -74,7 +74,7 @@ impl Store {
     /// Everything `user` holds in the current round, by code.
     pub async fn wallet_of(&self, user: &UserId) -> Result<Vec<Entry>, StoreError> {
         let mut lane = self.wallets.soon().await?;
-        let rows = lane.ask(async |sql| sqlx::query(OF_USER).bind(user.as_str()).fetch_all(sql).await).await?;
+        let rows = lane.read(|| sqlx::query(OF_USER).bind(user.as_str())).await?;
         rows.iter().map(|row| Ok(entry(row)?)).collect()
     }
 }

@@ -39,6 +39,6 @@ def runs_as_up_makes_it():
     with suppress(OSError, TypeError):  # There is no cluster, or no nginx in it.
         knobs, found = json.loads((HOME / "run" / "knobs.json").read_text()), record()
         pids = [found["nginx"]["pid"], *(replica["pid"] for replica in found["replicas"])]
-        plain = {"strategy": "batched", "replicas": 2, "rate_limit": 0, "passed_through": {}}
+        plain = {"strategy": "batched", "replicas": 2, "rate_limit": 0, "db_members": 1, "passed_through": {}}
         return {name: knobs[name] for name in plain} == plain and all(map(psutil.pid_exists, pids))
     return False

@@ -22,7 +22,7 @@ ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.endswith("_PORT")},
     "CLUSTER_DIR": str(HOME),
     "PORT_OFFSET": os.environ.get("CLUSTER_TESTS_PORT_OFFSET", "21000"),
-    "REPLICAS": "2", "STRATEGY": "batched", "REDIS_NODES": "3", "RATE_LIMIT": "off",
+    "REPLICAS": "2", "STRATEGY": "batched", "REDIS_NODES": "3", "RATE_LIMIT": "off", "DB_MEMBERS": "1",
 }
 OFFSET = int(ENVIRONMENT["PORT_OFFSET"])
 LAB = ROOT / os.environ.get("COUPON_LAB_BIN", Path(os.environ.get("CARGO_TARGET_DIR", "target")) / "release" / "lab")
@@ -95,7 +95,7 @@ def processes():
 
 def nothing_runs():
     assert processes() == {}
-    bases = [8000, *range(8101, 8106), *range(8201, 8206), *range(6391, 6396), 3316, 9095]
+    bases = [8000, *range(8101, 8106), *range(8201, 8206), *range(6391, 6396), *range(3316, 3319), 9095]
     assert [base for base in bases if listens(base + OFFSET)] == []
 
 

@@ -12,12 +12,13 @@ from story import HOME, OFFSET, cluster, interrupted, must, nothing_runs, proces
 
 WRONG = (("STRATEGY", "fast"), ("REDIS_NODES", "4"), ("DB", "oracle"), ("REPLICAS", "0"), ("REPLICAS", "21"), ("REPLICAS", "two"),
          ("NGINX_PORT", "-1"), ("ACCESS_LOG", "maybe"), ("RATE_LIMIT", "0"), ("RATE_LIMIT", "fast"), ("REQUEST_DEADLINE_MS", "8000"),
-         ("DRAIN_MS", "20000"), ("LAME_DUCK_MS", "4001"))
+         ("DRAIN_MS", "20000"), ("LAME_DUCK_MS", "4001"), ("DB_MEMBERS", "2"))
 
 
 def test_wrong_knobs_are_named_in_one_line(nothing):
     for name, value in WRONG:
         refused_in_one_line(cluster("up", **{name: value}), f"{name}={value}")
+    refused_in_one_line(cluster("up", DB="mariadb", DB_MEMBERS=3), "DB_MEMBERS=3 needs MySQL")
     refused(cluster("upp"), "invalid choice")
     nothing_runs()
 
@@ -89,6 +90,8 @@ def test_up_starts_everything(nothing):
     must(cluster("status"))
     found = record()
     assert set(found) == {"nginx", "replicas", "redis", "mysql", "prometheus", "strategy", "admin_token_file"}
+    one = {name: found["mysql"][name] for name in ("url", "admin_url", "pid")}
+    assert found["mysql"]["members"] == [one]
     assert [replica["name"] for replica in found["replicas"]] == ["replica-1", "replica-2"]
     assert len(found["redis"]) == 3 and found["strategy"] == "batched"
     assert (HOME / "cluster.json").stat().st_mode & 0o777 == 0o600

@@ -214,6 +214,7 @@ impl Replica {
             strategy: Strategy::Batched,
             on_lock_loss: if plan.bypass { OnLockLoss::Bypass } else { OnLockLoss::Refuse },
             store: Access::new(server),
+            has_several_members: false,
             locks: Arc::clone(keys),
             memory: Arc::new(Memory::default()),
             issue: METRICS.issue.clone(),

@@ -1,0 +1,90 @@
+//! How often the same work is run: the same order, or the same batch.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Parts;
+use crate::metrics::Rerun;
+use crate::store::StoreError;
+
+/// Runs before giving up on contention or an unknown outcome.
+pub(super) const RUNS_MAX: u32 = 3;
+
+/// The pause after a run is at random up to this, times the number of runs so far.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// From this run on the pause grows no more.
+const PAUSE_GROWS_UNTIL: u32 = 10;
+
+/// The runs of some work.
+pub(super) struct Runs {
+    made: u32,
+    /// So many more may be made.
+    left: u32,
+    /// Until then it is also run again while another member of the database may become the primary: when the last caller stops waiting.
+    due: Instant,
+    /// When the first of them began that was not in vain for want of a primary.
+    began: Instant,
+}
+
+impl Runs {
+    pub(super) fn new(most: u32, due: Instant) -> Self {
+        Self { made: 0, left: most, due, began: Instant::now() }
+    }
+
+    /// How long the work took. The search for another primary is no part of it, and says nothing about the next work.
+    pub(super) fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Whether one may begin.
+    pub(super) fn is_left(&self) -> bool {
+        self.left > 0
+    }
+
+    /// Counts one that came to nothing, after which another one may help.
+    pub(super) fn missed(&mut self) {
+        self.left -= 1;
+    }
+
+    /// Waits a little, longer and with more jitter after every run.
+    pub(super) async fn pause(&mut self) {
+        self.made += 1;
+        let most = PAUSE * self.made.min(PAUSE_GROWS_UNTIL);
+        tokio::time::sleep(most.mul_f64(fastrand::f64())).await;
+    }
+}
+
+impl<D, L> Parts<D, L> {
+    /// Counts an error after which the same work may be run again. Returns any other error, and every error of the last run.
+    ///
+    /// A member that is lost is no reason to give up as long as another one may become the primary and a caller waits for it.
+    pub(super) fn may_run_again(&self, error: StoreError, runs: &mut Runs) -> Result<(), StoreError> {
+        let reason = match error {
+            StoreError::Contended(_) => Rerun::Contended,
+            StoreError::Duplicate(_) => Rerun::Duplicate,
+            StoreError::Unknown(_) => Rerun::Unknown,
+            StoreError::NotPrimary(_) if self.has_several_members => Rerun::Moved,
+            StoreError::NotPrimary(_) | StoreError::Rejected(_) | StoreError::NoEvent | StoreError::Unavailable(_) => {
+                return Err(error);
+            }
+        };
+        if reason == Rerun::Unknown {
+            self.issue.unknown_outcome();
+        }
+        let seeks_primary = self.has_several_members && matches!(reason, Rerun::Unknown | Rerun::Moved);
+        let goes_on = if seeks_primary { Instant::now() < runs.due } else { runs.left > 1 };
+        if !goes_on {
+            return Err(error);
+        }
+        if seeks_primary {
+            runs.began = Instant::now();
+        } else {
+            runs.missed();
+        }
+        tracing::debug!(error = &error as &dyn std::error::Error, "running it again");
+        self.issue.rerun(reason);
+        Ok(())
+    }
+}
