@@ -187,10 +187,13 @@ impl<D: Database, L: Locking> Batched<D, L> {
             self.parts.granted(&order.ticket);
         }
         let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
-        let started = tokio::time::Instant::now();
+        let mut took = Duration::ZERO;
         let (mut parts, mut answers) = (vec![&orders[..]], Vec::with_capacity(orders.len()));
         while let Some(part) = parts.pop() {
-            match self.call(lane, &terms, part).await {
+            let mut runs = Runs::new(RUNS_MAX, terms.due);
+            let called = self.call(lane, &terms, part, &mut runs).await;
+            took += runs.took();
+            match called {
                 Ok(settled) => answers.extend(settled),
                 Err(StoreError::Rejected(_)) if part.len() > 1 => {
                     let (first, second) = part.split_at(part.len() / 2);
@@ -202,7 +205,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
                 }
             }
         }
-        self.parts.reserve.took(started.elapsed());
+        self.parts.reserve.took(took);
         Settled(batch.into_iter().zip(answers).collect())
     }
 
@@ -232,10 +235,10 @@ impl<D: Database, L: Locking> Batched<D, L> {
     async fn call(
         &self,
         lane: &mut D::Lane,
-        &Terms { ref code, round, due }: &Terms,
+        &Terms { ref code, round, .. }: &Terms,
         orders: &[Order],
+        runs: &mut Runs,
     ) -> Result<Vec<Answer>, StoreError> {
-        let mut runs = Runs::new(RUNS_MAX, due);
         let settlement = loop {
             self.parts.issue.batch(orders.len());
             let started = Instant::now();
@@ -244,7 +247,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
                     self.parts.issue.transaction(started);
                     break settlement;
                 }
-                Err(error) => self.parts.may_run_again(error, &mut runs)?,
+                Err(error) => self.parts.may_run_again(error, runs)?,
             }
             runs.pause().await;
         };

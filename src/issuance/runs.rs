@@ -24,11 +24,18 @@ pub(super) struct Runs {
     left: u32,
     /// Until then it is also run again while another member of the database may become the primary: when the last caller stops waiting.
     due: Instant,
+    /// When the first of them began that was not in vain for want of a primary.
+    began: Instant,
 }
 
 impl Runs {
     pub(super) fn new(most: u32, due: Instant) -> Self {
-        Self { made: 0, left: most, due }
+        Self { made: 0, left: most, due, began: Instant::now() }
+    }
+
+    /// How long the work took. The search for another primary is no part of it, and says nothing about the next work.
+    pub(super) fn took(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Whether one may begin.
@@ -71,7 +78,9 @@ impl<D, L> Parts<D, L> {
         if !goes_on {
             return Err(error);
         }
-        if !seeks_primary {
+        if seeks_primary {
+            runs.began = Instant::now();
+        } else {
             runs.missed();
         }
         tracing::debug!(error = &error as &dyn std::error::Error, "running it again");

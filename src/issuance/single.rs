@@ -40,9 +40,9 @@ impl Single {
         let parts = Arc::clone(&self.parts);
         let (caller, answer) = oneshot::channel();
         self.parts.tasks.spawn(async move {
-            let started = Instant::now();
-            let settled = parts.run(&mut lane, &ticket, &caller).await;
-            parts.reserve.took(started.elapsed());
+            let mut runs = parts.runs(&ticket);
+            let settled = parts.run(&mut lane, &ticket, &caller, &mut runs).await;
+            parts.reserve.took(runs.took());
             // A caller that has left meanwhile finds the same answer when it asks again.
             let _ = caller.send(settled);
         });
@@ -82,16 +82,26 @@ impl Drop for Place<'_> {
 }
 
 impl Parts {
+    /// As many runs as the strategy may need.
+    fn runs(&self, ticket: &Ticket) -> Runs {
+        let most = if self.strategy == Strategy::Optimistic { optimistic::RUNS_MAX } else { RUNS_MAX };
+        Runs::new(most, ticket.due)
+    }
+
     /// Runs a single-issue strategy until it decides.
-    async fn run(&self, lane: &mut Lane, ticket: &Ticket, caller: &Caller) -> Result<Outcome, IssueError> {
+    async fn run(
+        &self,
+        lane: &mut Lane,
+        ticket: &Ticket,
+        caller: &Caller,
+        runs: &mut Runs,
+    ) -> Result<Outcome, IssueError> {
         // Where memory expects a refusal, one read without a lock tells whether that is so, and why.
         if self.memory.refusal(&ticket.order.code).is_some()
             && let Some(outcome) = self.explain(lane, ticket).await?
         {
             return Ok(outcome);
         }
-        let most = if self.strategy == Strategy::Optimistic { optimistic::RUNS_MAX } else { RUNS_MAX };
-        let mut runs = Runs::new(most, ticket.due);
         while runs.is_left() {
             match self.step(lane, ticket, caller).await {
                 Ok(Step::Issued(entry)) => return Ok(Outcome::Issued(entry)),
@@ -103,7 +113,7 @@ impl Parts {
                 }
                 Ok(Step::Conflict) => runs.missed(),
                 Err(Failure::Lock(error)) => return Err(error.into()),
-                Err(Failure::Store(error)) => self.may_run_again(error, &mut runs)?,
+                Err(Failure::Store(error)) => self.may_run_again(error, runs)?,
             }
             runs.pause().await;
         }

@@ -26,9 +26,9 @@ const BELIEVED_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest wait for the answers of all members in one round of the search.
 const ROUND_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Pause between two rounds, at random between these, so that many replicas do not ask a new primary all at once.
-const ROUND_PAUSE_MIN: Duration = Duration::from_millis(50);
-const ROUND_PAUSE_MAX: Duration = Duration::from_millis(250);
+/// Pause between two rounds, and the most that is added at random, so that many replicas do not ask a new primary all at once.
+const ROUND_PAUSE: Duration = Duration::from_millis(50);
+const ROUND_JITTER: Duration = Duration::from_millis(200);
 
 /// How long a statement that was given up may still end by itself: no wait of a session is longer. To kill one that is at work is a
 /// risk: `MariaDB` 10.11 crashed while it dropped a temporary table.
@@ -246,7 +246,7 @@ impl Search {
             }
             is_first = false;
             drop(server);
-            sleep(ROUND_PAUSE_MIN + (ROUND_PAUSE_MAX - ROUND_PAUSE_MIN).mul_f64(fastrand::f64())).await;
+            sleep(ROUND_PAUSE + ROUND_JITTER.mul_f64(fastrand::f64())).await;
         }
     }
 }

@@ -24,6 +24,7 @@ mod doors;
 mod encryption;
 mod faults;
 mod forgery;
+mod group;
 mod guards;
 mod half_alive;
 mod home;

@@ -6,6 +6,7 @@ mod client;
 mod counts;
 mod crowd;
 pub mod documented;
+mod group;
 mod nodes;
 mod obstacles;
 mod own_server;
@@ -31,6 +32,7 @@ pub use client::{Answer, Client};
 pub use counts::{PrivateRedis, added};
 pub use coupon_lab::proxy::{Fault, FaultProxy};
 pub use crowd::{alone, connect};
+pub use group::Group;
 pub use nodes::Nodes;
 pub use obstacles::{Held, redis_connection, sample, value};
 pub use own_server::OwnServer;
@@ -188,7 +190,11 @@ impl Cluster {
     pub async fn sql(&self) -> MySqlConnection {
         let admin = &self.servers.mysql.as_ref().unwrap().admin_url;
         let base = admin.split('?').next().unwrap().trim_end_matches('/');
-        let mut connection = MySqlConnection::connect(base).await.unwrap();
+        let mut connection = if base.contains(',') {
+            until("a member takes writes", SOON, async || self.servers.connect().await).await
+        } else {
+            MySqlConnection::connect(base).await.unwrap()
+        };
         // A test may have changed the server's defaults.
         let plain = "SET /*!80000 max_execution_time = 0, */ /*M! max_statement_time = 0, */ autocommit = 1, completion_type = 0, sql_safe_updates = 0, sql_big_selects = 1, \
                      sql_select_limit = 18446744073709551615, sql_mode = ''; SET SESSION TRANSACTION READ WRITE";

@@ -30,7 +30,7 @@ impl OwnServer {
     pub async fn start() -> Self {
         let mut started = STARTED.lock().await;
         if started.is_none() {
-            *started = Some(Started { servers: start().await, changed: Vec::new() });
+            *started = Some(Started { servers: up("own", 100, &[]).await, changed: Vec::new() });
         }
         let servers = started.as_ref().unwrap().servers.clone();
         let sql = MySqlConnection::connect(&servers.mysql.as_ref().unwrap().admin_url).await.unwrap();
@@ -71,15 +71,15 @@ impl OwnServer {
     }
 }
 
-async fn start() -> Servers {
-    let folder = PathBuf::from(std::env::var_os("CLUSTER_FILE").unwrap()).with_file_name("own");
-    let offset: u32 = std::env::var("PORT_OFFSET").unwrap().parse().unwrap();
+/// Starts servers beside those that all tests share, or those of them that do not run. The lock's nodes may be anybody's.
+pub(super) async fn up(folder: &str, offset: u32, settings: &[(&str, &str)]) -> Servers {
+    let folder = PathBuf::from(std::env::var_os("CLUSTER_FILE").unwrap()).with_file_name(folder);
+    let offset = offset + std::env::var("PORT_OFFSET").unwrap().parse::<u32>().unwrap();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/local/cluster");
     let mut up = Command::new(script);
     up.args(["up", "--only", "servers"]).env("CLUSTER_DIR", &folder).env("REDIS_NODES", "1");
-    let up = up.env("PORT_OFFSET", (offset + 100).to_string()).status().await.unwrap();
+    let up = up.envs(settings.iter().copied()).env("PORT_OFFSET", offset.to_string()).status().await.unwrap();
     assert!(up.success(), "the server does not start");
-    // The lock's nodes may be anybody's.
     let mut servers = servers();
     servers.mysql = Servers::read(&folder.join("cluster.json")).unwrap().mysql;
     servers
