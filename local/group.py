@@ -2,7 +2,6 @@
 
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -127,7 +126,7 @@ def call_back(settings: Settings) -> None:
     for name, member in look_at_all(settings).items():
         if member.state in OUT:
             with suppress(Problem):  # It is at it already.
-                ask(settings, settings.members()[name], "STOP GROUP_REPLICATION; START GROUP_REPLICATION")
+                ask(settings, settings.members()[name], "STOP GROUP_REPLICATION; START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
 
 
 def replace(settings: Settings, supervisor: Supervisor, changed: list) -> None:
@@ -163,9 +162,10 @@ def form(settings: Settings, engine: database.Engine) -> None:
     # From now on a member that starts, whoever starts it, joins by itself.
     for name in ports:
         database.write_options(settings, engine, name, joins=True)
-    with ThreadPoolExecutor() as pool:
-        others = [port for name, port in ports.items() if name != first]
-        list(pool.map(lambda port: ask(settings, port, "START GROUP_REPLICATION"), others))
+    # One after the other: of two at once, one is turned away and waits for its next try.
+    for name, port in ports.items():
+        if name != first:
+            ask(settings, port, "START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
 
 
 def richest(settings: Settings, sets: dict) -> str:
