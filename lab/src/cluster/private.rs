@@ -35,8 +35,8 @@ fn script_name() -> &'static str {
 }
 
 /// Knobs that are handed on from a person's environment to every cluster as they are, and change what is measured, with what they
-/// are when nobody sets them; `make` always sets the first three.
-const HANDED_ON: &str = "DB=mysql DB_MEMBERS=1 REDIS_NODES=3 BALANCE=home HOME_ORDERS=500 DISTANCE_MS=0 ACCESS_LOG=off POOL_SIZE= LOCK_TTL_MS= \
+/// are when nobody sets them; `make` always sets the first two.
+const HANDED_ON: &str = "DB=mysql REDIS_NODES=3 DB_MEMBERS=1 BALANCE=home HOME_ORDERS=500 DISTANCE_MS=0 ACCESS_LOG=off POOL_SIZE= LOCK_TTL_MS= \
                          ON_LOCK_LOSS= PROBE_TIMEOUT_MS= REQUEST_DEADLINE_MS= THREADS= LOG=";
 
 /// How the cluster is to be. What is not said is the script's default.
