@@ -108,6 +108,18 @@ impl MySql {
         )
     }
 
+    /// Whether every member takes itself for a well one, and so does the primary.
+    pub(crate) async fn is_whole(&self) -> anyhow::Result<bool> {
+        for member in &self.members {
+            let mut connection = timeout(MEMBER_PATIENCE, self.connect(&member.admin_url)).await??;
+            if !timeout(MEMBER_PATIENCE, database::is_online(&mut connection)).await?? {
+                return Ok(false);
+            }
+        }
+        let (_, mut primary) = self.primary().await?;
+        Ok(timeout(MEMBER_PATIENCE, database::members_online(&mut primary)).await?? == self.members.len())
+    }
+
     /// Errors never contain the address, for it has a password in it.
     async fn connect(&self, url: &str) -> anyhow::Result<MySqlConnection> {
         let options: MySqlConnectOptions =

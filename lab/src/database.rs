@@ -72,15 +72,25 @@ pub async fn allow_connections(connection: &mut MySqlConnection, most: u32) -> a
     tell(connection, format!("SET GLOBAL max_connections = {most}")).await
 }
 
-/// Whether this server takes writes for a group.
+/// Whether this server takes writes for a group. Every statement of the session that reads a table waits from now on for what a
+/// majority has ordered before it: a primary that was frozen or cut off takes itself for one still, and knows nothing of what came since.
+/// One that reads nothing but `performance_schema` would not wait.
 pub async fn is_primary(connection: &mut MySqlConnection) -> anyhow::Result<bool> {
+    tell(connection, "SET SESSION group_replication_consistency = 'BEFORE'").await?;
     let query = format!(
-        "SELECT EXISTS (SELECT 1 {MEMBERS} AND member_role = 'PRIMARY' AND member_id = @@server_uuid) AND NOT @@GLOBAL.super_read_only"
+        "SELECT EXISTS (SELECT 1 FROM information_schema.engines) AND EXISTS (SELECT 1 {MEMBERS} AND member_role = 'PRIMARY' \
+         AND member_id = @@server_uuid) AND NOT @@GLOBAL.super_read_only"
     );
     Ok(sqlx::query_scalar::<_, i64>(AssertSqlSafe(query)).fetch_one(connection).await? == 1)
 }
 
-/// How many members of its group this server takes for well.
+/// Whether this server takes itself for a well member of a group; one that was killed and started again knows that it is none yet.
+pub async fn is_online(connection: &mut MySqlConnection) -> anyhow::Result<bool> {
+    let query = format!("SELECT EXISTS (SELECT 1 {MEMBERS} AND member_id = @@server_uuid)");
+    Ok(sqlx::query_scalar::<_, i64>(AssertSqlSafe(query)).fetch_one(connection).await? == 1)
+}
+
+/// How many members of its group this server takes for well; one that was killed or is frozen is among them for seconds.
 pub async fn members_online(connection: &mut MySqlConnection) -> anyhow::Result<usize> {
     let count: i64 =
         sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) {MEMBERS}"))).fetch_one(connection).await?;

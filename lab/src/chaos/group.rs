@@ -4,8 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use sqlx::MySqlConnection;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::fault::Fault;
 use super::strike::kill;
@@ -16,8 +15,6 @@ use crate::database;
 
 /// How long a group may take to be whole again: a member recovers, joins, and catches up.
 const WHOLE_WITHIN: Duration = Duration::from_secs(90);
-/// Longest wait for what the primary knows.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 pub struct Group<'a> {
     pub private: &'a Private,
@@ -61,12 +58,8 @@ impl Group<'_> {
     }
 
     async fn until_whole(&self) -> anyhow::Result<()> {
-        let (deadline, all) = (Instant::now() + WHOLE_WITHIN, self.database()?.members.len());
-        let online = async || {
-            let (_, mut primary): (_, MySqlConnection) = self.database()?.primary().await?;
-            timeout(ANSWER_WITHIN, database::members_online(&mut primary)).await?
-        };
-        while online().await.ok() != Some(all) {
+        let deadline = Instant::now() + WHOLE_WITHIN;
+        while !matches!(self.database()?.is_whole().await, Ok(true)) {
             ensure!(Instant::now() < deadline, "the group was not whole again within {WHOLE_WITHIN:?}");
             sleep(LOOK_EVERY).await;
         }
