@@ -12,6 +12,8 @@ from settings import Settings
 from sql import ask
 
 JOIN_SECONDS = 60
+# A member that looks for its group heeds nothing else for a minute. Outside a group nothing is under way, so it need not end well.
+END_SECONDS = 8
 # Longer than a group takes to find that its primary is gone and to elect another one.
 ELECTION_SECONDS = 12
 
@@ -76,7 +78,7 @@ def start(settings: Settings, supervisor: Supervisor, engine: database.Engine) -
     adopt(settings, engine)
     serving = is_served(settings, supervisor)
     if not serving:
-        supervisor.remove(*settings.members())
+        supervisor.remove(*settings.members(), patience=END_SECONDS)
     programs = database.servers(settings, engine, supervisor.pid(), joins=serving)
     if serving:
         supervisor.ensure(*(program for program in programs if not supervisor.differs(program)))
