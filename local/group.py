@@ -2,7 +2,6 @@
 
 import re
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -13,6 +12,8 @@ from settings import Settings
 from sql import ask
 
 JOIN_SECONDS = 60
+# A member that looks for its group heeds nothing else for a minute. Outside a group nothing is under way, so it need not end well.
+END_SECONDS = 8
 # Longer than a group takes to find that its primary is gone and to elect another one.
 ELECTION_SECONDS = 12
 
@@ -77,7 +78,7 @@ def start(settings: Settings, supervisor: Supervisor, engine: database.Engine) -
     adopt(settings, engine)
     serving = is_served(settings, supervisor)
     if not serving:
-        supervisor.remove(*settings.members())
+        supervisor.remove(*settings.members(), patience=END_SECONDS)
     programs = database.servers(settings, engine, supervisor.pid(), joins=serving)
     if serving:
         supervisor.ensure(*(program for program in programs if not supervisor.differs(program)))
@@ -127,7 +128,7 @@ def call_back(settings: Settings) -> None:
     for name, member in look_at_all(settings).items():
         if member.state in OUT:
             with suppress(Problem):  # It is at it already.
-                ask(settings, settings.members()[name], "STOP GROUP_REPLICATION; START GROUP_REPLICATION")
+                ask(settings, settings.members()[name], "STOP GROUP_REPLICATION; START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
 
 
 def replace(settings: Settings, supervisor: Supervisor, changed: list) -> None:
@@ -163,9 +164,10 @@ def form(settings: Settings, engine: database.Engine) -> None:
     # From now on a member that starts, whoever starts it, joins by itself.
     for name in ports:
         database.write_options(settings, engine, name, joins=True)
-    with ThreadPoolExecutor() as pool:
-        others = [port for name, port in ports.items() if name != first]
-        list(pool.map(lambda port: ask(settings, port, "START GROUP_REPLICATION"), others))
+    # One after the other: of two at once, one is turned away and waits for its next try.
+    for name, port in ports.items():
+        if name != first:
+            ask(settings, port, "START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
 
 
 def richest(settings: Settings, sets: dict) -> str:
