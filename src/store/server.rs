@@ -178,12 +178,16 @@ impl Server {
 
     /// Kills what was given up at this member and had its time.
     async fn kill_overdue(&self, member: usize, sql: &mut MySqlConnection) {
-        let is_overdue = |it: &mut Abandoned| it.member == member && it.since.elapsed() >= OWN_END;
-        let overdue: Vec<_> = self.abandoned.lock().extract_if(.., is_overdue).collect();
-        for Abandoned { id, .. } in overdue {
+        for id in self.overdue(member) {
             // Mostly it has ended by itself.
             let _ = sql.execute(AssertSqlSafe(format!("KILL {id}"))).await;
         }
+    }
+
+    /// The numbers of such connections, which are forgotten here.
+    fn overdue(&self, member: usize) -> Vec<u64> {
+        let is_overdue = |it: &mut Abandoned| it.member == member && it.since.elapsed() >= OWN_END;
+        self.abandoned.lock().extract_if(.., is_overdue).map(|it| it.id).collect()
     }
 
     /// Starts to look for the primary, unless somebody has found it or is at it.
@@ -273,4 +277,47 @@ fn in_no_group() -> sqlx::Error {
 
 pub(super) fn timed_out() -> sqlx::Error {
     sqlx::Error::Io(ErrorKind::TimedOut.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::url;
+
+    fn server(hosts: &str) -> Arc<Server> {
+        Server::new(url::members(&format!("mysql://u:p@{hosts}/c")).unwrap())
+    }
+
+    #[test]
+    fn what_fails_late_says_nothing_about_the_primary_that_was_found_since() {
+        let server = server("h1,h2");
+        let first = server.term();
+        server.found(first, 0);
+        server.leave(first);
+        let second = server.term();
+        server.found(second, 1);
+
+        server.leave(first);
+        server.found(first, 0);
+
+        assert_eq!((server.term(), server.belief.borrow().primary, server.changes()), (second, Some(1), 1));
+    }
+
+    #[test]
+    fn one_host_is_left_and_stays_the_only_one_to_ask() {
+        let server = server("h1");
+        server.leave(server.term());
+        assert_eq!((server.term(), server.belief.borrow().primary), (1, Some(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_statement_is_killed_at_its_own_member_and_when_it_had_its_time() {
+        let server = server("h1,h2");
+        for (member, id) in [(0, 7), (1, 8)] {
+            server.abandon(Abandoned { since: Instant::now(), member, id });
+        }
+        assert_eq!(server.overdue(1), []);
+        sleep(OWN_END).await;
+        assert_eq!([server.overdue(1), server.overdue(1), server.overdue(0)], [vec![8], vec![], vec![7]]);
+    }
 }
