@@ -316,7 +316,7 @@ mod tests {
         for (member, id) in [(0, 7), (1, 8)] {
             server.abandon(Abandoned { since: Instant::now(), member, id });
         }
-        assert_eq!(server.overdue(1), []);
+        assert_eq!(server.overdue(1), Vec::<u64>::new());
         sleep(OWN_END).await;
         assert_eq!([server.overdue(1), server.overdue(1), server.overdue(0)], [vec![8], vec![], vec![7]]);
     }
