@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::select_ok;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
@@ -119,6 +120,12 @@ impl Server {
         });
     }
 
+    /// Looks for the primary anew, because a connection could not be made in time. Those that exist are used meanwhile: the server may merely
+    /// have much to do.
+    fn doubt(&self, term: u64) {
+        self.belief.send_if_modified(|belief| belief.term == term && belief.primary.take().is_some());
+    }
+
     pub(super) fn abandon(&self, statement: Abandoned) {
         self.abandoned.lock().push(statement);
     }
@@ -149,7 +156,7 @@ impl Server {
                     self.found(term, member);
                     return Ok(connection);
                 }
-                self.leave(term);
+                self.doubt(term);
             }
             self.search();
             let mut belief = self.belief.subscribe();
@@ -202,18 +209,30 @@ impl Server {
         }
     }
 
-    /// One round: the first member that is the primary.
-    async fn ask_all(self: &Arc<Self>) -> Result<usize, sqlx::Error> {
-        let asked = (0..self.members.len()).map(|member| {
-            Box::pin(async move {
-                timeout(ROUND_TIMEOUT, self.connect_to(member, SEARCH)).await.unwrap_or_else(|_| Err(timed_out()))?;
-                Ok(member)
-            })
-        });
-        select_ok(asked).await.map(|(member, _)| member)
+    /// One round: the first member that is the primary, or why none is.
+    async fn ask_all(self: &Arc<Self>) -> Result<usize, String> {
+        let mut asked: FuturesUnordered<_> = (0..self.members.len()).map(|member| self.ask(member)).collect();
+        let mut reasons = Vec::new();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(member) => return Ok(member),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(reasons.join("; "))
     }
 
-    /// Believes that this member is the primary, unless the term is over.
+    async fn ask(self: &Arc<Self>, member: usize) -> Result<usize, String> {
+        let asked = timeout(ROUND_TIMEOUT, self.connect_to(member, SEARCH)).await.unwrap_or_else(|_| Err(timed_out()));
+        asked.map(|_| member).map_err(|error| format!("{}: {error}", self.name(member)))
+    }
+
+    fn name(&self, member: usize) -> String {
+        let member = &self.members[member];
+        format!("{}:{}", member.get_host(), member.get_port())
+    }
+
+    /// Believes that this member is the primary, unless the term is over. With another one a new term begins.
     fn found(&self, term: u64, member: usize) {
         let mut before = None;
         self.belief.send_if_modified(|belief| {
@@ -221,16 +240,13 @@ impl Server {
             if is_news {
                 before = belief.last.replace(member);
                 belief.primary = Some(member);
+                belief.term += u64::from(before.is_some_and(|before| before != member));
             }
             is_news
         });
         if before.is_some_and(|before| before != member) {
             self.changes.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(
-                host = self.members[member].get_host(),
-                port = self.members[member].get_port(),
-                "another primary"
-            );
+            tracing::info!(member = self.name(member), "another member is the primary of the database");
         }
     }
 }
@@ -243,9 +259,7 @@ impl Search {
             let term = server.term();
             match server.ask_all().await {
                 Ok(member) => return server.found(term, member),
-                Err(error) if is_first => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no member is a primary with a majority");
-                }
+                Err(reasons) if is_first => tracing::warn!(reasons, "no member is a primary with a majority"),
                 Err(_) => {}
             }
             is_first = false;
@@ -300,7 +314,20 @@ mod tests {
         server.leave(first);
         server.found(first, 0);
 
-        assert_eq!((server.term(), server.belief.borrow().primary, server.changes()), (second, Some(1), 1));
+        assert_eq!((server.term(), server.belief.borrow().primary, server.changes()), (second + 1, Some(1), 1));
+    }
+
+    #[test]
+    fn a_primary_that_was_doubted_and_found_again_keeps_its_connections() {
+        let server = server("h1,h2");
+        let term = server.term();
+        server.found(term, 0);
+        for (found, then) in [(0, term), (1, term + 1)] {
+            server.doubt(term);
+            assert_eq!(server.belief.borrow().primary, None);
+            server.found(term, found);
+            assert_eq!(server.term(), then);
+        }
     }
 
     #[test]
