@@ -124,11 +124,12 @@ def refuse_one(settings: Settings) -> None:
 
 
 def call_back(settings: Settings) -> None:
-    """A member that starts looks for its group for a minute. One that did not find it then has to be told."""
+    """A member that starts looks for its group for a minute. One that did not find it then has to be told; never to begin another."""
     for name, member in look_at_all(settings).items():
         if member.state in OUT:
             with suppress(Problem):  # It is at it already.
-                ask(settings, settings.members()[name], "STOP GROUP_REPLICATION; START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
+                ask(settings, settings.members()[name], "STOP GROUP_REPLICATION; SET GLOBAL group_replication_bootstrap_group = OFF; "
+                                                        "START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
 
 
 def replace(settings: Settings, supervisor: Supervisor, changed: list) -> None:
@@ -160,7 +161,7 @@ def form(settings: Settings, engine: database.Engine) -> None:
     first = richest(settings, {name: ",".join(filter(None, ask(settings, port, HAS)[0])) for name, port in ports.items()})
     say(f"{first} begins the group")
     ask(settings, ports[first], "SET GLOBAL group_replication_bootstrap_group = ON; START GROUP_REPLICATION; "
-                                "SET GLOBAL group_replication_bootstrap_group = OFF")
+                                "SET GLOBAL group_replication_bootstrap_group = OFF", seconds=2 * JOIN_SECONDS)
     # From now on a member that starts, whoever starts it, joins by itself.
     for name in ports:
         database.write_options(settings, engine, name, joins=True)

@@ -13,6 +13,8 @@ use sqlx::mysql::MySqlConnectOptions;
 use sqlx::{ConnectOptions, MySqlConnection};
 use tokio::time::timeout;
 
+use crate::database;
+
 pub(crate) mod private;
 pub(crate) mod shares;
 
@@ -80,11 +82,39 @@ pub(crate) struct Member {
     pub pid: Option<u32>,
 }
 
+impl MySql {
+    async fn connect(&self) -> anyhow::Result<MySqlConnection> {
+        if let [only] = &self.members[..] {
+            return only.connect().await;
+        }
+        let mut cause = anyhow!("no member takes writes");
+        for member in &self.members {
+            match timeout(MEMBER_PATIENCE, member.connect_to_primary())
+                .await
+                .context("a member does not answer")
+                .flatten()
+            {
+                Ok(Some(connection)) => return Ok(connection),
+                Ok(None) => {}
+                Err(error) => cause = error,
+            }
+        }
+        Err(cause)
+    }
+}
+
 impl Member {
     async fn connect(&self) -> anyhow::Result<MySqlConnection> {
         let options: MySqlConnectOptions =
             self.admin_url.parse().context("the cluster's admin_url is no MySQL address; `make up` rewrites it")?;
         Ok(options.connect().await?)
+    }
+
+    /// A connection, if this is the server that takes writes.
+    async fn connect_to_primary(&self) -> anyhow::Result<Option<MySqlConnection>> {
+        let mut connection = self.connect().await?;
+        let is_primary = database::takes_writes(&mut connection).await?;
+        Ok(is_primary.then_some(connection))
     }
 }
 
@@ -107,21 +137,14 @@ impl Cluster {
             .with_context(|| format!("{} is not the description of a cluster; `make up` rewrites it", path.display()))
     }
 
-    /// Opens a connection that may read everything, at the server that takes writes. Errors never contain the address, for it has a
+    /// Opens a connection that may read everything, at the member that takes writes. Errors never contain the address, for it has a
     /// password in it.
     pub async fn connect(&self) -> anyhow::Result<MySqlConnection> {
         let mysql = self.mysql.as_ref().context("the cluster has no database running; `make up` starts it")?;
-        let mut cause = None;
-        for member in &mysql.members {
-            match timeout(MEMBER_PATIENCE, takes_writes(member)).await.context("it does not answer").flatten() {
-                Ok(Some(connection)) => return Ok(connection),
-                Ok(None) => {}
-                Err(error) => cause = Some(error),
-            }
-        }
-        let cause = cause.unwrap_or_else(|| anyhow!("no server takes writes"));
-        let engine = &mysql.engine;
-        Err(cause.context(format!("cannot connect to {engine}; `make status` shows whether it runs, `make up` starts it")))
+        mysql.connect().await.with_context(|| {
+            let engine = &mysql.engine;
+            format!("cannot connect to {engine}; `make status` shows whether it runs, `make up` starts it")
+        })
     }
 
     /// Where nginx answers.
@@ -134,15 +157,6 @@ impl Cluster {
         let version = |it: &MySql| format!("{} {}", it.engine, it.version.as_deref().unwrap_or("?"));
         self.mysql.as_ref().map(version).unwrap_or_default()
     }
-}
-
-/// A connection to this server, if it is the one that takes writes.
-async fn takes_writes(member: &Member) -> anyhow::Result<Option<MySqlConnection>> {
-    let mut connection = member.connect().await?;
-    // A later `MariaDB` has words instead of numbers.
-    let question = "SELECT CAST(@@GLOBAL.read_only AS CHAR) IN ('0', 'OFF')";
-    let yes: bool = sqlx::query_scalar(question).fetch_one(&mut connection).await?;
-    Ok(yes.then_some(connection))
 }
 
 #[cfg(test)]

@@ -22,6 +22,11 @@ pub struct Winner {
     pub arrived_ms: Option<u64>,
 }
 
+/// Whether the server takes writes. A later `MariaDB` has words instead of numbers.
+pub async fn takes_writes(connection: &mut MySqlConnection) -> anyhow::Result<bool> {
+    Ok(sqlx::query_scalar("SELECT CAST(@@GLOBAL.read_only AS CHAR) IN ('0', 'OFF')").fetch_one(connection).await?)
+}
+
 /// Reads the winners of all coupons whose codes begin with `prefix`, code by code in the order of their serials.
 pub async fn winners(connection: &mut MySqlConnection, prefix: &str) -> anyhow::Result<Vec<Winner>> {
     let query = "SELECT coupon.code, wallet.serial, wallet.arrived_ms FROM wallet \
