@@ -73,6 +73,11 @@ def serves(members: dict) -> bool:
     return any(member.well for member in members.values())
 
 
+def primary(settings: Settings):
+    """The member that takes writes, or None."""
+    return next((name for name, member in look_at_all(settings).items() if member.well and member.role == "PRIMARY"), None)
+
+
 def start(settings: Settings, supervisor: Supervisor, engine: database.Engine) -> None:
     """Members that do not run join the group that serves; where none does, one begins it anew."""
     adopt(settings, engine)
