@@ -73,11 +73,11 @@ help: ## Print this
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= PROBE_TIMEOUT_MS= POOL_SIZE= REQUEST_DEADLINE_MS= LAME_DUCK_MS=0 DRAIN_MS= THREADS= LOG=warn|warn,access=info LOG_FORMAT=text|json"
 	@echo "    (handed on to the replicas)"
 
-demo: install ## Install, build, start, send 6,000 users, prove the result, show the addresses
+demo: install ## Install, build, start, send 6,000 users, prove the result, show the addresses; DB_MEMBERS=3: one dies meanwhile
 	@$(CLUSTER) doctor
 	@$(MAKE) build
 	@$(CLUSTER) up
-	@USERS=6000 local/k6 rush --expect-sold-out; verdict=$$?; $(CLUSTER) status; exit $$verdict
+	@USERS=6000 local/k6 rush --expect-sold-out $(if $(filter 3,$(DB_MEMBERS)),--lose-primary); verdict=$$?; $(CLUSTER) status; exit $$verdict
 
 install: ## Install what this machine lacks; running services are left alone
 	@$(INSTALL)

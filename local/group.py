@@ -12,6 +12,8 @@ from settings import Settings
 from sql import ask
 
 JOIN_SECONDS = 60
+# A member that looks for its group heeds nothing else for a minute. Outside a group nothing is under way, so it need not end well.
+END_SECONDS = 8
 # Longer than a group takes to find that its primary is gone and to elect another one.
 ELECTION_SECONDS = 12
 
@@ -71,12 +73,17 @@ def serves(members: dict) -> bool:
     return any(member.well for member in members.values())
 
 
+def primary(settings: Settings):
+    """The member that takes writes, or None."""
+    return next((name for name, member in look_at_all(settings).items() if member.well and member.role == "PRIMARY"), None)
+
+
 def start(settings: Settings, supervisor: Supervisor, engine: database.Engine) -> None:
     """Members that do not run join the group that serves; where none does, one begins it anew."""
     adopt(settings, engine)
     serving = is_served(settings, supervisor)
     if not serving:
-        supervisor.remove(*settings.members())
+        supervisor.remove(*settings.members(), patience=END_SECONDS)
     programs = database.servers(settings, engine, supervisor.pid(), joins=serving)
     if serving:
         supervisor.ensure(*(program for program in programs if not supervisor.differs(program)))
@@ -122,11 +129,12 @@ def refuse_one(settings: Settings) -> None:
 
 
 def call_back(settings: Settings) -> None:
-    """A member that starts looks for its group for a minute. One that did not find it then has to be told."""
+    """A member that starts looks for its group for a minute. One that did not find it then has to be told; never to begin another."""
     for name, member in look_at_all(settings).items():
         if member.state in OUT:
             with suppress(Problem):  # It is at it already.
-                ask(settings, settings.members()[name], "STOP GROUP_REPLICATION; START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
+                ask(settings, settings.members()[name], "STOP GROUP_REPLICATION; SET GLOBAL group_replication_bootstrap_group = OFF; "
+                                                        "START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
 
 
 def replace(settings: Settings, supervisor: Supervisor, changed: list) -> None:
@@ -158,7 +166,7 @@ def form(settings: Settings, engine: database.Engine) -> None:
     first = richest(settings, {name: ",".join(filter(None, ask(settings, port, HAS)[0])) for name, port in ports.items()})
     say(f"{first} begins the group")
     ask(settings, ports[first], "SET GLOBAL group_replication_bootstrap_group = ON; START GROUP_REPLICATION; "
-                                "SET GLOBAL group_replication_bootstrap_group = OFF")
+                                "SET GLOBAL group_replication_bootstrap_group = OFF", seconds=2 * JOIN_SECONDS)
     # From now on a member that starts, whoever starts it, joins by itself.
     for name in ports:
         database.write_options(settings, engine, name, joins=True)

@@ -203,13 +203,17 @@ class Supervisor:
         info = self.call("getProcessInfo", name)
         return f"  (it said nothing; the supervisor says: {info['spawnerr'] or info['description']}, exit status {info['exitstatus']})"
 
-    def remove(self, *names: str, keep_include: bool = False) -> None:
-        """Stops programs side by side and forgets them; each has STOP_SECONDS before it is killed."""
+    def remove(self, *names: str, keep_include: bool = False, patience: float = STOP_SECONDS) -> None:
+        """Stops programs side by side and forgets them; each has so many seconds before it is killed, and STOP_SECONDS at most."""
         known = self.states().keys() & set(names)
         for name in known:
             with suppress(xmlrpc.client.Fault):  # It had already ended.
                 self.call("stopProcess", name, False)
-        if not wait(lambda: not known & self.pids().keys(), STOP_SECONDS + 5):
+        if not wait(lambda: not known & self.pids().keys(), patience):
+            for name in known & self.pids().keys():
+                with suppress(xmlrpc.client.Fault):  # It has ended meanwhile.
+                    self.call("signalProcess", name, "KILL")
+        if not wait(lambda: not known & self.pids().keys(), 5):
             raise Problem(f"{', '.join(sorted(known))} did not stop: see {self.settings.logs}")
         for name in known:
             self.call("removeProcessGroup", name)

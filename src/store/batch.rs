@@ -69,8 +69,7 @@ pub trait Database: Send + Sync + 'static {
 
 /// What a batch asks of a lane.
 pub trait Calls: Send + 'static {
-    /// Makes sure that there is a connection, if only another member of the database can take the place of the last one. Without it an
-    /// order waits better in its queue, where it is not lost sight of.
+    /// Whether it leads to the primary now. With one server it always says yes, so that an order learns of a failure at once.
     fn is_ready(&mut self) -> impl Future<Output = bool> + Send {
         std::future::ready(true)
     }

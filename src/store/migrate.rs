@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use tokio::time::timeout;
 
 use super::server::Server;
-use super::{session, url};
+use super::{number, session, url};
 
 /// What the service may do: no DELETE, no DDL, no other table.
 const GRANTS: [&str; 4] = [
@@ -35,12 +35,15 @@ const ALONE: &str = "SELECT GET_LOCK(LEFT(CONCAT('coupon-rush migrate ', DATABAS
 /// The migration that [`seed`] runs instead: only databases that had it already know it as one.
 const SEED_VERSION: i64 = 5;
 
+/// `ER_TABLE_EXISTS_ERROR`, `ER_DUP_FIELDNAME`, `ER_SP_ALREADY_EXISTS`: what a step is told that was taken before.
+const TAKEN_BEFORE: [u16; 3] = [1050, 1060, 1304];
+
 /// The event, and after it its coupons.
 const SEED: &str = include_str!("../../migrations/0005_seed.sql");
 
 /// Makes the database that `service_url` names, with the account it names, using the account of `admin_url`.
 ///
-/// `MySQL` runs schema changes outside transactions: a step that failed half way is reported as dirty by the next run.
+/// `MySQL` runs schema changes outside transactions: a step that was broken off is finished by the next run.
 pub async fn migrate(admin_url: &str, service_url: &str) -> anyhow::Result<()> {
     let database = database(service_url)?;
     let mut connection = connect(admin_url, None).await?;
@@ -49,7 +52,9 @@ pub async fn migrate(admin_url: &str, service_url: &str) -> anyhow::Result<()> {
 
     let mut connection = connect(admin_url, Some(&database)).await?;
     alone(&mut connection).await?;
-    migrator(&mut connection).await?.run(&mut connection).await.context("cannot apply migrations/")?;
+    let migrator = migrator(&mut connection).await?;
+    finish(&mut connection, &migrator).await?;
+    migrator.run(&mut connection).await.context("cannot apply migrations/")?;
     if service_url != admin_url {
         account(&mut connection, &database, service_url).await.context("cannot set up the service's account")?;
     }
@@ -66,6 +71,23 @@ async fn migrator(connection: &mut MySqlConnection) -> anyhow::Result<Migrator> 
         migrator.migrations.to_mut().retain(|migration| migration.version != SEED_VERSION);
     }
     Ok(migrator)
+}
+
+/// Finishes a step at which an earlier run was broken off, by a failover or a kill. It is one statement, which the server has carried
+/// out as a whole or not at all.
+async fn finish(connection: &mut MySqlConnection, migrator: &Migrator) -> anyhow::Result<()> {
+    let dirty = connection.dirty_version(&migrator.table_name).await?;
+    let Some(step) = migrator.iter().find(|step| Some(step.version) == dirty) else { return Ok(()) };
+    match connection.execute(step.sql.clone()).await {
+        Err(error) if !TAKEN_BEFORE.contains(&number(&error)) => {
+            Err(error).context("cannot take the step again that was broken off")
+        }
+        _ => {
+            let taken = "UPDATE _sqlx_migrations SET success = TRUE WHERE version = ?";
+            sqlx::query(taken).bind(step.version).execute(connection).await?;
+            Ok(())
+        }
+    }
 }
 
 /// Makes the laboratory's event with its coupons, or when `bare` without any. An event that exists is left as it is, with

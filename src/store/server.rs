@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::select_ok;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row};
@@ -119,6 +120,12 @@ impl Server {
         });
     }
 
+    /// Looks for the primary anew, because a connection could not be made in time. Those that exist are used meanwhile: the server may merely
+    /// have much to do.
+    fn doubt(&self, term: u64) {
+        self.belief.send_if_modified(|belief| belief.term == term && belief.primary.take().is_some());
+    }
+
     pub(super) fn abandon(&self, statement: Abandoned) {
         self.abandoned.lock().push(statement);
     }
@@ -149,7 +156,7 @@ impl Server {
                     self.found(term, member);
                     return Ok(connection);
                 }
-                self.leave(term);
+                self.doubt(term);
             }
             self.search();
             let mut belief = self.belief.subscribe();
@@ -178,12 +185,16 @@ impl Server {
 
     /// Kills what was given up at this member and had its time.
     async fn kill_overdue(&self, member: usize, sql: &mut MySqlConnection) {
-        let is_overdue = |it: &mut Abandoned| it.member == member && it.since.elapsed() >= OWN_END;
-        let overdue: Vec<_> = self.abandoned.lock().extract_if(.., is_overdue).collect();
-        for Abandoned { id, .. } in overdue {
+        for id in self.overdue(member) {
             // Mostly it has ended by itself.
             let _ = sql.execute(AssertSqlSafe(format!("KILL {id}"))).await;
         }
+    }
+
+    /// The numbers of such connections, which are forgotten here.
+    fn overdue(&self, member: usize) -> Vec<u64> {
+        let is_overdue = |it: &mut Abandoned| it.member == member && it.since.elapsed() >= OWN_END;
+        self.abandoned.lock().extract_if(.., is_overdue).map(|it| it.id).collect()
     }
 
     /// Starts to look for the primary, unless somebody has found it or is at it.
@@ -198,18 +209,30 @@ impl Server {
         }
     }
 
-    /// One round: the first member that is the primary.
-    async fn ask_all(self: &Arc<Self>) -> Result<usize, sqlx::Error> {
-        let asked = (0..self.members.len()).map(|member| {
-            Box::pin(async move {
-                timeout(ROUND_TIMEOUT, self.connect_to(member, SEARCH)).await.unwrap_or_else(|_| Err(timed_out()))?;
-                Ok(member)
-            })
-        });
-        select_ok(asked).await.map(|(member, _)| member)
+    /// One round: the first member that is the primary, or why none is.
+    async fn ask_all(self: &Arc<Self>) -> Result<usize, String> {
+        let mut asked: FuturesUnordered<_> = (0..self.members.len()).map(|member| self.ask(member)).collect();
+        let mut reasons = Vec::new();
+        while let Some(answer) = asked.next().await {
+            match answer {
+                Ok(member) => return Ok(member),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(reasons.join("; "))
     }
 
-    /// Believes that this member is the primary, unless the term is over.
+    async fn ask(self: &Arc<Self>, member: usize) -> Result<usize, String> {
+        let asked = timeout(ROUND_TIMEOUT, self.connect_to(member, SEARCH)).await.unwrap_or_else(|_| Err(timed_out()));
+        asked.map(|_| member).map_err(|error| format!("{}: {error}", self.name(member)))
+    }
+
+    fn name(&self, member: usize) -> String {
+        let member = &self.members[member];
+        format!("{}:{}", member.get_host(), member.get_port())
+    }
+
+    /// Believes that this member is the primary, unless the term is over. With another one a new term begins.
     fn found(&self, term: u64, member: usize) {
         let mut before = None;
         self.belief.send_if_modified(|belief| {
@@ -217,16 +240,13 @@ impl Server {
             if is_news {
                 before = belief.last.replace(member);
                 belief.primary = Some(member);
+                belief.term += u64::from(before.is_some_and(|before| before != member));
             }
             is_news
         });
         if before.is_some_and(|before| before != member) {
             self.changes.fetch_add(1, Ordering::Relaxed);
-            tracing::info!(
-                host = self.members[member].get_host(),
-                port = self.members[member].get_port(),
-                "another primary"
-            );
+            tracing::info!(member = self.name(member), "another member is the primary of the database");
         }
     }
 }
@@ -239,9 +259,7 @@ impl Search {
             let term = server.term();
             match server.ask_all().await {
                 Ok(member) => return server.found(term, member),
-                Err(error) if is_first => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "no member is a primary with a majority");
-                }
+                Err(reasons) if is_first => tracing::warn!(reasons, "no member is a primary with a majority"),
                 Err(_) => {}
             }
             is_first = false;
@@ -273,4 +291,60 @@ fn in_no_group() -> sqlx::Error {
 
 pub(super) fn timed_out() -> sqlx::Error {
     sqlx::Error::Io(ErrorKind::TimedOut.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::url;
+
+    fn server(hosts: &str) -> Arc<Server> {
+        Server::new(url::members(&format!("mysql://u:p@{hosts}/c")).unwrap())
+    }
+
+    #[test]
+    fn what_fails_late_says_nothing_about_the_primary_that_was_found_since() {
+        let server = server("h1,h2");
+        let first = server.term();
+        server.found(first, 0);
+        server.leave(first);
+        let second = server.term();
+        server.found(second, 1);
+
+        server.leave(first);
+        server.found(first, 0);
+
+        assert_eq!((server.term(), server.belief.borrow().primary, server.changes()), (second + 1, Some(1), 1));
+    }
+
+    #[test]
+    fn a_primary_that_was_doubted_and_found_again_keeps_its_connections() {
+        let server = server("h1,h2");
+        let term = server.term();
+        server.found(term, 0);
+        for (found, then) in [(0, term), (1, term + 1)] {
+            server.doubt(term);
+            assert_eq!(server.belief.borrow().primary, None);
+            server.found(term, found);
+            assert_eq!(server.term(), then);
+        }
+    }
+
+    #[test]
+    fn one_host_is_left_and_stays_the_only_one_to_ask() {
+        let server = server("h1");
+        server.leave(server.term());
+        assert_eq!((server.term(), server.belief.borrow().primary), (1, Some(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_statement_is_killed_at_its_own_member_and_when_it_had_its_time() {
+        let server = server("h1,h2");
+        for (member, id) in [(0, 7), (1, 8)] {
+            server.abandon(Abandoned { since: Instant::now(), member, id });
+        }
+        assert_eq!(server.overdue(1), Vec::<u64>::new());
+        sleep(OWN_END).await;
+        assert_eq!([server.overdue(1), server.overdue(1), server.overdue(0)], [vec![8], vec![], vec![7]]);
+    }
 }

@@ -3,7 +3,6 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use coupon_lab::history::Told;
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -18,7 +17,7 @@ const FAILOVER: Duration = Duration::from_secs(10);
 /// Longest time for which a replica trusts what it knew before.
 const FORGOTTEN: Duration = coupon_rush::memory::CHANGE_SEEN_BY_ALL;
 
-/// A crowd that asks for `A` at both replicas, each time as another user, until it is told to end.
+/// A crowd that asks for `A` at both replicas, each time as another user, until it is told to end. A user who is told "not now" insists.
 struct Rush<'a> {
     recorder: Recorder<'a>,
     users: AtomicUsize,
@@ -45,9 +44,11 @@ impl<'a> Rush<'a> {
     async fn client(&self, replica: usize) {
         while !self.is_over.load(Ordering::Relaxed) {
             let user = format!("u-{}", self.users.fetch_add(1, Ordering::Relaxed));
-            let told = self.recorder.ask(replica, "A", &user, &user).await;
-            let count = if matches!(told, Told::Issued(_)) { &self.issued } else { &self.refused };
-            count.fetch_add(1, Ordering::Relaxed);
+            if !self.recorder.ask(replica, "A", &user, &user).await.is_final() {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                self.recorder.insist(replica, "A", &user, &user).await;
+            }
+            self.issued.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -212,8 +213,8 @@ async fn a_primary_that_wakes_after_another_took_its_place_says_nothing_old() {
     let woken = AtomicBool::new(false);
     let questions = join_all((0..12).map(|client| ask_until(&woken, &cluster, 2 + client % 2)));
     let wake = async {
-        // Some questions are under way by then.
-        tokio::time::sleep(FORGOTTEN).await;
+        let since = Instant::now();
+        eventually("questions are under way", async || since.elapsed() > FORGOTTEN).await;
         group.signal(frozen, "CONT");
         woken.store(true, Ordering::Relaxed);
     };

@@ -57,6 +57,27 @@ async fn migrate_makes_nothing_that_can_be_had_and_may_be_run_by_several_at_once
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_was_broken_off_is_finished_by_the_next_run() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    let fresh = Fresh::new(&cluster);
+    for (version, undo) in
+        [(3, "DROP TABLE wallet"), (4, "DROP PROCEDURE issue_batch"), (6, "DO 0"), (3, "DO 0"), (4, "DO 0")]
+    {
+        fresh.step("migrate").await;
+        fresh.run(&format!("UPDATE _sqlx_migrations SET success = FALSE WHERE version = {version}")).await;
+        fresh.run(undo).await;
+    }
+    for step in ["migrate", "seed"] {
+        fresh.step(step).await;
+    }
+    assert_eq!(fresh.rows().await, [1, 3, 0]);
+    let procedures = "SELECT COUNT(*) FROM information_schema.routines WHERE routine_schema = '{d}'";
+    assert_eq!(cluster.number(&procedures.replace("{d}", &fresh.name)).await, 1);
+    cluster.run(&format!("DROP DATABASE {}", fresh.name)).await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn seeding_makes_the_event_once_and_leaves_one_that_exists_as_it_is() {
     let cluster = Setup::new("batched").replicas(0).start().await;
     let fresh = Fresh::new(&cluster);
