@@ -14,6 +14,8 @@ from sql import ask
 JOIN_SECONDS = 60
 # A member that looks for its group heeds nothing else for a minute. Outside a group nothing is under way, so it need not end well.
 END_SECONDS = 8
+# A majority takes some milliseconds for it.
+PROOF_SECONDS = 2
 # Longer than a group takes to find that its primary is gone and to elect another one.
 ELECTION_SECONDS = 12
 
@@ -69,8 +71,17 @@ def look_at_all(settings: Settings) -> dict:
     return {name: look(settings, port) for name, port in settings.members().items()}
 
 
-def serves(members: dict) -> bool:
-    return any(member.well for member in members.values())
+def serves(settings: Settings, members: dict) -> bool:
+    return any(member.well and has_majority(settings, settings.members()[name]) for name, member in members.items())
+
+
+def has_majority(settings: Settings, port: int) -> bool:
+    """What a member says of the others is seconds old. With BEFORE it reads a table only when the group has ordered that it may."""
+    with suppress(Problem):
+        ask(settings, port, "SET SESSION group_replication_consistency = 'BEFORE'; SELECT COUNT(*) FROM information_schema.engines",
+            seconds=PROOF_SECONDS)
+        return True
+    return False
 
 
 def primary(settings: Settings):
@@ -106,10 +117,10 @@ def is_served(settings: Settings, supervisor: Supervisor) -> bool:
 
     def clear() -> bool:
         members = look_at_all(settings)
-        return serves(members) or all(members[name].state in OUT for name in running)
+        return serves(settings, members) or all(members[name].state in OUT for name in running)
 
     wait(clear, ELECTION_SECONDS)
-    return serves(look_at_all(settings))
+    return serves(settings, look_at_all(settings))
 
 
 def adopt(settings: Settings, engine: database.Engine) -> None:
