@@ -1,14 +1,12 @@
 """Calls Docker for one cluster: the engine itself, and Compose with this cluster's knobs, once it is clear that the cluster is ours."""
 
 import os
-import re
 import subprocess
 
 import composition
+from composition import OWN_FOLDER, project
 from script import ROOT, Problem, say, which
 from settings import PASSED_THROUGH, Settings, home
-
-OWN_FOLDER = ROOT / ".cluster" / "docker"
 
 
 def engine() -> bool:
@@ -49,11 +47,6 @@ def compose(settings: Settings, *words: str, capture: bool = False) -> str:
     if done.returncode != 0:
         raise Problem(f"`docker compose {words[0]}` ended with {done.returncode}: see above, and `make logs RUNTIME=docker`")
     return done.stdout
-
-
-def project() -> str:
-    """A cluster in another folder is another cluster, with containers and volumes of its own."""
-    return "coupon-rush" if home() == OWN_FOLDER else "coupon-rush-" + re.sub("[^a-z0-9]+", "-", home().name.lower()).strip("-")
 
 
 def refuse_what_is_not_ours() -> None:
