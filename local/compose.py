@@ -5,7 +5,7 @@ import subprocess
 
 import composition
 from composition import OWN_FOLDER, project
-from script import ROOT, Problem, say, which
+from script import ROOT, Problem, say, which, write
 from settings import PASSED_THROUGH, Settings, home
 
 
@@ -47,6 +47,16 @@ def compose(settings: Settings, *words: str, capture: bool = False) -> str:
     if done.returncode != 0:
         raise Problem(f"`docker compose {words[0]}` ended with {done.returncode}: see above, and `make logs RUNTIME=docker`")
     return done.stdout
+
+
+def learn_limit(settings: Settings) -> None:
+    """Notes how many files a container may open where the engine may not give as many as the Compose file wants."""
+    run = ["run", "--rm", "--network", "none", "--entrypoint", "sh"]
+    limit = settings.home / composition.OPEN_FILES
+    if limit.exists() or subprocess.run(["docker", *run, "--ulimit", "nofile=65535", composition.image(), "-c", ":"], capture_output=True).returncode == 0:
+        return
+    write(limit, docker(*run, composition.image(), "-c", "ulimit -Hn"))
+    say(f"the engine may not let a container open 65,535 files, so it may open {limit.read_text()}")
 
 
 def refuse_what_is_not_ours() -> None:

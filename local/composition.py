@@ -6,8 +6,8 @@ from pathlib import Path
 
 import balance
 import database
-from script import ROOT, TOOLS, write
-from settings import Settings, home
+from script import ROOT, TOOLS, Problem, write
+from settings import Settings, from_environment, home
 
 FILE = ROOT / "docker-compose.scale.yml"
 NOTE = ROOT / ".env"
@@ -29,6 +29,15 @@ def project() -> str:
 def image() -> str:
     """What a new replica of this cluster is made of."""
     return f"{project()}:local"
+
+
+def wanted() -> Settings:
+    settings = from_environment()
+    if settings.engine != "mysql":
+        raise Problem(f"DB={settings.engine} will not do with RUNTIME=docker: there is MySQL alone")
+    if settings.redis_nodes != 3:
+        raise Problem(f"REDIS_NODES={settings.redis_nodes} will not do with RUNTIME=docker: there are 3")
+    return settings
 
 
 def prepare(settings: Settings, rootless: bool) -> dict:
