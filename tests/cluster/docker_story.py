@@ -188,17 +188,14 @@ def test_a_limit_starts_nginx_anew_and_no_replica(running):
     assert ids("app") == replicas
 
 
-def test_scaling_and_a_new_version_under_load_refuse_nobody_and_end_when_all_are_ready(running):
+def test_scaling_under_load_refuses_nobody_and_ends_when_all_are_ready(running):
     must(cluster("scale", REPLICAS=3))
     must(cluster("record"))
-    with arrivals(HOME, 70) as went_on:
+    with arrivals(HOME, 45) as went_on:
         for replicas in (5, 1, 3):
             must(cluster("scale", REPLICAS=replicas))
             must(cluster("status"))
             assert len(found("app")) == replicas
-        before = ids("app")
-        must(cluster("up", STRATEGY="redlock"))
-        assert before.isdisjoint(ids("app")) and len(found("app")) == 3
         assert went_on(), "the crowd was gone before the last step"
 
 

@@ -36,16 +36,18 @@ def left():
 @pytest.fixture(scope="session")
 def node():
     """An engine that is a swarm's only node, without a stack of ours, before and after."""
-    bridges = docker("network", "ls", "--quiet", "--filter", "name=^docker_gwbridge$")
     begun = docker("info", "--format", "{{.Swarm.LocalNodeState}}") != "active"
+    bridges = docker("network", "ls", "--quiet", "--filter", "name=^docker_gwbridge$")
     if begun:
         docker("swarm", "init", "--advertise-addr", "127.0.0.1")
-    if left():
-        pytest.exit("a stack of this name or its data is here: `local/swarm clean` deletes it, and then this story can begin")
-    yield
-    must(swarm("clean"))
-    if begun:
-        docker("swarm", "leave", "--force")
+    try:
+        if left():
+            pytest.exit("a stack of this name or its data is here: `local/swarm clean` deletes it, and then this story can begin")
+        yield
+        must(swarm("clean"))
+    finally:
+        if begun:
+            docker("swarm", "leave", "--force")
         if not bridges:
             docker("network", "rm", "docker_gwbridge")
 
@@ -70,7 +72,7 @@ def test_a_stack_of_the_compose_file_starts_and_a_crowd_gets_what_there_is(runni
 
 
 def test_scaling_a_new_image_and_one_that_does_not_start_refuse_nobody(running):
-    with arrivals(60) as went_on:
+    with arrivals(55) as went_on:
         for replicas in (5, 2):
             docker("service", "scale", "--detach", f"{APP}={replicas}")
             eventually(lambda: len(tasks()) == replicas, 60)
