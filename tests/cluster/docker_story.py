@@ -103,7 +103,14 @@ def prometheus(query):
 
 
 @pytest.fixture(scope="session")
-def engine():
+def interruptions():
+    """An early end is an end: what was started is taken away. What a shell has in the background would ignore Ctrl-C."""
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sign, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def engine(interruptions):
     """An engine without a cluster of ours, before and after."""
     if left() or composition.NOTE.exists():
         pytest.exit("a cluster of this name, its data or its .env is here: `make clean RUNTIME=docker` deletes it, and then this story can begin")

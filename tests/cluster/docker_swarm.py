@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from docker_story import KNOBS, OFFSET, SHELL, docker
+from docker_story import KNOBS, OFFSET, SHELL, docker, interruptions  # noqa: F401, a fixture
 from script import ROOT
 from story import eventually, must, refused, said_by
 
@@ -34,7 +34,7 @@ def left():
 
 
 @pytest.fixture(scope="session")
-def node():
+def node(interruptions):
     """An engine that is a swarm's only node, without a stack of ours, before and after."""
     begun = docker("info", "--format", "{{.Swarm.LocalNodeState}}") != "active"
     bridges = docker("network", "ls", "--quiet", "--filter", "name=^docker_gwbridge$")
