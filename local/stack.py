@@ -75,8 +75,8 @@ class Stack:
 
     def deploy(self, one: dict) -> dict:
         said = {"endpoint_mode": ADDRESSES, "resources": one["deploy"]["resources"]}
-        if any(mount["type"] == "volume" for mount in one.get("volumes", [])):
-            # Its data is where it was first started, and nowhere else.
+        if one.get("ports") or any(mount["type"] == "volume" for mount in one.get("volumes", [])):
+            # Its data, or its door, is where it was first started, and nowhere else.
             said["placement"] = {"constraints": [f"node.id == {self.node}"]}
         if one["restart"] == "no":
             # A step, which is taken again until it succeeds: nothing here waits for anything else.

@@ -262,8 +262,8 @@ def test_a_stack_has_every_service_as_closed_as_it_can_be_and_publishes_nginx_al
         assert one["read_only"] and one["cap_drop"] == ["ALL"] and "memory" in one["deploy"]["resources"]["limits"], name
         assert one["deploy"]["endpoint_mode"] == "dnsrr", f"{name}: nginx would not see each replica"
         assert {secret["mode"] for secret in one["secrets"]} <= {0o400} and {secret["uid"] for secret in one["secrets"]} <= {one["user"].split(":")[0]}
-        stays = any(mount["type"] == "volume" for mount in one["volumes"])
-        assert {mount["type"] for mount in one["volumes"]} <= {"tmpfs", "volume"} and ("placement" in one["deploy"]) == stays, name
+        stays = one["ports"] or any(mount["type"] == "volume" for mount in one["volumes"])
+        assert {mount["type"] for mount in one["volumes"]} <= {"tmpfs", "volume"} and ("placement" in one["deploy"]) == bool(stays), name
     targets = {config["target"] for config in made["services"]["nginx"]["configs"]}
     assert {"/etc/coupon/nginx.conf", "/etc/coupon/limits/homes.conf", "/etc/coupon/runtime/servers.conf"} <= targets
     assert not any("lab" in target for target in targets), "a page whose only guard is the loopback address"
