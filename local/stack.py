@@ -7,6 +7,8 @@ from pathlib import Path
 # What a stack's service says as Compose's does.
 SAME = ("image", "command", "entrypoint", "user", "read_only", "cap_drop", "healthcheck", "labels", "logging", "stop_signal",
         "stop_grace_period", "ulimits")
+# The only door.
+PUBLISHED = "nginx"
 # The laboratory's page has no other guard than the loopback address, so a stack's nginx has no such page.
 PAGE = ("/srv/", "/etc/coupon/lab.conf", "/etc/coupon/runtime/lab.conf")
 # Services have addresses and no virtual one: nginx sees each replica, and no kernel has to have IPVS.
@@ -23,24 +25,25 @@ class Stack:
         self.prefix = project["name"]
         self.configs, self.secrets = {}, {}
 
-    def text(self) -> dict:
-        services = {name: self.service(one) for name, one in self.project["services"].items()}
+    def document(self) -> dict:
+        """All of the file that `docker stack deploy` reads."""
+        services = {name: self.service(name, one) for name, one in self.project["services"].items()}
         # A crowd, or a Grafana of one's own, may join it.
         networks = {"front": {"attachable": True}, "back": {"internal": True}}
         volumes = dict.fromkeys(self.project["volumes"], {})
         return {"version": "3.9", "services": services, "networks": networks, "volumes": volumes, "configs": self.configs,
                 "secrets": self.secrets}
 
-    def service(self, one: dict) -> dict:
+    def service(self, name: str, one: dict) -> dict:
         made = {key: one[key] for key in SAME if one.get(key) is not None}
         if "build" in one:
             made["image"] = self.image
         # A variable without a value would be looked up where the stack is deployed.
-        made["environment"] = {name: value for name, value in one.get("environment", {}).items() if value is not None}
+        made["environment"] = {variable: value for variable, value in one.get("environment", {}).items() if value is not None}
         # A network of another container is not to be had; the exporter of the host then has one like everybody.
         made["networks"] = sorted(one.get("networks") or ["front"])
-        made["ports"] = [{"target": port["target"], "published": int(port["published"]), "mode": "host"}
-                         for port in one.get("ports", []) if port["target"] == 8000]
+        ports = one.get("ports", []) if name == PUBLISHED else []
+        made["ports"] = [{"target": port["target"], "published": int(port["published"]), "mode": "host"} for port in ports]
         made["volumes"], made["configs"] = self.files(one)
         made["secrets"] = [self.secret(use, one["user"]) for use in one.get("secrets", [])]
         made["deploy"] = self.deploy(one)

@@ -255,7 +255,7 @@ def test_an_idle_cluster_is_not_busy_with_its_own_health(files):
 
 def test_a_stack_has_every_service_as_closed_as_it_can_be_and_publishes_nginx_alone(files):
     project = {**files.project, "services": {name: one for name, one in files.services.items() if name != "k6"}}
-    made = Stack(project, "registry.example/coupon-rush:1", "this-node").text()
+    made = Stack(project, "registry.example/coupon-rush:1", "this-node").document()
     assert made["services"].keys() == project["services"].keys()
     assert [name for name, one in made["services"].items() if one["ports"]] == ["nginx"]
     for name, one in made["services"].items():
