@@ -25,7 +25,7 @@ import composition
 import containers
 from script import ROOT
 from settings import PORTS
-from story import eventually, must, refused, said_by
+from story import eventually, interrupted, must, refused, said_by
 
 HOME = ROOT / ".cluster" / "docker"
 OFFSET = int(os.environ.get("DOCKER_TESTS_PORT_OFFSET", "24000"))
@@ -198,29 +198,27 @@ def test_a_limit_starts_nginx_anew_and_no_replica(running):
 def test_scaling_under_load_refuses_nobody_and_ends_when_all_are_ready(running):
     must(cluster("scale", REPLICAS=3))
     must(cluster("record"))
-    with arrivals(HOME, 45) as went_on:
+    with arrivals(HOME):
         for replicas in (5, 1, 3):
             must(cluster("scale", REPLICAS=replicas))
             must(cluster("status"))
             assert len(found("app")) == replicas
-        assert went_on(), "the crowd was gone before the last step"
 
 
 @contextmanager
-def arrivals(home, seconds):
-    """300 requests a second to the cluster of this folder, of which none may be refused."""
+def arrivals(home):
+    """300 requests a second to the cluster of this folder, as long as the block does, of which none may be refused."""
     folder = HOME / "runs" / "arrivals"
     shutil.rmtree(folder, ignore_errors=True)
-    knobs = {"CLUSTER_DIR": str(home), "RATE": "300", "DURATION": f"{seconds}s", "CODES": "8", "STRICT": "1", "DROPS": "allow", "VUS": "600"}
-    with subprocess.Popen([ROOT / "local" / "k6", "arrival", "--into", folder], env={**SHELL, **KNOBS, **knobs}, text=True,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as crowd:
+    knobs = {"CLUSTER_DIR": str(home), "RATE": "300", "DURATION": "10m", "CODES": "8", "STRICT": "1", "DROPS": "allow", "VUS": "600"}
+    with interrupted([ROOT / "local" / "k6", "arrival", "--into", folder], KNOBS | knobs) as crowd:
         eventually(lambda: (folder / "acks.log").exists() and (folder / "acks.log").stat().st_size > 0)
-        yield lambda: crowd.poll() is None
-        said = crowd.communicate()[0]
-    assert crowd.returncode == 0, said
+        yield
+    # How k6 ends when it is interrupted and every threshold holds.
+    assert "k6 ended with 105, the verdict with 0" in crowd.said, crowd.said
     metrics = json.loads((folder / "summary.json").read_text())["metrics"]
     assert metrics["coupon_busy"]["count"] == metrics["coupon_unexpected"]["count"] == 0
-    assert metrics["coupon_issued{scenario:arrival}"]["count"] >= 299 * seconds
+    assert metrics["dropped_iterations"]["count"] <= metrics["coupon_issued"]["count"] / 300, "too few were asked"
 
 
 def test_a_version_that_does_not_start_replaces_nobody(running):
@@ -384,7 +382,7 @@ def test_a_new_image_under_load_refuses_nobody_and_one_that_does_not_start_is_fo
     dockerfile = checkout / "Dockerfile"
     first = dockerfile.read_text()
     before = ids("app", MY_PROJECT)
-    with arrivals(checkout / MINE["CLUSTER_DIR"], 40) as went_on:
+    with arrivals(checkout / MINE["CLUSTER_DIR"]):
         dockerfile.write_text(first + "LABEL coupon-rush.version=second\n")
         must(other(checkout, "make upgrade RUNTIME=docker", **MINE))
         second = ids("app", MY_PROJECT)
@@ -393,7 +391,6 @@ def test_a_new_image_under_load_refuses_nobody_and_one_that_does_not_start_is_fo
         dockerfile.write_text(first + "LABEL coupon-rush.version=third\nENV LISTEN=nowhere\n")
         refused(other(checkout, "make upgrade RUNTIME=docker", **MINE), "does not become ready", "those before it serve on")
         assert ids("app", MY_PROJECT) == second
-        assert went_on(), "the crowd was gone before the last step"
     must(other(checkout, "local/docker scale", **MINE | {"REPLICAS": "3"}))
     assert versions() == ["second"] * 3
 
