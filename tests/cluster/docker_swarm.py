@@ -98,10 +98,11 @@ def arrivals():
     with subprocess.Popen([ROOT / "local" / "swarm", "arrival"], env=knobs, text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as crowd:
         try:
-            eventually(lambda: sender())
+            eventually(sender)
             yield
         finally:
-            docker("kill", "--signal", "INT", sender())
+            for one in sender().split():
+                docker("kill", "--signal", "INT", one)
         said = crowd.communicate()[0]
     # How k6 ends when it is interrupted and every threshold holds.
     assert "k6 ended with 105" in said, said
