@@ -1,14 +1,12 @@
 """Calls Docker for one cluster: the engine itself, and Compose with this cluster's knobs, once it is clear that the cluster is ours."""
 
 import os
-import re
 import subprocess
 
 import composition
-from script import ROOT, Problem, say, which
+from composition import OWN_FOLDER, project
+from script import ROOT, Problem, say, which, write
 from settings import PASSED_THROUGH, Settings, home
-
-OWN_FOLDER = ROOT / ".cluster" / "docker"
 
 
 def engine() -> bool:
@@ -51,9 +49,14 @@ def compose(settings: Settings, *words: str, capture: bool = False) -> str:
     return done.stdout
 
 
-def project() -> str:
-    """A cluster in another folder is another cluster, with containers and volumes of its own."""
-    return "coupon-rush" if home() == OWN_FOLDER else "coupon-rush-" + re.sub("[^a-z0-9]+", "-", home().name.lower()).strip("-")
+def learn_limit(settings: Settings) -> None:
+    """Notes how many files a container may open where the engine may not give as many as the Compose file wants."""
+    run = ["run", "--rm", "--network", "none", "--entrypoint", "sh"]
+    limit = settings.home / composition.OPEN_FILES
+    if limit.exists() or subprocess.run(["docker", *run, "--ulimit", "nofile=65535", composition.image(), "-c", ":"], capture_output=True).returncode == 0:
+        return
+    write(limit, docker(*run, composition.image(), "-c", "ulimit -Hn"))
+    say(f"the engine may not let a container open 65,535 files, so it may open {limit.read_text()}")
 
 
 def refuse_what_is_not_ours() -> None:

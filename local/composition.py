@@ -1,15 +1,17 @@
 """What docker-compose.scale.yml needs from outside: secrets in files, their reader, the knobs, and files that containers can read."""
 
 import os
+import re
 from pathlib import Path
 
 import balance
 import database
-from script import ROOT, TOOLS, write
-from settings import Settings
+from script import ROOT, TOOLS, Problem, write
+from settings import Settings, from_environment, home
 
 FILE = ROOT / "docker-compose.scale.yml"
 NOTE = ROOT / ".env"
+OWN_FOLDER = ROOT / ".cluster" / "docker"
 MARK = "# Written by local/docker"
 # One name stands for all of them.
 REPLICAS = ["app:8080 resolve"]
@@ -17,6 +19,25 @@ REPLICAS = ["app:8080 resolve"]
 OPEN_FILES = "nofile"
 # The user that reads secrets in a container when the caller is root, so that nothing there runs as root; the image's own user.
 NOBODY = 65_532
+
+
+def project() -> str:
+    """A cluster in another folder is another cluster, with containers and volumes of its own."""
+    return "coupon-rush" if home() == OWN_FOLDER else "coupon-rush-" + re.sub("[^a-z0-9]+", "-", home().name.lower()).strip("-")
+
+
+def image() -> str:
+    """What a new replica of this cluster is made of."""
+    return f"{project()}:local"
+
+
+def wanted() -> Settings:
+    settings = from_environment()
+    if settings.engine != "mysql":
+        raise Problem(f"DB={settings.engine} will not do with RUNTIME=docker: there is MySQL alone")
+    if settings.redis_nodes != 3:
+        raise Problem(f"REDIS_NODES={settings.redis_nodes} will not do with RUNTIME=docker: there are 3")
+    return settings
 
 
 def prepare(settings: Settings, rootless: bool) -> dict:
@@ -50,7 +71,7 @@ def knobs(settings: Settings) -> dict:
     limit = settings.home / OPEN_FILES
     found = {"COUPON_NOFILE": limit.read_text()} if limit.exists() else {}
     return found | {
-        "COMPOSE_PROFILES": "grafana" if settings.grafana else "", "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
+        "COUPON_IMAGE": image(), "COMPOSE_PROFILES": "grafana" if settings.grafana else "", "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
         "PROMETHEUS_PORT": str(settings.prometheus_port), "GRAFANA_PORT": str(settings.grafana_port),
         "RATE_LIMIT": str(settings.rate_limit or "off"), "BALANCE": settings.balance,
         "HOME_ORDERS": str(settings.home_orders), **settings.passed_through,

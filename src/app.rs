@@ -23,6 +23,10 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::store::Store;
 
+/// Without a database a replica opens all the same, so that its clients are told "not now".
+const FIRST_LOOK: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// A listener at work.
 type Server = JoinHandle<std::io::Result<()>>;
 
@@ -83,6 +87,16 @@ impl App {
         self.watch_over("the watcher of the database", database);
         let nodes = Arc::clone(nodes).watch(metrics.lock.clone(), self.stopped.clone());
         self.watch_over("the watcher of the lock nodes", nodes);
+    }
+
+    /// Waits until the event was read for the first time, or could not be for [`FIRST_LOOK`].
+    pub async fn first_look(&self) {
+        let look = async {
+            while self.api.memory.fresh().is_none() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        let _ = tokio::time::timeout(FIRST_LOOK, look).await;
     }
 
     /// The routes of the public listener.

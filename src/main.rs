@@ -85,7 +85,7 @@ fn runtime(threads: usize) -> anyhow::Result<Runtime> {
 async fn serve(settings: &Serve) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let app = tokio::select! {
-        app = App::start(settings) => app?,
+        app = ready(settings) => app?,
         () = signals.next() => return Ok(()),
     };
     let public = bind("LISTEN", settings.listen)?;
@@ -100,6 +100,14 @@ async fn serve(settings: &Serve) -> anyhow::Result<()> {
         leaving.lame_duck(signals.next()).await;
     };
     app.serve(public, ops, stop).await
+}
+
+/// A replica that has looked at the event. A balancer that goes by a name alone sends orders as soon as the door is open, and who
+/// comes before the first look would be refused, where a closed door sends on to another replica.
+async fn ready(settings: &Serve) -> anyhow::Result<Arc<App>> {
+    let app = App::start(settings).await?;
+    app.first_look().await;
+    Ok(app)
 }
 
 /// What asks this process to stop.

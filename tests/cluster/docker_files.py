@@ -29,6 +29,7 @@ import nginx
 import parts
 from script import ROOT, TOOLS, VENV, Problem, must_run, program, run_to_end, wait
 from settings import PASSED_THROUGH, PATIENCE, PORTS, REQUEST_DEADLINE_MS, STOP_MS, STOP_MS_MAX, from_environment
+from stack import Stack
 
 UNSTABLE = TOOLS / "docker"
 HARDENED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
@@ -250,6 +251,31 @@ def test_an_idle_cluster_is_not_busy_with_its_own_health(files):
     often = lambda one: one.get("deploy", {}).get("replicas", 1) / float(one["healthcheck"]["interval"].removesuffix("s"))
     checks = sum(often(one) for one in files.services.values() if "healthcheck" in one)
     assert checks <= 2, f"{checks} a second, and each starts a process in a container"
+
+
+def test_a_stack_has_every_service_as_closed_as_it_can_be_and_publishes_nginx_alone(files):
+    project = {**files.project, "services": {name: one for name, one in files.services.items() if name != "k6"}}
+    made = Stack(project, "registry.example/coupon-rush:1", "this-node").document()
+    assert made["services"].keys() == project["services"].keys()
+    assert [name for name, one in made["services"].items() if one["ports"]] == ["nginx"]
+    for name, one in made["services"].items():
+        assert one["read_only"] and one["cap_drop"] == ["ALL"] and "memory" in one["deploy"]["resources"]["limits"], name
+        assert one["deploy"]["endpoint_mode"] == "dnsrr", f"{name}: nginx would not see each replica"
+        assert {secret["mode"] for secret in one["secrets"]} <= {0o400} and {secret["uid"] for secret in one["secrets"]} <= {one["user"].split(":")[0]}
+        stays = one["ports"] or any(mount["type"] == "volume" for mount in one["volumes"])
+        assert {mount["type"] for mount in one["volumes"]} <= {"tmpfs", "volume"} and ("placement" in one["deploy"]) == bool(stays), name
+    targets = {config["target"] for config in made["services"]["nginx"]["configs"]}
+    assert {"/etc/coupon/nginx.conf", "/etc/coupon/limits/homes.conf", "/etc/coupon/runtime/servers.conf"} <= targets
+    assert not any("lab" in target for target in targets), "a page whose only guard is the loopback address"
+
+
+def test_what_a_stack_was_given_in_files_has_another_name_when_they_change(files):
+    kept, stack = [], Stack(files.project, "coupon-rush:1", "this-node")
+    path = files.settings.home / "a.conf"
+    for text in ("one", "two", "one"):
+        path.write_text(text)
+        kept.append(stack.keep(stack.configs, path))
+    assert kept[0] == kept[2] != kept[1]
 
 
 def test_ports_are_published_on_loopback_and_are_those_of_the_local_cluster(files):
