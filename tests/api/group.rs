@@ -90,14 +90,14 @@ async fn a_planned_switch_under_load_refuses_nobody_and_loses_nothing() {
     let cluster = Setup::new("batched").on(&group.servers).coupons([("A", PLENTY)]).sure_of_nodes().start().await;
     let rush = Rush::new(&cluster);
 
-    rush.beside(16, async {
+    Box::pin(rush.beside(16, async {
         for _ in 0..2 {
             rush.goes_on(100).await;
             let primary = group.primary().await;
             group.switch_to((primary + 1) % group.members().len()).await;
             assert!(rush.goes_on(100).await < SOON);
         }
-    })
+    }))
     .await;
 
     assert_eq!(rush.refused.load(Ordering::Relaxed), 0);
@@ -140,13 +140,13 @@ async fn a_killed_primary_takes_no_acknowledged_coupon_with_it_and_issuing_goes_
     let cluster = Setup::new("batched").on(&group.servers).coupons([("A", PLENTY)]).sure_of_nodes().start().await;
     let rush = Rush::new(&cluster);
 
-    rush.beside(16, async {
+    Box::pin(rush.beside(16, async {
         rush.goes_on(100).await;
         group.signal(group.primary().await, "KILL");
         // What was under way is counted, too.
         let without = rush.goes_on(50).await;
         assert!(without < FAILOVER, "{without:?} without an issue");
-    })
+    }))
     .await;
 
     rush.proves_clean().await;
@@ -164,7 +164,9 @@ async fn a_primary_without_a_majority_says_neither_sold_out_nor_a_wallet() {
     let primary = group.primary().await;
 
     let others: Vec<_> = group.members().filter(|&member| member != primary).collect();
-    others.iter().for_each(|&member| group.signal(member, "STOP"));
+    for &member in &others {
+        group.signal(member, "STOP");
+    }
     let cut_off = Instant::now();
     eventually("memory is forgotten", async || cut_off.elapsed() > FORGOTTEN).await;
 
@@ -182,7 +184,9 @@ async fn a_primary_without_a_majority_says_neither_sold_out_nor_a_wallet() {
     });
     assert_eq!(join_all(replicas).await, [[503; 6]; 2]);
 
-    others.iter().for_each(|&member| group.signal(member, "CONT"));
+    for &member in &others {
+        group.signal(member, "CONT");
+    }
     until("the majority is back", 4 * SOON, async || {
         let answer = cluster.issue(0, "A", "afterwards", "k").await;
         if matches!(answer.status, 200 | 201) { Ok(()) } else { Err(answer.text) }
