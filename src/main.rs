@@ -102,8 +102,8 @@ async fn serve(settings: &Serve) -> anyhow::Result<()> {
     app.serve(public, ops, stop).await
 }
 
-/// A replica that has looked at the event. A balancer that goes by a name alone sends orders as soon as the door is open, and who
-/// comes before the first look would be refused, where a closed door sends on to another replica.
+/// A replica that has looked at the event. A balancer that goes by a name alone sends orders as soon as the door is open; those that came
+/// before the first look would be refused, and a closed door sends them on to another replica.
 async fn ready(settings: &Serve) -> anyhow::Result<Arc<App>> {
     let app = App::start(settings).await?;
     app.first_look().await;
