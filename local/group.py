@@ -85,7 +85,7 @@ def has_majority(settings: Settings, port: int) -> bool:
 
 
 def primary(settings: Settings):
-    """The member that takes writes, or None."""
+    """The member that takes writes, or None; the one server of a database that is no group is none, either."""
     return next((name for name, member in look_at_all(settings).items() if member.well and member.role == "PRIMARY"), None)
 
 
