@@ -32,6 +32,8 @@ def missing_programs(settings: Settings) -> list:
     found += [f"{name} is missing: run `make install`" for name in ("supervisord", "k6") if not (VENV / name).exists()]
     if psutil is None:
         found.append("Python's psutil is missing: run `make install`")
+    if settings.db_members > 1 and which("mariadb") is None and which("mysql") is None:
+        found.append("a client program of the database is missing, by which a group is formed: run `make install`")
     try:
         database.chosen(settings)
     except Problem as problem:

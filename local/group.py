@@ -74,7 +74,7 @@ def serves(members: dict) -> bool:
 
 
 def primary(settings: Settings):
-    """The member that takes writes, or None."""
+    """The member that takes writes, or None; the one server of a database that is no group is none, either."""
     return next((name for name, member in look_at_all(settings).items() if member.well and member.role == "PRIMARY"), None)
 
 

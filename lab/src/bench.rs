@@ -15,6 +15,7 @@ use time::macros::format_description;
 
 mod budgets;
 mod by_k6;
+mod failover;
 mod list;
 mod report;
 
@@ -151,6 +152,7 @@ async fn one(stage: &mut Stage, item: &Item, before: &[Sample]) -> anyhow::Resul
                 peak(before, item.repeat).context("the peak is not known: it was not measured in this repeat")?;
             measure(stage, &Scenario { pace: Pace::Open(peak / share), ..scenario.clone() }, None).await
         }
+        What::Struck(fault, scenario) => Box::pin(failover::measure(stage, *fault, scenario)).await,
         What::Rush => by_k6::rush(stage).await,
         What::Arrival => by_k6::arrival(stage).await,
     }

@@ -1,5 +1,6 @@
 //! `lab chaos`: small stocks are sold to crowds on a cluster of our own, wave after wave, while its parts are killed, frozen
-//! and cut off; with `RUNTIME=docker` each part is a host of its own. After each wave all is well again, everybody has a final
+//! and cut off; with `RUNTIME=docker` each part is a host of its own, with
+//! `DB_MEMBERS=3` the database is a group. After each wave all is well again, everybody has a final
 //! answer, and the history is judged.
 
 use std::fs;
@@ -16,26 +17,27 @@ mod administration;
 mod barrier;
 mod command;
 mod crowd;
-mod fault;
+pub(crate) mod fault;
+pub(crate) mod group;
 mod half_alive;
 mod hosts;
 mod hung;
 mod report;
 mod run;
 mod strike;
-mod supervised;
+pub(crate) mod supervised;
 mod tally;
 mod tracer;
 mod wave;
 mod wires;
 
-use crate::cluster::private::{Knobs, Private, in_containers};
+use crate::cluster::private::{Knobs, Private, has_members, in_containers};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
 use crate::progress::{Progress, minutes};
 use crate::strategy::Strategy;
 use crate::verify::Finding;
-use fault::Fault;
+use fault::{Fault, Ground};
 use hung::Hung;
 use report::Target;
 use run::Run;
@@ -48,6 +50,8 @@ const REPLICAS: u32 = 3;
 const WAVES: u32 = 900;
 /// Where each part is a host of its own.
 const WAVES_HOSTS: u32 = 300;
+/// Where the database is a group.
+const WAVES_GROUP: u32 = 500;
 /// How often a quick run has each fault.
 const EACH_QUICK: usize = 2;
 const HUNG_MINUTES: u32 = 10;
@@ -65,16 +69,16 @@ pub struct ChaosArgs {
     /// Where all that is drawn comes from [default: any, with --quick 1]
     #[arg(long)]
     seed: Option<u64>,
-    /// How many waves [default: 900, with RUNTIME=docker 300, with --quick every fault twice]
+    /// How many waves [default: 900, with RUNTIME=docker 300, with a group for a database 500, with --quick every fault twice]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     waves: Option<u32>,
     /// The first wave's number; with a seed it replays a part of an earlier run
     #[arg(long, default_value_t = 0)]
     first: u32,
-    /// Only these faults, of those that RUNTIME has; a replay needs the same ones
+    /// Only these faults, of those that the cluster can have; a replay needs the same ones
     #[arg(long, value_name = "FAULT", value_delimiter = ',')]
     only: Vec<Fault>,
-    /// Minutes under a steady load with one hung lock node, after the waves [default: 10, with --quick or RUNTIME=docker 0]
+    /// Minutes under a steady load with one hung lock node, after the waves [default: 10, with --quick, RUNTIME=docker or a group 0]
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=600))]
     hung_minutes: Option<u32>,
     /// What the replicas run
@@ -92,8 +96,7 @@ pub struct ChaosArgs {
 #[derive(Default)]
 struct Results {
     seed: u64,
-    /// Whether each part was a host of its own.
-    hosts: bool,
+    ground: Ground,
     /// Which one the waves ran on, and its version.
     database: String,
     /// Whether a lock node was to hang after the waves.
@@ -131,12 +134,12 @@ impl ChaosArgs {
     pub async fn run(&self, root: &Path, interrupt: Interrupt) -> anyhow::Result<u8> {
         ensure!(self.strategy.keeps_promises(), "{} breaks its promises without any fault", self.strategy);
         let seed = self.seed.unwrap_or_else(|| if self.quick { SEED_QUICK } else { fastrand::u64(..1_000_000) });
-        let hosts = in_containers();
-        if hosts {
+        let ground = Ground { hosts: in_containers(), group: has_members() };
+        if ground.hosts {
             barrier::can_be_made().await?;
         }
-        let faults = self.faults(hosts).await?;
-        let (started, mut results) = (Instant::now(), Results { seed, hosts, ..Results::default() });
+        let faults = self.faults(ground).await?;
+        let (started, mut results) = (Instant::now(), Results { seed, ground, ..Results::default() });
         let (folder, machine) = (self.folder(root)?, Machine::describe(root));
         eprintln!("seed {seed}; what is found goes to {}", folder.display());
         let mut done = self.disturb(root, &folder, &faults, &mut results, interrupt).await;
@@ -168,10 +171,10 @@ impl ChaosArgs {
         stop: Interrupt,
     ) -> anyhow::Result<()> {
         let knobs = Knobs { strategy: self.strategy, replicas: REPLICAS, others: [].into() };
-        let name = if results.hosts { "chaos-docker" } else { "chaos" };
+        let name = if results.ground.hosts { "chaos-docker" } else { "chaos" };
         let mut private = Private::start(root, name, self.port_offset, knobs, stop.clone()).await?;
         let work = async {
-            let wires = if results.hosts { None } else { Some(lay_wires(&mut private).await?) };
+            let wires = if results.ground.hosts { None } else { Some(lay_wires(&mut private).await?) };
             self.all(Run::new(self, into, &private, wires.as_ref())?, faults, results).await
         };
         let done = Box::pin(stop.or(work)).await;
@@ -200,14 +203,13 @@ impl ChaosArgs {
     }
 
     /// What can be brought about on this machine of what is wanted.
-    async fn faults(&self, hosts: bool) -> anyhow::Result<Vec<Fault>> {
-        let mut faults = if self.only.is_empty() { Fault::of(hosts) } else { self.only.clone() };
-        if let Some(fault) = faults.iter().find(|fault| !fault.fits(hosts)) {
-            let names: Vec<_> = Fault::of(hosts).into_iter().map(Fault::name).collect();
-            let where_to = if hosts { "RUNTIME=docker has no" } else { "only RUNTIME=docker has" };
-            bail!("{where_to} {fault}; here there are: {}", names.join(", "));
+    async fn faults(&self, ground: Ground) -> anyhow::Result<Vec<Fault>> {
+        let mut faults = if self.only.is_empty() { Fault::of(ground) } else { self.only.clone() };
+        if let Some(fault) = faults.iter().find(|fault| !fault.fits(ground)) {
+            let names: Vec<_> = Fault::of(ground).into_iter().map(Fault::name).collect();
+            bail!("RUNTIME and DB_MEMBERS as they are have no {fault}; they have {}", names.join(", "));
         }
-        if !hosts && !tracer::can_trace().await? {
+        if faults.iter().any(|fault| fault.needs_tracer()) && !tracer::can_trace().await? {
             let traced: Vec<_> = faults.extract_if(.., |fault| fault.needs_tracer()).map(Fault::name).collect();
             eprintln!("strace may not take hold of a process here, so these are left out: {}", traced.join(", "));
         }
@@ -217,10 +219,11 @@ impl ChaosArgs {
 
     async fn all(&self, mut run: Run<'_>, faults: &[Fault], results: &mut Results) -> anyhow::Result<()> {
         results.database = run.cluster.database();
-        let (count, minutes) = match results.hosts {
+        let (count, minutes) = match results.ground {
             _ if self.quick => (u32::try_from(EACH_QUICK * faults.len())?, 0),
-            true => (WAVES_HOSTS, 0),
-            false => (WAVES, HUNG_MINUTES),
+            Ground { group: true, .. } => (WAVES_GROUP, 0),
+            Ground { hosts: true, .. } => (WAVES_HOSTS, 0),
+            Ground { .. } => (WAVES, HUNG_MINUTES),
         };
         let hung = Duration::from_mins(self.hung_minutes.unwrap_or(minutes).into());
         results.hangs = !hung.is_zero();
@@ -255,12 +258,14 @@ impl ChaosArgs {
     }
 
     /// How to see the same wave again, also on a machine that can bring about more faults than this one.
-    fn replay(&self, Results { seed, hosts, .. }: &Results, wave: &Wave, faults: &[Fault]) -> String {
+    fn replay(&self, Results { seed, ground, .. }: &Results, wave: &Wave, faults: &[Fault]) -> String {
         let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
-        let only = if faults == Fault::of(*hosts) { String::new() } else { format!(" ONLY={}", names.join(",")) };
-        let (number, strategy, runtime) = (wave.number, self.strategy, if *hosts { " RUNTIME=docker" } else { "" });
+        let only = if faults == Fault::of(*ground) { String::new() } else { format!(" ONLY={}", names.join(",")) };
+        let (runtime, members) =
+            (if ground.hosts { " RUNTIME=docker" } else { "" }, if ground.group { " DB_MEMBERS=3" } else { "" });
+        let (number, strategy) = (wave.number, self.strategy);
         format!(
-            "wave {number} again: make chaos{runtime} SEED={seed} FIRST={number} WAVES=1 HUNG=0 STRATEGY={strategy}{only}"
+            "wave {number} again: make chaos{runtime}{members} SEED={seed} FIRST={number} WAVES=1 HUNG=0 STRATEGY={strategy}{only}"
         )
     }
 }

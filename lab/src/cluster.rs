@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, bail};
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use serde::Deserialize;
@@ -21,8 +21,8 @@ pub(crate) mod shares;
 /// Longest wait for a lock node's answer: on a busy machine half a second, which is the client's own, is too short.
 const REDIS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Longest wait for a server of the database. One that is stopped takes connections and says nothing.
-const MEMBER_PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for a member of a group, which may be frozen.
+const MEMBER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A local cluster, as `make up` wrote it down. A part that does not run is `None` or empty.
 #[derive(Clone, Debug, Deserialize)]
@@ -70,52 +70,16 @@ pub struct MySql {
     pub url: String,
     /// An account that may do everything; for tests and the laboratory.
     pub admin_url: String,
-    /// The servers that it is made of: one, or a group of which one takes writes.
+    /// Its servers: one, or those of a group in the order of their numbers.
     pub(crate) members: Vec<Member>,
 }
 
-/// A server of the database.
+/// One server of the database.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Member {
-    /// An account that may do everything, at this server.
+    /// An account of it that may do everything.
     pub admin_url: String,
-    pub pid: Option<u32>,
-}
-
-impl MySql {
-    async fn connect(&self) -> anyhow::Result<MySqlConnection> {
-        if let [only] = &self.members[..] {
-            return only.connect().await;
-        }
-        let mut cause = anyhow!("no member takes writes");
-        for member in &self.members {
-            match timeout(MEMBER_PATIENCE, member.connect_to_primary())
-                .await
-                .context("a member does not answer")
-                .flatten()
-            {
-                Ok(Some(connection)) => return Ok(connection),
-                Ok(None) => {}
-                Err(error) => cause = error,
-            }
-        }
-        Err(cause)
-    }
-}
-
-impl Member {
-    async fn connect(&self) -> anyhow::Result<MySqlConnection> {
-        let options: MySqlConnectOptions =
-            self.admin_url.parse().context("the cluster's admin_url is no MySQL address; `make up` rewrites it")?;
-        Ok(options.connect().await?)
-    }
-
-    /// A connection, if this is the server that takes writes.
-    async fn connect_to_primary(&self) -> anyhow::Result<Option<MySqlConnection>> {
-        let mut connection = self.connect().await?;
-        let is_primary = database::takes_writes(&mut connection).await?;
-        Ok(is_primary.then_some(connection))
-    }
+    pub(crate) pid: Option<u32>,
 }
 
 impl Server {
@@ -128,6 +92,45 @@ impl Server {
     }
 }
 
+impl MySql {
+    /// The place of the primary among the members of a group, and a connection to it.
+    pub(crate) async fn primary(&self) -> anyhow::Result<(usize, MySqlConnection)> {
+        for (place, member) in self.members.iter().enumerate() {
+            let Ok(Ok(mut connection)) = timeout(MEMBER_PATIENCE, self.connect(&member.admin_url)).await else {
+                continue;
+            };
+            if matches!(timeout(MEMBER_PATIENCE, database::is_primary(&mut connection)).await, Ok(Ok(true))) {
+                return Ok((place, connection));
+            }
+        }
+        bail!(
+            "no member of the database's group is its primary; `make status` shows them, `make up` starts what is down"
+        )
+    }
+
+    /// Whether every member takes itself for a well one, and so does the primary.
+    pub(crate) async fn is_whole(&self) -> anyhow::Result<bool> {
+        for member in &self.members {
+            let mut connection = timeout(MEMBER_PATIENCE, self.connect(&member.admin_url)).await??;
+            if !timeout(MEMBER_PATIENCE, database::is_online(&mut connection)).await?? {
+                return Ok(false);
+            }
+        }
+        let (_, mut primary) = self.primary().await?;
+        Ok(timeout(MEMBER_PATIENCE, database::members_online(&mut primary)).await?? == self.members.len())
+    }
+
+    /// Errors never contain the address, for it has a password in it.
+    async fn connect(&self, url: &str) -> anyhow::Result<MySqlConnection> {
+        let options: MySqlConnectOptions =
+            url.parse().context("the cluster's admin_url is no MySQL address; `make up` rewrites it")?;
+        options.connect().await.with_context(|| {
+            let engine = &self.engine;
+            format!("cannot connect to {engine}; `make status` shows whether it runs, `make up` starts it")
+        })
+    }
+}
+
 impl Cluster {
     /// Reads the file at `path`; the error names the cure.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
@@ -137,14 +140,13 @@ impl Cluster {
             .with_context(|| format!("{} is not the description of a cluster; `make up` rewrites it", path.display()))
     }
 
-    /// Opens a connection that may read everything, at the member that takes writes. Errors never contain the address, for it has a
-    /// password in it.
+    /// Opens a connection that may read everything: where the database is a group, to its primary.
     pub async fn connect(&self) -> anyhow::Result<MySqlConnection> {
         let mysql = self.mysql.as_ref().context("the cluster has no database running; `make up` starts it")?;
-        mysql.connect().await.with_context(|| {
-            let engine = &mysql.engine;
-            format!("cannot connect to {engine}; `make status` shows whether it runs, `make up` starts it")
-        })
+        match &mysql.members[..] {
+            [_] => mysql.connect(&mysql.admin_url).await,
+            _ => Ok(mysql.primary().await?.1),
+        }
     }
 
     /// Where nginx answers.

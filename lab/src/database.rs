@@ -2,7 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the laboratory's SQL lives here and in verify")]
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use sqlx::{AssertSqlSafe, FromRow, MySqlConnection, Row};
 
 const SERVICE: &str = "coupon";
@@ -12,6 +12,9 @@ pub const READ_ONLY: [&str; 2] = ["SET GLOBAL read_only = 1", "SET GLOBAL read_o
 /// The same for whatever needs a coupon's row.
 pub const TABLE_LOCKED: [&str; 2] = ["LOCK TABLES coupon WRITE", "UNLOCK TABLES"];
 
+/// What a server knows of the group that it is a member of.
+const MEMBERS: &str = "FROM performance_schema.replication_group_members WHERE member_state = 'ONLINE'";
+
 /// A winner of the current round.
 #[derive(Clone, FromRow)]
 pub struct Winner {
@@ -20,11 +23,6 @@ pub struct Winner {
     pub serial: Option<u32>,
     /// Milliseconds since 1970 when the request reached nginx.
     pub arrived_ms: Option<u64>,
-}
-
-/// Whether the server takes writes. A later `MariaDB` has words instead of numbers.
-pub async fn takes_writes(connection: &mut MySqlConnection) -> anyhow::Result<bool> {
-    Ok(sqlx::query_scalar("SELECT CAST(@@GLOBAL.read_only AS CHAR) IN ('0', 'OFF')").fetch_one(connection).await?)
 }
 
 /// Reads the winners of all coupons whose codes begin with `prefix`, code by code in the order of their serials.
@@ -72,6 +70,39 @@ pub async fn connections_max(connection: &mut MySqlConnection) -> anyhow::Result
 
 pub async fn allow_connections(connection: &mut MySqlConnection, most: u32) -> anyhow::Result<()> {
     tell(connection, format!("SET GLOBAL max_connections = {most}")).await
+}
+
+/// Whether this server takes writes for a group. Every statement of the session that reads a table waits from now on for what a
+/// majority has ordered before it: a primary that was frozen or cut off takes itself for one still, and knows nothing of what came since.
+/// One that reads nothing but `performance_schema` would not wait.
+pub async fn is_primary(connection: &mut MySqlConnection) -> anyhow::Result<bool> {
+    tell(connection, "SET SESSION group_replication_consistency = 'BEFORE'").await?;
+    let query = format!(
+        "SELECT EXISTS (SELECT 1 FROM information_schema.engines) AND EXISTS (SELECT 1 {MEMBERS} AND member_role = 'PRIMARY' \
+         AND member_id = @@server_uuid) AND NOT @@GLOBAL.super_read_only"
+    );
+    Ok(sqlx::query_scalar::<_, i64>(AssertSqlSafe(query)).fetch_one(connection).await? == 1)
+}
+
+/// Whether this server takes itself for a well member of a group; one that was killed and started again knows that it is none yet.
+pub async fn is_online(connection: &mut MySqlConnection) -> anyhow::Result<bool> {
+    let query = format!("SELECT EXISTS (SELECT 1 {MEMBERS} AND member_id = @@server_uuid)");
+    Ok(sqlx::query_scalar::<_, i64>(AssertSqlSafe(query)).fetch_one(connection).await? == 1)
+}
+
+/// How many members of its group this server takes for well; one that was killed or is frozen is among them for seconds.
+pub async fn members_online(connection: &mut MySqlConnection) -> anyhow::Result<usize> {
+    let count: i64 =
+        sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) {MEMBERS}"))).fetch_one(connection).await?;
+    Ok(usize::try_from(count)?)
+}
+
+/// Makes another member the primary, and returns when it is. `pick` is taken modulo what there is.
+pub async fn switch_primary(connection: &mut MySqlConnection, pick: u32) -> anyhow::Result<()> {
+    let query = format!("SELECT member_id {MEMBERS} AND member_role = 'SECONDARY' ORDER BY member_port");
+    let others: Vec<String> = sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&mut *connection).await?;
+    ensure!(!others.is_empty(), "the primary has no other member");
+    tell(connection, format!("DO group_replication_set_as_primary('{}')", others[pick as usize % others.len()])).await
 }
 
 /// Gives an order that answers nothing.

@@ -16,12 +16,25 @@ pub struct History {
     pub attempts: Vec<Attempt>,
     /// In their order, beginning with the situation before the first attempt; empty when nobody changed anything.
     pub(crate) changes: Vec<Change>,
+    /// In any order.
+    pub(crate) looks: Vec<Look>,
 }
 
 impl From<Vec<Attempt>> for History {
     fn from(attempts: Vec<Attempt>) -> Self {
-        Self { attempts, changes: Vec::new() }
+        Self { attempts, ..Self::default() }
     }
+}
+
+/// A look of a user at its wallet that was answered with what is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Look {
+    pub user: String,
+    /// By the clock of the attempts.
+    pub asked: u64,
+    pub answered: u64,
+    /// All that was in it.
+    pub entries: Vec<Ack>,
 }
 
 /// What an administrator did. It took effect at some moment between the two times.
@@ -153,27 +166,29 @@ pub(crate) fn micros(began: Instant) -> u64 {
 enum Line {
     Attempt(Attempt),
     Change(Change),
+    Look(Look),
 }
 
-/// Reads a file with one attempt or change a line. Anything else in it is an error: evidence must not get lost silently.
+/// Reads a file with one attempt, change or look a line. Anything else in it is an error: evidence must not get lost silently.
 pub fn read(path: &Path) -> anyhow::Result<History> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read {}; give a history that `lab chaos` wrote", path.display()))?;
     let mut history = History::default();
     for (index, line) in text.lines().enumerate() {
         let line = serde_json::from_str(line);
-        match line.with_context(|| format!("line {} of {} is no attempt", index + 1, path.display()))? {
+        match line.with_context(|| format!("line {} of {} is no part of a history", index + 1, path.display()))? {
             Line::Attempt(attempt) => history.attempts.push(attempt),
             Line::Change(change) => history.changes.push(change),
+            Line::Look(look) => history.looks.push(look),
         }
     }
     Ok(history)
 }
 
-/// One attempt or change a line, as [`read`] reads it.
-pub fn text(history: &History) -> serde_json::Result<String> {
-    let changes = history.changes.iter().map(serde_json::to_string);
-    let lines: Result<Vec<_>, _> = changes.chain(history.attempts.iter().map(serde_json::to_string)).collect();
+/// One part of a history a line, as [`read`] reads it.
+pub fn text(History { attempts, changes, looks }: &History) -> serde_json::Result<String> {
+    let (changes, attempts) = (changes.iter().map(serde_json::to_string), attempts.iter().map(serde_json::to_string));
+    let lines: Result<Vec<_>, _> = changes.chain(attempts).chain(looks.iter().map(serde_json::to_string)).collect();
     Ok(lines?.into_iter().map(|line| line + "\n").collect())
 }
 
@@ -187,11 +202,12 @@ mod tests {
         let coupons = [(code.clone(), Stock { total: 3, open: true })].into();
         let after = Situation { round: 3, exclusive: true, open: false, coupons };
         let entry = Ack { code: code.clone(), user_id: user.clone(), serial: Some(7), round: 3, request_id };
+        let look = Look { user: user.clone(), asked: 3, answered: 4, entries: vec![entry.clone()] };
         let (issued, already) = (Told::Issued(entry.clone()), Told::AlreadyIssued(entry));
         let tolds = [issued, already, Told::SoldOut, Told::Refused { status: 403 }, Told::Retryable, Told::Nothing];
         let attempt = Attempt { user, code, round: 3, key, asked: 1, answered: 9, told: Told::Nothing };
         let attempts = tolds.map(|told| Attempt { told, ..attempt.clone() }).into();
-        let history = History { attempts, changes: vec![Change { asked: 1, answered: 2, after }] };
+        let history = History { attempts, changes: vec![Change { asked: 1, answered: 2, after }], looks: vec![look] };
         let path = std::env::temp_dir().join(format!("coupon-lab-history-{}", std::process::id()));
 
         fs::write(&path, text(&history).unwrap()).unwrap();

@@ -62,7 +62,7 @@ pub async fn measure(stage: &mut Stage, scenario: &Scenario, evidence: Option<&P
     Ok(sample)
 }
 
-fn plan(stage: &Stage, scenario: &Scenario) -> anyhow::Result<Plan> {
+pub fn plan(stage: &Stage, scenario: &Scenario) -> anyhow::Result<Plan> {
     Ok(Plan {
         url: stage.cluster.url()?,
         connections: scenario.connections,

@@ -57,7 +57,7 @@ pub async fn verify_history(
     patience: Duration,
 ) -> anyhow::Result<Report> {
     let mut all = acks.unwrap_or_default().to_vec();
-    all.extend(history::acks(&history.attempts));
+    all.extend(history::acks(history));
     let rounds = all.iter().map(|ack| ack.round).chain(history.attempts.iter().map(|attempt| attempt.round));
     let rounds = rounds.chain(history.changes.iter().map(|change| change.after.round));
     let tables = snapshot(connection, rounds).await?;

@@ -14,6 +14,7 @@ mod support;
 
 mod administration;
 mod answers;
+mod asynchronous;
 mod balanced;
 mod bounds;
 mod cancel;

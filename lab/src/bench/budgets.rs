@@ -4,7 +4,7 @@
 use serde::Serialize;
 use strum::Display;
 
-use crate::measure::{Sample, Spread};
+use crate::measure::{Sample, Spread, float};
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -118,6 +118,20 @@ fn p99(sample: &Sample) -> Option<f64> {
     (sample.answered > 0).then_some(sample.latency.p99)
 }
 
+fn gap(sample: &Sample) -> Option<f64> {
+    sample.longest_gap
+}
+
+/// Answers that were no coupon, and orders that got none.
+fn refused(sample: &Sample) -> Option<f64> {
+    (sample.sent > 0).then(|| float(sample.answered - sample.issued + sample.errors.sum()))
+}
+
+/// Of each issue.
+fn database_time(sample: &Sample) -> Option<f64> {
+    (sample.issued > 0).then(|| sample.cpu("mysqld") / float(sample.issued))
+}
+
 fn lock_wait(sample: &Sample) -> Option<f64> {
     Some(sample.replicas.lock_wait?.p99)
 }
@@ -126,6 +140,7 @@ fn jump(sample: &Sample) -> Option<f64> {
     Some(sample.queue_jump()?.p95)
 }
 
+const ONE_MACHINE: &str = "three servers share the processors that one server has for itself, and the disk";
 const LOADERS: &str = "the same load by k6 and by ours: far from 1, one of them measures itself";
 
 /// Target and stretch of each. Trivial is GET /version with as many connections in the same repeat.
@@ -156,6 +171,12 @@ fn all() -> Vec<Budget> {
         own("memory of a replica under that", "MiB", "rush", |it| it.peak_mebibytes, [Some(64.0), Some(48.0)]),
         own("the same with 8 replicas: unserved", "", "rush-of-8", |it| it.unserved, [Some(0.0), None]),
         ratio("issues of 32 codes ÷ of one, 1,000 connections", "issue-32-codes", "issue-1000-of-4", [Some(0.60), Some(0.75)]),
+        figure("issues of a group ÷ of one server, 200 connections", ["group-200", "issue-200"], rate, ONE_MACHINE),
+        figure("processor time of the database, group ÷ one server", ["group-200", "issue-200"], database_time, ONE_MACHINE),
+        own("no issue when the primary was killed", "s", "group-primary-killed", gap, [Some(8.0), None]),
+        own("no issue when the primary was switched", "s", "group-switched", gap, [Some(1.0), None]),
+        own("refused when the primary was switched", "", "group-switched", refused, [Some(0.0), None]),
+        growth("p99 while a secondary was killed ÷ undisturbed", "group-secondary-killed", "group-undisturbed", p99, [Some(2.0), None]),
         figure("k6 ÷ lab load: answers at 1,000/s", ["arrival-1000-k6", "arrival-1000"], rate, LOADERS),
         figure("k6 ÷ lab load: p50 at 1,000/s", ["arrival-1000-k6", "arrival-1000"], p50, LOADERS),
     ]

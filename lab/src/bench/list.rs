@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::ensure;
 
-use crate::cluster::private::Knobs;
+use crate::chaos::fault::Fault;
+use crate::cluster::private::{Knobs, MEMBERS};
 use crate::load::{Pace, Requests, Users};
 use crate::measure::{Contests, FEW, MANY, Scenario, Stock, WARM_UP, holders, issues};
 use crate::strategy::Strategy;
@@ -31,6 +32,11 @@ pub const BALANCE: &str = "BALANCE";
 const CONNECTIONS: usize = 200;
 
 const SHORT: [Duration; 2] = [WARM_UP, Duration::from_secs(3)];
+/// Until a group has another primary, and then some.
+const FAILOVER: [Duration; 2] = [WARM_UP, Duration::from_secs(20)];
+/// Orders a second meanwhile: far below what a group can do.
+const FAILOVER_RATE: f64 = 300.0;
+
 /// Where a percentile needs more requests, or a strategy issues few.
 const LONG: [Duration; 2] = [WARM_UP, Duration::from_secs(4)];
 /// To find the cluster that is best for a strategy.
@@ -64,6 +70,8 @@ pub enum What {
     OfPeak(f64, Scenario),
     /// A strategy, on the cluster that its probes found best.
     Best(Scenario),
+    /// While this breaks, or with nothing broken.
+    Struck(Fault, Scenario),
     Rush,
     /// The cross-check, by k6.
     Arrival,
@@ -86,7 +94,9 @@ impl Item {
     /// What is asked, where our loader asks it.
     pub fn scenario(&self) -> Option<&Scenario> {
         match &self.what {
-            What::Load(scenario) | What::OfPeak(_, scenario) | What::Best(scenario) => Some(scenario),
+            What::Load(scenario) | What::OfPeak(_, scenario) | What::Best(scenario) | What::Struck(_, scenario) => {
+                Some(scenario)
+            }
             What::Rush | What::Arrival => None,
         }
     }
@@ -119,6 +129,11 @@ fn with(mut knobs: Knobs, name: &str, value: &str) -> Knobs {
 /// Every order to the least busy replica.
 fn scattered(knobs: Knobs) -> Knobs {
     with(knobs, BALANCE, "scattered")
+}
+
+/// With a database of three members.
+fn grouped(knobs: Knobs) -> Knobs {
+    with(knobs, MEMBERS, "3")
 }
 
 /// A round trip of a millisecond between replicas and servers.
@@ -240,6 +255,27 @@ fn more() -> Vec<Item> {
     items
 }
 
+/// A database of three members. It comes last, because it takes a cluster of its own.
+fn group() -> Vec<Item> {
+    let struck = |name, fault| {
+        let load = Scenario { tolerate: vec![503], ..hot(CONNECTIONS, Pace::Open(FAILOVER_RATE), FAILOVER) };
+        Item::new(name, What::Struck(fault, load), &[])
+    };
+    let mut items = vec![
+        Item::load("group-200", hot(CONNECTIONS, Pace::Closed, LONG), &["issue-200"]),
+        Item::load("group-alone", hot(1, Pace::Closed, SHORT), &["alone"]),
+        struck("group-undisturbed", Fault::Nothing),
+        struck("group-switched", Fault::PrimarySwitched),
+        struck("group-secondary-killed", Fault::SecondaryKilled),
+        struck("group-primary-killed", Fault::PrimaryKilled),
+    ];
+    for item in &mut items {
+        item.knobs = grouped(batched(REPLICAS));
+    }
+    items[4].needs = &["group-undisturbed"];
+    items
+}
+
 /// All in order. `only` keeps the items whose name begins with one of its words, and what those are measured against; a word
 /// that names nothing is an error.
 pub fn items(repeats: u32, is_quick: bool, only: &[String]) -> anyhow::Result<Vec<Item>> {
@@ -248,6 +284,7 @@ pub fn items(repeats: u32, is_quick: bool, only: &[String]) -> anyhow::Result<Ve
         items.clear();
     } else {
         each.extend(more());
+        each.extend(group());
     }
     let all = || items.iter().chain(&each);
     for word in only {

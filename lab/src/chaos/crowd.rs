@@ -13,7 +13,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::supervised::REPLICA;
 use super::wave::{Habit, User, Wave};
-use crate::history::{Attempt, Told, micros};
+use crate::history::{Ack, Attempt, History, Look, Told, micros};
 
 /// A client that waits this long takes its question for lost. Longer than nginx waits for a replica that hangs, so that what it
 /// does then is seen.
@@ -32,6 +32,7 @@ pub struct Crowds {
     /// When a user without a final answer gives up.
     end: Instant,
     attempts: RefCell<Vec<Attempt>>,
+    looks: RefCell<Vec<Look>>,
     /// Which replicas answered the orders for each code.
     replicas: RefCell<BTreeMap<&'static str, BTreeSet<String>>>,
 }
@@ -40,7 +41,7 @@ impl Crowds {
     /// A wave of `round` that begins now and ends after `limit` at the latest.
     pub fn new(url: &str, round: u32, limit: Duration) -> anyhow::Result<Self> {
         let client = Client::builder().no_proxy().timeout(CLIENT_PATIENCE).build().context("cannot make a client")?;
-        let (url, began) = (format!("{url}/coupons/issue"), Instant::now());
+        let (url, began) = (url.to_owned(), Instant::now());
         Ok(Self {
             client,
             url,
@@ -48,14 +49,15 @@ impl Crowds {
             began,
             end: began + limit,
             attempts: RefCell::default(),
+            looks: RefCell::default(),
             replicas: RefCell::default(),
         })
     }
 
-    /// Sends everybody and waits until all have a final answer, or the limit has passed.
-    pub async fn ask(&self, wave: &Wave) -> Vec<Attempt> {
+    /// Sends everybody and waits until all have a final answer, or the limit has passed. What was changed meanwhile is not in it.
+    pub async fn ask(&self, wave: &Wave) -> History {
         join_all(wave.users.iter().map(|user| self.user(user))).await;
-        self.attempts.take()
+        History { attempts: self.attempts.take(), looks: self.looks.take(), ..History::default() }
     }
 
     /// How many codes several replicas have served.
@@ -64,6 +66,13 @@ impl Crowds {
     }
 
     async fn user(&self, user: &User) {
+        self.order(user).await;
+        if user.looks {
+            self.look(user).await;
+        }
+    }
+
+    async fn order(&self, user: &User) {
         sleep_until((self.began + user.starts).into()).await;
         let mut rng = Rng::with_seed(user.seed);
         let until_final = async |key: &str, rng: &mut Rng| {
@@ -94,6 +103,24 @@ impl Crowds {
         }
     }
 
+    /// Looks at the wallet until it is shown.
+    async fn look(&self, User { name, seed, .. }: &User) {
+        let (mut rng, user) = (Rng::with_seed(*seed), name.clone());
+        while Instant::now() < self.end {
+            let asked = micros(self.began);
+            if let Some(entries) = self.wallet(name).await {
+                let answered = micros(self.began);
+                return self.looks.borrow_mut().push(Look { user, asked, answered, entries });
+            }
+            sleep(PAUSE_MAX.mul_f64(rng.f64())).await;
+        }
+    }
+
+    async fn wallet(&self, user: &str) -> Option<Vec<Ack>> {
+        let answer = self.client.get(format!("{}/users/{user}/coupons", self.url)).send().await.ok()?;
+        answer.error_for_status().ok()?.json().await.ok()
+    }
+
     async fn attempt(&self, user: &User, key: &str, hang_up: Option<Duration>) -> Told {
         let asked = micros(self.began);
         let told = timeout(hang_up.unwrap_or(CLIENT_PATIENCE), self.send(user, key)).await;
@@ -106,8 +133,11 @@ impl Crowds {
 
     /// `None` when no whole answer came.
     async fn send(&self, user: &User, key: &str) -> Option<Told> {
-        let request =
-            self.client.post(&self.url).header("idempotency-key", key).header(CONTENT_TYPE, "application/json");
+        let request = self
+            .client
+            .post(format!("{}/coupons/issue", self.url))
+            .header("idempotency-key", key)
+            .header(CONTENT_TYPE, "application/json");
         let answer = request.body(order(user)).send().await.ok()?;
         // An answer that nginx gives by itself has none.
         if let Some(replica) = answer.headers().get(REPLICA).and_then(|name| name.to_str().ok()) {
@@ -139,6 +169,7 @@ mod tests {
             starts: Duration::ZERO,
             habit: Habit::Plain,
             hides,
+            looks: false,
             seed: 0,
         };
         let texts = [false, true].map(|hides| order(&user(hides)));

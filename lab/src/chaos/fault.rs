@@ -106,6 +106,28 @@ pub enum Fault {
     HomeWithoutNames,
     /// nginx is not told the replicas' addresses.
     NginxWithoutNames,
+    // From here on what only the members of a group do.
+    /// The primary is killed; another member takes its place, and it joins again.
+    PrimaryKilled,
+    /// The primary stops until the others have expelled it, wakes, and takes itself for the primary still.
+    PrimaryFrozen,
+    /// Another member becomes the primary because an administrator says so.
+    PrimarySwitched,
+    /// A member that is not the primary is killed, and joins again.
+    SecondaryKilled,
+    /// All members but the primary stop: it answers, and is no part of a majority.
+    MajorityFrozen,
+    /// All members but the primary are killed at once. The group is started anew.
+    MajorityKilled,
+}
+
+/// What a cluster consists of, and so what can break.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ground {
+    /// Each part is a host of its own.
+    pub hosts: bool,
+    /// The database is a group of several members.
+    pub group: bool,
 }
 
 /// What a fault takes hold of; two faults that share a part do not meet.
@@ -122,13 +144,19 @@ impl Fault {
     /// All of them.
     pub const ALL: &[Self] = Self::VARIANTS;
 
-    /// Those of a cluster whose parts are hosts of their own, or processes of one host.
-    pub fn of(hosts: bool) -> Vec<Self> {
-        Self::ALL.iter().copied().filter(|fault| fault.fits(hosts)).collect()
+    /// Those that can be brought about in such a cluster.
+    pub fn of(ground: Ground) -> Vec<Self> {
+        Self::ALL.iter().copied().filter(|fault| fault.fits(ground)).collect()
     }
 
-    pub(super) fn fits(self, hosts: bool) -> bool {
-        self == Self::Nothing || hosts == (self >= Self::HomeHostLost)
+    pub(super) fn fits(self, ground: Ground) -> bool {
+        match self {
+            Self::Nothing => true,
+            // Some that a group has to bear beside its own.
+            Self::HomeKilled | Self::RedisMajorityHung | Self::ClientsHangUp => !ground.hosts,
+            _ if self >= Self::PrimaryKilled => ground == Ground { hosts: false, group: true },
+            _ => ground == Ground { hosts: self >= Self::HomeHostLost, group: false },
+        }
     }
 
     /// The name in tables and on the command line.
@@ -206,6 +234,12 @@ impl Fault {
             | Self::RedisMajorityPartedOneWay => (&[Part::Replicas, Part::Redis], 1_000..=3_000),
             Self::NginxParted | Self::NginxPartedOneWay => (&[Part::Replicas, Part::Nginx], 1_000..=3_000),
             Self::NginxWithoutNames => (&[Part::Nginx], 1_500..=3_000),
+            // The others expel a silent member after five seconds.
+            Self::PrimaryFrozen => (&[Part::Database], 6_500..=10_000),
+            Self::MajorityFrozen => (&[Part::Database], 1_000..=8_000),
+            Self::PrimaryKilled | Self::PrimarySwitched | Self::SecondaryKilled | Self::MajorityKilled => {
+                (&[Part::Database], 500..=1_000)
+            }
         }
     }
 }
@@ -215,12 +249,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fault_but_none_at_all_belongs_to_one_way_to_run() {
-        let (processes, hosts) = (Fault::of(false), Fault::of(true));
+    fn every_fault_belongs_to_a_ground_and_those_of_one_server_to_none_of_a_group() {
+        let of = |hosts, group| Fault::of(Ground { hosts, group });
+        let (processes, hosts, group) = (of(false, false), of(true, false), of(false, true));
         let both: Vec<_> = processes.iter().filter(|fault| hosts.contains(fault)).collect();
 
         assert_eq!(both, [&Fault::Nothing]);
-        assert_eq!(processes.len() + hosts.len(), Fault::ALL.len() + 1);
+        assert!(Fault::ALL.iter().all(|fault| [&processes, &hosts, &group].iter().any(|all| all.contains(fault))));
         assert!(processes.ends_with(&[Fault::Administration]), "{processes:?}");
+        assert!(group.ends_with(&[Fault::MajorityKilled]) && !group.contains(&Fault::DatabaseKilled), "{group:?}");
     }
 }

@@ -69,12 +69,12 @@ impl<'a> Run<'a> {
         // All of them to their ends, also when one fails: each mends what it broke.
         let strikes = join_all(wave.faults.iter().map(|fault| breaker.strike(*fault, crowds.began)));
         let administered = self.administer(wave, round, crowds.began);
-        let (struck, changes, attempts) = tokio::join!(strikes, administered, crowds.ask(wave));
+        let (struck, changes, heard) = tokio::join!(strikes, administered, crowds.ask(wave));
         self.renew().await?;
         let (struck, changes) = (struck.into_iter().collect::<anyhow::Result<Vec<_>>>()?, changes?);
         self.admin.ready(READY_WITHIN).await?;
         let mut database = self.cluster.connect().await?;
-        let history = History { attempts, changes };
+        let history = History { changes, ..heard };
         let report = verify_history(&mut database, None, &history, self.patience(wave)).await?;
         if !report.is_clean() {
             eprintln!("{report}");

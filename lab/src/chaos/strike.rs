@@ -12,6 +12,7 @@ use procfs::process::{FDTarget, Process};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::fault::Fault;
+use super::group::Group;
 use super::half_alive::{self, halve};
 use super::hosts::Hosts;
 use super::supervised::{ALL, Frozen, MOST, ONE, Supervised, freeze, home, send};
@@ -100,15 +101,15 @@ impl Processes<'_> {
             Fault::RedisCutOff => return Ok(self.wires.cut(pick, lasts).await),
             Fault::LocksVanish => return self.delete_locks(until).await,
             Fault::ConnectionsKilled => return self.kill_connections(pick, until).await,
-            Fault::HomeKilled => self.kill(parts.one(home).await?).await?,
-            Fault::EveryReplicaKilled => self.kill(parts.some("replica-", pick, ALL).await?).await?,
+            Fault::HomeKilled => kill(parts, parts.one(home).await?).await?,
+            Fault::EveryReplicaKilled => kill(parts, parts.some("replica-", pick, ALL).await?).await?,
             Fault::HomeFrozen => freeze(parts.one(home).await?, lasts).await?,
             Fault::RedisHung => freeze(parts.some("redis-", pick, ONE).await?, lasts).await?,
             Fault::RedisMajorityHung => freeze(parts.some("redis-", pick, MOST).await?, lasts).await?,
-            Fault::RedisKilled => self.kill(parts.some("redis-", pick, ONE).await?).await?,
-            Fault::EveryRedisKilled => self.kill(parts.some("redis-", pick, ALL).await?).await?,
+            Fault::RedisKilled => kill(parts, parts.some("redis-", pick, ONE).await?).await?,
+            Fault::EveryRedisKilled => kill(parts, parts.some("redis-", pick, ALL).await?).await?,
             Fault::DatabaseHung => freeze(parts.some("mysql", pick, ALL).await?, lasts).await?,
-            Fault::DatabaseKilled => self.kill(parts.some("mysql", pick, ALL).await?).await?,
+            Fault::DatabaseKilled => kill(parts, parts.some("mysql", pick, ALL).await?).await?,
             Fault::ConnectionsExhausted => self.exhaust_connections(lasts).await?,
             Fault::DatabaseReadOnly => self.between(database::READ_ONLY, lasts).await?,
             Fault::TableLocked => self.between(database::TABLE_LOCKED, lasts).await?,
@@ -118,6 +119,12 @@ impl Processes<'_> {
             Fault::RedisReadOnly => halve(redis, half_alive::READ_ONLY, pick, until).await?,
             Fault::RedisScriptsForbidden => halve(redis, half_alive::SCRIPTS_FORBIDDEN, pick, until).await?,
             Fault::RedisWritesPaused => halve(redis, half_alive::WRITES_PAUSED, pick, until).await?,
+            Fault::PrimaryKilled
+            | Fault::PrimaryFrozen
+            | Fault::PrimarySwitched
+            | Fault::SecondaryKilled
+            | Fault::MajorityFrozen
+            | Fault::MajorityKilled => Group { private: self.private, parts }.breaks(fault, lasts, pick).await?,
             // The administrator and the clients do it by themselves, and homes are small before the wave begins.
             Fault::Nothing | Fault::Administration | Fault::ClientsHangUp | Fault::CodesHidden | Fault::HomeFull => {
                 sleep(lasts).await;
@@ -125,17 +132,6 @@ impl Processes<'_> {
             _ => bail!("only hosts have it"),
         }
         Ok(true)
-    }
-
-    /// Kills these parts; the supervisor starts them again, and this returns when they serve.
-    async fn kill(&self, parts: Vec<(String, Pid)>) -> anyhow::Result<()> {
-        for (_, pid) in &parts {
-            send(*pid, Signal::SIGKILL)?;
-        }
-        for (name, pid) in parts {
-            self.parts.until_back(&name, Some(pid)).await?;
-        }
-        Ok(())
     }
 
     /// Tells whether the process got as far as the step.
@@ -244,6 +240,17 @@ impl Processes<'_> {
         self.private.scale(usual).await?;
         there
     }
+}
+
+/// Kills some parts; the supervisor starts them again, and this returns when they serve.
+pub async fn kill(parts: &Supervised, some: Vec<(String, Pid)>) -> anyhow::Result<()> {
+    for (_, pid) in &some {
+        send(*pid, Signal::SIGKILL)?;
+    }
+    for (name, pid) in some {
+        parts.until_back(&name, Some(pid)).await?;
+    }
+    Ok(())
 }
 
 fn is_stopped(pid: Pid) -> bool {

@@ -86,17 +86,20 @@ impl Supervised {
 
     async fn serves(&self, name: &str) -> bool {
         match self.address(name) {
-            Some(address) if name == "mysql" => greets(&address).await,
+            Some(address) if name.starts_with("mysql") => greets(&address).await,
             Some(address) => TcpStream::connect(address).await.is_ok(),
             None => false,
         }
     }
 
     fn address(&self, name: &str) -> Option<String> {
+        let number = |prefix| name.strip_prefix(prefix)?.parse::<usize>().ok()?.checked_sub(1);
         let url = if name == "mysql" {
             self.cluster.mysql.as_ref()?.url.rsplit_once('@')?.1
-        } else if let Some(number) = name.strip_prefix("redis-") {
-            self.cluster.redis.get(number.parse::<usize>().ok()?.checked_sub(1)?)?.url.rsplit_once("//")?.1
+        } else if let Some(place) = number("mysql-") {
+            self.cluster.mysql.as_ref()?.members.get(place)?.admin_url.rsplit_once('@')?.1
+        } else if let Some(place) = number("redis-") {
+            self.cluster.redis.get(place)?.url.rsplit_once("//")?.1
         } else {
             self.cluster.replicas.iter().find(|replica| replica.name == name)?.url.rsplit_once("//")?.1
         };

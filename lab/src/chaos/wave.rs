@@ -64,6 +64,8 @@ pub struct User {
     pub habit: Habit,
     /// Whether nginx cannot read the code in its orders.
     pub hides: bool,
+    /// Whether it looks at its wallet when it has its last answer.
+    pub looks: bool,
     /// For the pauses between attempts.
     pub seed: u64,
 }
@@ -132,6 +134,7 @@ impl Wave {
             starts: starts + spread.mul_f64(rng.f64()),
             habit: self.habit(rng),
             hides: self.has(Fault::CodesHidden) && rng.u32(..3) == 0,
+            looks: !self.has(Fault::Administration) && rng.bool(),
             seed: rng.u64(..),
         };
         (1..=count).map(user).collect()
@@ -194,6 +197,7 @@ const fn ms(millis: u64) -> Duration {
 mod tests {
     use std::collections::HashSet;
 
+    use super::super::fault::Ground;
     use super::*;
 
     #[test]
@@ -206,7 +210,8 @@ mod tests {
 
     #[test]
     fn every_fault_comes_once_before_any_comes_again_and_none_with_another_that_needs_the_same_part() {
-        for faults in [Fault::of(false), Fault::of(true)] {
+        for (hosts, group) in [(false, false), (true, false), (false, true)] {
+            let faults = Fault::of(Ground { hosts, group });
             let size = faults.len();
             let waves: Vec<_> = waves(1, &faults, 0, u32::try_from(18 * size).unwrap()).collect();
 

@@ -21,6 +21,14 @@ pub fn in_containers() -> bool {
     std::env::var("RUNTIME").is_ok_and(|runtime| runtime == "docker")
 }
 
+/// The knob that says of how many members the database consists.
+pub const MEMBERS: &str = "DB_MEMBERS";
+
+/// Whether the database of a cluster is a group of several members: `DB_MEMBERS` says so, as for make.
+pub fn has_members() -> bool {
+    std::env::var(MEMBERS).is_ok_and(|members| members.parse().is_ok_and(|members: u32| members > 1))
+}
+
 /// The script that starts and stops everything.
 fn script_name() -> &'static str {
     if in_containers() { "local/docker" } else { "local/cluster" }
@@ -28,7 +36,7 @@ fn script_name() -> &'static str {
 
 /// Knobs that are handed on from a person's environment to every cluster as they are, and change what is measured, with what they
 /// are when nobody sets them; `make` always sets the first two.
-const HANDED_ON: &str = "DB=mysql DB_MEMBERS=1 REDIS_NODES=3 BALANCE=home HOME_ORDERS=500 DISTANCE_MS=0 ACCESS_LOG=off POOL_SIZE= LOCK_TTL_MS= \
+const HANDED_ON: &str = "DB=mysql REDIS_NODES=3 DB_MEMBERS=1 BALANCE=home HOME_ORDERS=500 DISTANCE_MS=0 ACCESS_LOG=off POOL_SIZE= LOCK_TTL_MS= \
                          ON_LOCK_LOSS= PROBE_TIMEOUT_MS= REQUEST_DEADLINE_MS= THREADS= LOG=";
 
 /// How the cluster is to be. What is not said is the script's default.
@@ -38,6 +46,13 @@ pub struct Knobs {
     pub replicas: u32,
     /// Any other knob of `local/cluster` by its name: `POOL_SIZE`, `DB` …
     pub others: BTreeMap<String, String>,
+}
+
+impl Knobs {
+    /// How many members the database has, as a knob says it; `None`: as a person has it.
+    pub fn members(&self) -> Option<&String> {
+        self.others.get(MEMBERS)
+    }
 }
 
 /// The running cluster. Call [`Private::stop`] when done with it, whatever happened; a dropped one is stopped, too, but
@@ -113,9 +128,12 @@ impl Private {
         self.shares.as_ref().map_or_else(|| Ok(BTreeMap::new()), Shares::throttled)
     }
 
-    /// Makes the cluster be as `wanted`; only what differs is restarted. After an error it is as it was or partly changed:
+    /// Makes the cluster be as `wanted`; only what differs is restarted, but one with another database begins anew. After an error it is as it was or partly changed:
     /// ask for the wanted state again, or stop it.
     pub async fn change(&mut self, wanted: Knobs) -> anyhow::Result<Cluster> {
+        if wanted.members() != self.knobs.members() {
+            self.script("clean", &self.knobs, Some(&self.interrupt)).await?;
+        }
         self.script("up", &wanted, Some(&self.interrupt)).await?;
         self.knobs = wanted;
         let cluster = self.cluster()?;
@@ -137,6 +155,11 @@ impl Private {
         let mut knobs = self.knobs.clone();
         knobs.others.extend(orders.map(|orders| ("HOME_ORDERS".to_owned(), orders.to_string())));
         self.script("up", &knobs, Some(&self.interrupt)).await
+    }
+
+    /// Starts what is down; nothing else is touched.
+    pub async fn mend(&self) -> anyhow::Result<()> {
+        self.script("up", &self.knobs, Some(&self.interrupt)).await
     }
 
     /// Stops everything and deletes its data. Runs to its end even when we are asked to stop meanwhile.

@@ -28,6 +28,8 @@ pub struct Outcome {
     /// Microseconds of the expected answers, and of the requests that were never sent: so long they would have waited
     /// at the least.
     pub latency: Histogram<u64>,
+    /// The longest time within [`Outcome::seconds`] without an expected answer.
+    pub longest_gap: Duration,
     /// What went wrong below HTTP.
     pub errors: Errors,
     /// Requests that went within [`Outcome::seconds`]; in an open model fewer than were due when the load fell behind.
@@ -123,6 +125,8 @@ pub(super) struct Tally {
     /// Answers after this time are not in the rate.
     window: Option<Duration>,
     last: Instant,
+    /// When an expected answer last came.
+    last_expected: Instant,
     /// Requests that were sent and are not answered yet.
     under_way: u64,
     pub(super) outcome: Outcome,
@@ -139,6 +143,7 @@ impl Tally {
             answers: 0,
             by_status: BTreeMap::new(),
             latency: Histogram::new_with_max(LATENCY_MAX_MICROS, DIGITS).expect("these bounds are valid"),
+            longest_gap: Duration::ZERO,
             errors: Errors::default(),
             sent: 0,
             late: 0,
@@ -147,7 +152,7 @@ impl Tally {
             promised: Vec::new(),
         };
         let (expect, keep_acks) = (plan.expect.clone(), plan.keep_acks);
-        Self { expect, keep_acks, start, window, last: start, under_way: 0, outcome }
+        Self { expect, keep_acks, start, window, last: start, last_expected: start, under_way: 0, outcome }
     }
 
     pub(super) fn sent(&mut self, from: Instant) {
@@ -174,6 +179,8 @@ impl Tally {
         *self.outcome.by_status.entry(status).or_default() += 1;
         if self.expect.contains(&status) {
             self.outcome.answers += u64::from(self.is_in_window(self.last));
+            self.outcome.longest_gap = self.outcome.longest_gap.max(self.last - self.last_expected);
+            self.last_expected = self.last;
             self.waited(self.last - from);
         }
     }

@@ -57,6 +57,8 @@ pub struct Sample {
     /// Requests that k6's users were not served: resets, 5xx, unanswered.
     pub unserved: Option<f64>,
     pub fairness: Option<Fairness>,
+    /// Seconds without an issue, at most, where something was broken to see that.
+    pub longest_gap: Option<f64>,
     /// Of the tables; `None` where nobody asked for a coupon.
     pub verdict: Option<Verdict>,
     /// Why there is no figure: a broken promise, answers that nobody expected, a lock that was bypassed.

@@ -12,8 +12,8 @@ use super::histogram::Pages;
 use super::scenario::Stock;
 use super::speed::Gauge;
 use crate::admin::Admin;
-use crate::cluster::Cluster;
 use crate::cluster::private::{Knobs, Private};
+use crate::cluster::{Cluster, Server};
 use crate::database;
 use crate::processes::{Parts, Processors, Used, own};
 
@@ -70,12 +70,19 @@ impl Stage {
     /// Measures on a cluster that belongs to somebody else: it stays as it is, and so do the wallets of its former rounds.
     pub async fn visit(cluster: Cluster) -> anyhow::Result<Self> {
         let (admin, parts, gauge) = (Admin::new(&cluster)?, Parts::of(&cluster), Gauge::start()?);
-        let mut redis = Vec::new();
-        for node in &cluster.redis {
-            redis.push(node.connect_redis().await?);
-        }
-        let database = cluster.connect().await?;
+        let (redis, database) = (redis(&cluster).await?, cluster.connect().await?);
         Ok(Self { private: None, cluster, admin, parts, redis, database, gauge, offered: BTreeSet::new() })
+    }
+
+    /// Looks up what has another process, or another place, since parts of the cluster were broken.
+    pub async fn renew(&mut self) -> anyhow::Result<()> {
+        if let Some(private) = &self.private {
+            private.mend().await?;
+            self.cluster = private.cluster()?;
+        }
+        self.parts = Parts::of(&self.cluster);
+        self.database = self.cluster.connect().await?;
+        Ok(())
     }
 
     /// Stops a cluster of our own and deletes its data. `measured` is what came of it until now.
@@ -90,9 +97,14 @@ impl Stage {
     /// Makes a cluster of our own be as `wanted`; only what differs is restarted.
     pub async fn set(&mut self, wanted: &Knobs) -> anyhow::Result<()> {
         if let Some(private) = self.private.as_mut().filter(|private| private.knobs() != wanted) {
+            let is_another = private.knobs().members() != wanted.members();
             self.cluster = private.change(wanted.clone()).await?;
             self.admin = Admin::new(&self.cluster)?;
             self.parts = Parts::of(&self.cluster);
+            if is_another {
+                (self.redis, self.offered) = (redis(&self.cluster).await?, BTreeSet::new());
+                self.database = self.cluster.connect().await?;
+            }
         }
         self.admin.ready(READY_PATIENCE).await
     }
@@ -169,6 +181,10 @@ impl Stage {
         }
         Ok((pages, commands, database::statements(&mut self.database).await?))
     }
+}
+
+async fn redis(cluster: &Cluster) -> anyhow::Result<Vec<MultiplexedConnection>> {
+    try_join_all(cluster.redis.iter().map(Server::connect_redis)).await
 }
 
 /// What work came to that was put in order afterwards. Of two errors the first is the one to know of, but no secret is made of the

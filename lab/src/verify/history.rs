@@ -15,6 +15,7 @@ mod answers;
 mod index;
 mod stock;
 mod timeline;
+mod wallets;
 
 #[cfg(test)]
 mod changing;
@@ -28,10 +29,12 @@ mod world;
 use index::Index;
 use timeline::Timeline;
 
-/// The entries that clients were told, of their own request or of another, as answers to compare with the wallet.
-pub(super) fn acks(attempts: &[Attempt]) -> impl Iterator<Item = Ack> {
-    let told = |it: &Attempt| it.told.entry().map(|entry| Ack { user_id: it.user.clone(), ..entry.clone() });
-    attempts.iter().filter_map(told)
+/// The entries that clients were told, of their own request or of another or as a part of their wallet, as answers to compare with the
+/// tables.
+pub(super) fn acks(history: &History) -> impl Iterator<Item = Ack> {
+    let told = history.attempts.iter().filter_map(|it| Some((&it.user, it.told.entry()?)));
+    let seen = history.looks.iter().flat_map(|look| look.entries.iter().map(|entry| (&look.user, entry)));
+    told.chain(seen).map(|(user, entry)| Ack { user_id: user.clone(), ..entry.clone() })
 }
 
 pub(super) fn judge(tables: &Tables, history: &History, patience: Duration, report: &mut Report) {
@@ -40,6 +43,7 @@ pub(super) fn judge(tables: &Tables, history: &History, patience: Duration, repo
     let mut evidence = Evidence::default();
     let index = Index::new(tables, &history.attempts, timeline, &mut evidence);
     answers::check(&index, &mut evidence);
+    wallets::check(&index, &history.looks, &mut evidence);
     stock::check(&index, tables, &mut evidence);
     check_time(&history.attempts, patience, &mut evidence);
     report.heard = Some(count(&history.attempts));

@@ -102,6 +102,8 @@ pub enum Kind {
     AckLost,
     AckOtherUser,
     AckOtherRound,
+    /// A wallet was shown without an entry that its user had been told of before it looked.
+    WalletOfThePast,
     // P4
     /// Stock is left although the run was expected to issue everything.
     NotSoldOut,
@@ -147,7 +149,7 @@ impl Kind {
         match self {
             _ if self <= Self::AckSerialTwice => "P1",
             _ if self <= Self::IssuedTwice => "P2",
-            _ if self <= Self::AckOtherRound => "P3",
+            _ if self <= Self::WalletOfThePast => "P3",
             _ if self <= Self::Unserved => "P4",
             _ if self <= Self::Unasked => "P5",
             _ if self <= Self::NotOpenHolder => "P6",

@@ -5,7 +5,7 @@ use fastrand::Rng;
 use super::super::Holding;
 use super::super::report::Kind as K;
 use super::world::{World, entry_of, take};
-use crate::history::{Ack, Attempt, Told};
+use crate::history::{Ack, Attempt, Look, Told};
 
 /// Which of all that fit is corrupted: the first or any.
 pub(super) type Luck<'a> = Option<&'a mut Rng>;
@@ -14,7 +14,7 @@ pub(super) type Luck<'a> = Option<&'a mut Rng>;
 /// how. `None`: nothing in this world can be corrupted so.
 pub(super) type Plant = (&'static str, &'static [K], fn(&mut World, Luck) -> Option<()>);
 
-pub(super) const PLANTS: [Plant; 21] = [
+pub(super) const PLANTS: [Plant; 22] = [
     ("row deleted", &[K::Conservation, K::SerialGap, K::SerialOutOfRange, K::NextSerial, K::AckLost], |it, luck| {
         it.row(luck, |_| true).map(|at| drop(it.tables.holdings.remove(at)))
     }),
@@ -93,6 +93,11 @@ pub(super) const PLANTS: [Plant; 21] = [
     ("stock left", &[K::FalseSoldOut, K::Unserved], World::leave_stock),
     ("refused", &[K::Refused], |it, luck| {
         it.mislead(luck, |_, ask| (ask.told == Told::SoldOut).then_some(Told::Refused { status: 403 }))
+    }),
+    ("wallet of the past", &[K::WalletOfThePast], |it, luck| {
+        it.look();
+        let has_entry = |look: &&mut Look| !look.entries.is_empty();
+        one(it.history.looks.iter_mut().filter(has_entry), luck).and_then(|look| look.entries.pop()).map(drop)
     }),
     ("slow", &[K::TooSlow], |it, luck| it.attempt(luck, |_, _| true).map(|ask| ask.answered += 10_000_000)),
 ];

@@ -1,12 +1,14 @@
 //! Worlds that are clean by construction: a crowd with bad luck of every kind asks an issuer that carries out one request after the
 //! other. While a change is under way it sometimes answers by what was before it, as a replica may that has not seen it yet.
 
+use std::collections::BTreeSet;
+
 use fastrand::Rng;
 
 use super::super::report::{Kind, Report};
 use super::super::{Coupon, Event, Holding, PATIENCE, Tables, rules};
 use super::answers::NOT_OPEN;
-use crate::history::{Ack, Attempt, Change, History, Situation, Stock, Told};
+use crate::history::{Ack, Attempt, Change, History, Look, Situation, Stock, Told};
 
 pub(super) struct World {
     pub(super) tables: Tables,
@@ -65,8 +67,20 @@ impl World {
         crowd.carry_out(state, changes, rng)
     }
 
+    /// At the end everybody looks at its wallet.
+    pub(super) fn look(&mut self) {
+        let now = self.history.attempts.iter().map(|ask| ask.answered).max().unwrap_or(0);
+        let users: BTreeSet<_> = self.history.attempts.iter().map(|ask| ask.user.clone()).collect();
+        let rows = || self.tables.holdings.iter().filter(|row| row.round == self.tables.event.round);
+        let of = |user: &str| {
+            rows().filter(|row| row.user_id == user).map(|row| entry_of(&self.code_of(row), row)).collect()
+        };
+        let look = |user: String| Look { asked: now + 1, answered: now + 2, entries: of(&user), user };
+        self.history.looks = users.into_iter().map(look).collect();
+    }
+
     pub(super) fn judge(&self) -> Report {
-        let acks: Vec<Ack> = super::acks(&self.history.attempts).collect();
+        let acks: Vec<Ack> = super::acks(&self.history).collect();
         let mut report = rules::judge(&self.tables, Some(&acks));
         super::judge(&self.tables, &self.history, PATIENCE, &mut report);
         report
@@ -101,7 +115,7 @@ impl Crowd {
     }
 
     fn carry_out(mut self, mut state: State, changes: Vec<Change>, rng: &mut Rng) -> World {
-        let mut history = History { attempts: self.attempts, changes };
+        let mut history = History { attempts: self.attempts, changes, looks: Vec::new() };
         self.steps.sort_by_key(|(at, _)| *at);
         let (mut before, mut until) = (state.clone(), 0);
         for (at, step) in self.steps {
@@ -123,7 +137,9 @@ impl Crowd {
             }
         }
         state.tables.coupons.iter_mut().for_each(|coupon| coupon.open &= state.open);
-        World { tables: state.tables, history }
+        let mut world = World { tables: state.tables, history };
+        world.look();
+        world
     }
 }
 

@@ -1,0 +1,24 @@
+//! What users saw in their wallets: no look is older than what the same user had been told before it.
+
+use super::index::Index;
+use super::{Evidence, Kind};
+use crate::history::Look;
+
+/// While an administrator changes rounds, a wallet may rightly be empty again: then nothing is judged.
+pub(super) fn check<'a>(index: &Index<'a>, looks: &'a [Look], evidence: &mut Evidence<'a>) {
+    if !index.timeline.is_steady() {
+        return;
+    }
+    for Look { user, asked, entries, .. } in looks {
+        let told = index.told.iter().filter(|((_, holder), _)| holder == user).flat_map(|(_, told)| told);
+        for (_, entry) in told.filter(|(answered, _)| answered < asked) {
+            if !entries.iter().any(|seen| seen.request_id == entry.request_id) {
+                evidence.add(
+                    Kind::WalletOfThePast,
+                    Some(&entry.code),
+                    format!("{user} saw it without {:?}", entry.serial),
+                );
+            }
+        }
+    }
+}
