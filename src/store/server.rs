@@ -177,8 +177,8 @@ impl Server {
             return Err(in_no_group());
         }
         self.kill_overdue(member, &mut sql).await;
-        if is_in_group && !session::is_proven(&mut sql).await? {
-            return Err(takes_no_writes());
+        if is_in_group && !(session::believes(&mut sql).await? && session::is_proven(&mut sql).await?) {
+            return Err(has_no_majority());
         }
         Ok(Connection::new(sql, self, purpose, Origin { member, id, term, is_in_group }))
     }
@@ -283,6 +283,10 @@ pub(super) fn takes_no_writes() -> sqlx::Error {
 
 fn none_found() -> sqlx::Error {
     sqlx::Error::Protocol("no member is a primary with a majority".to_owned())
+}
+
+fn has_no_majority() -> sqlx::Error {
+    sqlx::Error::Protocol("the server is no primary with a majority".to_owned())
 }
 
 fn in_no_group() -> sqlx::Error {

@@ -45,6 +45,11 @@ macro_rules! belongs_to_a_group {
 /// Asks that alone.
 pub(super) const ASK_FOR_GROUP: &str = concat!("SELECT ", belongs_to_a_group!());
 
+/// Asks a member of a group what it believes: whether it is the primary and sees a majority. No proof, but an answer at once; a proof that is
+/// asked of a member that knows better keeps a thread of the server until the majority is back.
+const BELIEF: &str = "SELECT CAST(SUM(MEMBER_STATE IN ('ONLINE', 'RECOVERING')) * 2 > COUNT(*) \
+       AND SUM(MEMBER_ID = @@server_uuid AND MEMBER_ROLE = 'PRIMARY') AS UNSIGNED) FROM performance_schema.replication_group_members";
+
 /// Asks a member of a group whether it is the primary, and proves that a majority is with it: with `BEFORE` the statement waits until
 /// the group has ordered a message of this member, and until everything is applied that was ordered before it.
 ///
@@ -80,9 +85,18 @@ pub(super) fn begin(Purpose { statement, silence, .. }: Purpose) -> String {
     )
 }
 
+/// Whether the member believes that it could give the proof.
+pub(super) async fn believes(sql: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
+    is_true(sql, BELIEF).await
+}
+
 /// Whether [`PROOF`] proves it. Without a majority there is no answer.
 pub(super) async fn is_proven(sql: &mut MySqlConnection) -> Result<bool, sqlx::Error> {
-    let rows = sql.fetch_all(PROOF).await?;
+    is_true(sql, PROOF).await
+}
+
+async fn is_true(sql: &mut MySqlConnection, question: &'static str) -> Result<bool, sqlx::Error> {
+    let rows = sql.fetch_all(question).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    Ok(row.try_get::<u64, _>(0)? == 1)
+    Ok(row.try_get::<Option<u64>, _>(0)? == Some(1))
 }
