@@ -178,7 +178,7 @@ def form(settings: Settings, engine: database.Engine) -> None:
     say(f"{first} begins the group")
     ask(settings, ports[first], "SET GLOBAL group_replication_bootstrap_group = ON; START GROUP_REPLICATION; "
                                 "SET GLOBAL group_replication_bootstrap_group = OFF", seconds=2 * JOIN_SECONDS)
-    # From now on a member that starts, whoever starts it, joins by itself.
+    # From now on a member joins by itself whenever it is started.
     for name in ports:
         database.write_options(settings, engine, name, joins=True)
     # One after the other: of two at once, one is turned away and waits for its next try.

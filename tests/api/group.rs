@@ -17,7 +17,7 @@ const FAILOVER: Duration = Duration::from_secs(10);
 /// Longest time for which a replica trusts what it knew before.
 const FORGOTTEN: Duration = coupon_rush::memory::CHANGE_SEEN_BY_ALL;
 
-/// A crowd that asks for `A` at both replicas, each time as another user, until it is told to end. A user who is told "not now" insists.
+/// A crowd that asks for `A` at both replicas, each time as another user, until it is told to end. A user that is told "not now" insists.
 struct Rush<'a> {
     recorder: Recorder<'a>,
     users: AtomicUsize,
