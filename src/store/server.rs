@@ -1,7 +1,8 @@
 //! The database as the connections see it: one server, or the members of a group of which one, the primary, takes writes.
 //!
 //! With one host a connection goes there, and its failure is an answer. With several, a connection goes to the member that is believed
-//! to be the primary; when that one fails, a task asks all members which one it is, and everything that needs a connection waits for what it finds.
+//! to be the primary; when that one fails, a task asks all members which one it is, and everything that needs a connection waits for
+//! what it finds.
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
