@@ -89,7 +89,7 @@ impl App {
         self.watch_over("the watcher of the lock nodes", nodes);
     }
 
-    /// Waits until the database was read for the first time, or could not be for [`FIRST_LOOK`].
+    /// Waits until the database was read for the first time, or could not be for three seconds.
     pub async fn first_look(&self) {
         let look = async {
             while self.api.memory.fresh().is_none() && !self.api.memory.lacks_event() {
