@@ -190,7 +190,8 @@ class Supervisor:
             state = self.states().get(program.name)
             if state in ("RUNNING", "STARTING") and program.ready():
                 return
-            if state in ("FATAL", "EXITED", "BACKOFF", "STOPPED"):
+            # One that ran before may end just now, and is started again.
+            if state in ("FATAL", "EXITED", "BACKOFF", "STOPPED") and program.name in self.added:
                 raise Problem(f"{program.name} did not start; its last words:\n{self.last_words(program.name)}")
             time.sleep(0.05)
         raise Problem(f"{program.name} was not ready in {START_SECONDS} s; its last words:\n{self.last_words(program.name)}")

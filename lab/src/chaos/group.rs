@@ -16,6 +16,9 @@ use crate::database;
 /// How long a group may take to be whole again: a member recovers, joins, and catches up.
 const WHOLE_WITHIN: Duration = Duration::from_secs(90);
 
+/// A member that was frozen is expelled some time after it woke, and takes itself for well until then.
+const STAYS_WHOLE: Duration = Duration::from_secs(2);
+
 pub struct Group<'a> {
     pub private: &'a Private,
     pub parts: &'a Supervised,
@@ -58,11 +61,15 @@ impl Group<'_> {
     }
 
     async fn until_whole(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + WHOLE_WITHIN;
-        while !matches!(self.database()?.is_whole().await, Ok(true)) {
+        let (deadline, mut whole_since) = (Instant::now() + WHOLE_WITHIN, None);
+        loop {
+            if !matches!(self.database()?.is_whole().await, Ok(true)) {
+                whole_since = None;
+            } else if whole_since.get_or_insert_with(Instant::now).elapsed() > STAYS_WHOLE {
+                return Ok(());
+            }
             ensure!(Instant::now() < deadline, "the group was not whole again within {WHOLE_WITHIN:?}");
             sleep(LOOK_EVERY).await;
         }
-        Ok(())
     }
 }

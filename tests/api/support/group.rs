@@ -3,19 +3,23 @@
 
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coupon_lab::cluster::Cluster as Servers;
 use sqlx::{AssertSqlSafe, Connection, MySqlConnection};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::own_server::up;
-use super::{Cluster, SOON, eventually, servers, until};
+use super::{Cluster, SOON, pace, servers, until};
 
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Longer than a group takes to elect another primary.
 const ELECTION: Duration = SOON;
+
+/// How long a member that ends may take to be back, and for how long all are to be there then.
+const WHOLE: Duration = Duration::from_mins(1);
+const A_WHILE: Duration = Duration::from_secs(2);
 
 /// The right to it.
 pub struct Group {
@@ -41,10 +45,24 @@ impl Group {
         let home = PathBuf::from(std::env::var_os("CLUSTER_FILE").unwrap()).with_file_name("group");
         let admin_urls = each_member(&servers.mysql.as_ref().unwrap().admin_url);
         let group = Self { servers, admin_urls, home, _turn: turn };
-        let all = "SELECT COUNT(*) FROM performance_schema.replication_group_members WHERE MEMBER_STATE = 'ONLINE'";
-        let primary = group.primary().await;
-        eventually("all members are there", async || group.number(primary, all).await == Some(3)).await;
+        until("all members are there to stay", WHOLE, async || group.is_whole_for_a_while().await).await;
         Some(group)
+    }
+
+    /// A member that was frozen is expelled some time after it woke, and takes itself for well until then.
+    async fn is_whole_for_a_while(&self) -> Result<(), String> {
+        let all = "SELECT COUNT(*) FROM performance_schema.replication_group_members WHERE MEMBER_STATE = 'ONLINE'";
+        let (since, mut pace) = (Instant::now(), pace(Duration::from_millis(100)));
+        while since.elapsed() < A_WHILE {
+            for member in self.members() {
+                let seen = self.number(member, all).await;
+                if seen != Some(3) {
+                    return Err(format!("member {member} sees {seen:?}"));
+                }
+            }
+            pace.tick().await;
+        }
+        Ok(())
     }
 
     /// The members, by their places.
@@ -71,9 +89,12 @@ impl Group {
 
     /// Makes a member the primary, as one does before the other is restarted.
     pub async fn switch_to(&self, member: usize) {
-        let mut sql = MySqlConnection::connect(&self.admin_urls[member]).await.unwrap();
-        let switch = "SELECT group_replication_set_as_primary(@@server_uuid)";
-        sqlx::raw_sql(switch).execute(&mut sql).await.unwrap();
+        // A group that is about to change in another way refuses.
+        until("the switch", ELECTION, async || {
+            let mut sql = MySqlConnection::connect(&self.admin_urls[member]).await?;
+            sqlx::raw_sql("SELECT group_replication_set_as_primary(@@server_uuid)").execute(&mut sql).await
+        })
+        .await;
     }
 
     /// Sends a signal by name, such as `STOP`, to a member.
