@@ -51,5 +51,5 @@ def something_hangs(pid_file):
 
 def test_wrong_knobs_of_chaos_are_named():
     refused(lab("chaos", "--only", "earthquake"), "earthquake", "database-killed")
-    refused(lab("chaos", "--only", "home-paused"), "only RUNTIME=docker has home-paused", "database-killed")
+    refused(lab("chaos", "--only", "home-paused"), "RUNTIME and DB_MEMBERS as they are have no home-paused", "database-killed")
     refused(lab("chaos", "--strategy", "unlocked"), "unlocked breaks its promises")
