@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Cluster, Group, Recorder, SOON, SOUND, Setup, eventually, in_each, until};
+use crate::support::{Cluster, Group, Recorder, SOON, SOUND, Setup, eventually, in_each, pace, until};
 
 /// Pieces enough for any rush here.
 const PLENTY: u32 = 100_000;
@@ -229,13 +229,13 @@ async fn a_primary_that_wakes_after_another_took_its_place_says_nothing_old() {
 
 /// Asks a replica of which the member was frozen for what was true before, until some time after it has woken.
 async fn ask_until(woken: &AtomicBool, cluster: &Cluster, replica: usize) {
-    let mut left = 50;
+    let (mut left, mut pace) = (50, pace(Duration::from_millis(20)));
     while left > 0 {
         let wallet = cluster.get(replica, "/users/holder/coupons").await;
         assert_eq!(wallet.status, 503, "an old wallet: {}", wallet.text);
         let refusal = cluster.issue(replica, "B", "another", "k").await;
         assert_eq!(refusal.status, 503, "an old refusal: {}", refusal.text);
         left -= usize::from(woken.load(Ordering::Relaxed));
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pace.tick().await;
     }
 }
