@@ -5,7 +5,7 @@ import subprocess
 import composition
 import sql
 from compose import compose, differing, docker
-from containers import inspect, service
+from containers import inspect, pid, service
 from script import Problem, wait
 from settings import Settings
 
@@ -27,8 +27,8 @@ class Composed:
         command = ["docker", "exec", self.container(name), "timeout", str(seconds), *CLIENT]
         return sql.rows(f"the database in {name}", command, statement, seconds + EXEC_SECONDS)
 
-    def running(self) -> set:
-        return {service(one) for one in self.containers() if one["State"]["Running"]}
+    def pids(self) -> dict:
+        return {service(one): pid(one) for one in self.containers() if one["State"]["Running"]}
 
     def stop(self, patience: int) -> None:
         if self.containers():

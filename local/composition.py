@@ -58,21 +58,11 @@ def wanted() -> Settings:
 def prepare(settings: Settings, rootless: bool) -> dict:
     """Makes the secrets; returns what the file has to be told about them."""
     owner, group = reader(rootless)
-    password = settings.secret("admin-password")
     settings.secret("admin-token")
-    servers = urls(settings, *members(settings))
-    texts = {
-        "database-url": servers["url"],
-        "admin-database-url": servers["admin_url"],
-        "exporter.cnf": f"[client]\nuser=exporter\npassword={settings.secret('exporter-password')}\nhost=mysql\nport=3306\n",
-        "exporter.sql": "\n".join(database.exporter(settings, "%")) + "\n",
-    }
-    if settings.db_members > 1:
-        texts["init.sql"] = database.accounts(settings, "root", "%")
-        texts["client.cnf"] = f"[client]\nuser=root\npassword={password}\nhost=127.0.0.1\n"
-        write_members(settings)
-    for name, text in texts.items():
+    for name, text in accesses(settings).items():
         write(settings.secrets / name, text, 0o600)
+    if settings.db_members > 1:
+        write_members(settings)
     if os.getuid() == 0 and not rootless:
         for path in settings.secrets.iterdir():
             os.chown(path, owner, group)
@@ -84,12 +74,32 @@ def prepare(settings: Settings, rootless: bool) -> dict:
             "COUPON_LIMITS": str(limits), "COUPON_GROUP": str(settings.home / GROUP)}
 
 
+def accesses(settings: Settings) -> dict:
+    """What each account's programs read, and the statements that make the accounts."""
+    servers, known = urls(settings, *members(settings)), settings.secret("exporter-password")
+    texts = {
+        "database-url": servers["url"],
+        "admin-database-url": servers["admin_url"],
+        "exporter.sql": "\n".join(database.exporter(settings, "%")) + "\n",
+        **{f"{name.replace('mysql', 'exporter')}.cnf": client(name, "exporter", known) for name in members(settings)},
+    }
+    if settings.db_members > 1:
+        texts |= {"init.sql": database.accounts(settings, "root", "%"),
+                  "client.cnf": client("127.0.0.1", "root", settings.secret("admin-password"))}
+    return texts
+
+
 def urls(settings: Settings, *hosts: str) -> dict:
     """The two ways in. The image's server has made certificates for itself, which no authority has signed; so this keeps listeners out,
     and no impostors."""
     place = f"{','.join(f'{host}:{MYSQL_PORT}' for host in hosts)}/coupon_rush?ssl-mode=REQUIRED"
     return {"url": f"mysql://coupon:{settings.secret('coupon-password')}@{place}",
             "admin_url": f"mysql://root:{settings.secret('admin-password')}@{place}"}
+
+
+def client(host: str, user: str, password: str) -> str:
+    """What a program reads to connect."""
+    return f"[client]\nuser={user}\npassword={password}\nhost={host}\nport={MYSQL_PORT}\n"
 
 
 def write_members(settings: Settings) -> None:

@@ -45,8 +45,8 @@ class Servers(Protocol):
     def ask(self, name: str, statement: str, seconds=ANSWER_SECONDS) -> list:
         """The rows of the answer, or a problem."""
 
-    def running(self) -> set:
-        """Those that have a process."""
+    def pids(self) -> dict:
+        """The process of each that runs."""
 
     def stop(self, patience: int) -> None:
         """Ends all of them; each has so many seconds before it is killed."""
@@ -137,7 +137,7 @@ def start(servers: Servers) -> None:
 def is_served(servers: Servers) -> bool:
     """Whether a group serves. What is begun anew is stopped first, so one look is not enough for a no: a member may be slow, or just
     about to take another's place."""
-    running = servers.running()
+    running = servers.pids()
 
     def clear() -> bool:
         members = look_at_all(servers)

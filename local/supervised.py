@@ -18,8 +18,8 @@ class Supervised:
     def ask(self, name: str, statement: str, seconds=sql.ANSWER_SECONDS) -> list:
         return sql.ask(self.settings, self.ports[name], statement, seconds)
 
-    def running(self) -> set:
-        return self.ports.keys() & self.supervisor.pids().keys()
+    def pids(self) -> dict:
+        return {name: pid for name, pid in self.supervisor.pids().items() if name in self.names}
 
     def stop(self, patience: int) -> None:
         self.supervisor.remove(*self.names, patience=patience)
