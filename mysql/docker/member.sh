@@ -16,4 +16,6 @@ if [ ! -d "$data/mysql" ]; then
 fi
 # A member that was filled by a copy of another one ends to start anew, if it knows that somebody does that for it.
 export MYSQLD_PARENT_PID="$PPID"
-exec mysqld --defaults-extra-file="/etc/mysql/group/$1.cnf" --init-file=/run/secrets/init.sql
+cd "$data"
+exec sh /etc/mysql/docker/rejoin.sh /etc/mysql/group/joins.cnf \
+  mysqld --defaults-extra-file="/etc/mysql/group/$1.cnf" --pid-file="$data/server.pid" --init-file=/run/secrets/init.sql
