@@ -11,11 +11,12 @@ import time
 
 import pytest
 
+import compose
 import composition
 import containers
 from docker_checkout import MINE, MY_PROJECT, clone, other
 from docker_cluster import (FILE, HOME, arrivals, ask, back, by_hand, cluster, docker, found, ids, killed, left, new_round, order, prometheus, run)
-from script import ROOT
+from script import ROOT, Problem
 from story import eventually, must, refused
 
 
@@ -247,6 +248,16 @@ def test_data_outlives_down_and_is_given_to_no_other_checkout(running, checkout)
     refused(other(checkout, "local/docker up"), "has passwords that are not here", "docker volume rm coupon-rush_")
     must(cluster("up"))
     assert order("stays") == 409
+
+
+def test_what_the_engine_removes_itself_meanwhile_is_removed_and_what_is_in_use_is_named(running, monkeypatch):
+    docker("run", "--detach", "--rm", "--label=coupon-rush.vanishes", "--stop-signal=KILL", "--entrypoint=sleep", "coupon-rush:local", "600")
+    listing = ("ps", "--all", "--quiet", "--filter", "label=coupon-rush.vanishes")
+    with monkeypatch.context() as impatient, pytest.raises(Problem, match="`docker rm` still fails after 1 s: .*running"):
+        impatient.setattr(compose, "REMOVE_SECONDS", 1)
+        compose.remove(listing, "rm")
+    compose.remove(listing, "stop", "rm")
+    assert docker(*listing) == ""
 
 
 def test_clean_leaves_nothing_but_the_results(running):
