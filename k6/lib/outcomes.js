@@ -49,8 +49,9 @@ export function count(response) {
 // Which refusal this was, whose, and after how long; rounded, because the summary has a line for each.
 function told(response) {
   const { type, title, detail } = api.parsed(response);
-  const seconds = (response.timings.duration / 1000).toFixed(1);
-  return `${type}, ${detail || title}, by ${response.headers['X-Replica'] || 'nginx'} after ${seconds} s`;
+  const seconds = response.timings.duration / 1000;
+  const replica = response.headers['X-Replica'] || 'nginx';
+  return `${type}, ${detail || title}, by ${replica} after ${seconds.toFixed(seconds < 1 ? 1 : 0)} s`;
 }
 
 export function countGivenUp() {
