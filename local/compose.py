@@ -6,8 +6,10 @@ import subprocess
 import composition
 import containers
 from composition import OWN_FOLDER, project
-from script import ROOT, Problem, say, which, write
+from script import ROOT, Problem, say, wait, which, write
 from settings import PASSED_THROUGH, Settings, home
+
+REMOVE_SECONDS = 60
 
 
 def engine() -> bool:
@@ -34,6 +36,22 @@ def docker(*words: str) -> str:
     if done.returncode != 0:
         raise Problem(f"`docker {words[0]}` failed: {last_line(done.stderr)}")
     return done.stdout.strip()
+
+
+def remove(listing: tuple, *steps: str) -> None:
+    """Does this to all that is listed, until nothing is. What somebody else removes meanwhile, as the engine does what has ended, is gone
+    as well; and what is still in use may be free a moment later."""
+    said = ""
+
+    def is_done() -> bool:
+        nonlocal said
+        left = docker(*listing).split()
+        for step in steps if left else ():
+            said = subprocess.run(["docker", *step.split(), *left], capture_output=True, text=True).stderr
+        return not left
+
+    if not wait(is_done, REMOVE_SECONDS):
+        raise Problem(f"`docker {steps[-1]}` still fails after {REMOVE_SECONDS} s: {last_line(said)}")
 
 
 def compose(settings: Settings, *words: str, capture: bool = False) -> str:

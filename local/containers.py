@@ -20,7 +20,8 @@ def inspect(ids: list) -> list:
     if not ids:
         return []
     done = subprocess.run(["docker", "inspect", *ids], capture_output=True, text=True)
-    if done.returncode != 0:
+    # What has gone since it was listed is missing, and no failure.
+    if any("no such object" not in line.lower() for line in done.stderr.splitlines()):
         raise Problem(f"docker inspect failed: {done.stderr.strip()}")
     return sorted(json.loads(done.stdout), key=lambda one: (service(one), int(label(one, "container-number"))))
 

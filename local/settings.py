@@ -35,7 +35,7 @@ PASSED_THROUGH = (
 )
 
 # Milliseconds, within what stands around a replica: an old worker of nginx, which may ask two replicas and waits a second longer than
-# each may take, ends after 28 s, and Docker kills a replica after 15.
+# each may take, ends after 29 s, and Docker kills a replica after 15.
 PATIENCE = {"REQUEST_DEADLINE_MS": (100, 7_000), "LAME_DUCK_MS": (0, 14_000), "DRAIN_MS": (0, 14_000)}
 # The service's own.
 REQUEST_DEADLINE_MS = 5_000

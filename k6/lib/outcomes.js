@@ -2,6 +2,7 @@
 import { check } from 'k6';
 import { Counter } from 'k6/metrics';
 
+import * as api from './api.js';
 import * as knobs from './knobs.js';
 
 const issued = new Counter('coupon_issued');
@@ -36,12 +37,21 @@ export function count(response) {
   const counter = BY_STATUS[response.status];
   if (counter) {
     counter.add(1);
+    if (counter === busy && STRICT) check(null, { [`nobody is told "not now": ${told(response)}`]: () => false });
     return;
   }
   const kind = response.status ? `status ${response.status}` : `no answer (${response.error})`;
   unexpected.add(1, { kind });
   // The summary shows no tags, but it lists failed checks by name.
   check(null, { [`no unexpected answer: ${kind}`]: () => false });
+}
+
+// Which refusal this was, whose, and after how long; rounded, because the summary has a line for each.
+function told(response) {
+  const { type, title, detail } = api.parsed(response);
+  const seconds = response.timings.duration / 1000;
+  const replica = response.headers['X-Replica'] || 'nginx';
+  return `${type}, ${detail || title}, by ${replica} after ${seconds.toFixed(seconds < 1 ? 1 : 0)} s`;
 }
 
 export function countGivenUp() {

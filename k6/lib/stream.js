@@ -32,8 +32,8 @@ const VUS_MIN = 50;
 // A virtual user takes half a megabyte, and those of two scenarios are kept while the first one ends.
 const VUS_MAX = 2500;
 export const RATE_MAX = 50000;
-// nginx answers within 13 s, whatever replicas do.
-const GRACE = '14s';
+// nginx answers within 14 s, whatever replicas do.
+const GRACE = '15s';
 
 http.setResponseCallback(http.expectedStatuses(...outcomes.EXPECTED));
 

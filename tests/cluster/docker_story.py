@@ -4,102 +4,20 @@ It is the checkout's own cluster, on ports of its own, because by hand there is 
 Images have to be there, or to be had; Grafana's is not asked for (GRAFANA=off), and its server has no part in this story.
 """
 
-import functools
-import json
-import os
 import re
-import shutil
 import signal
 import subprocess
-import tempfile
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
+import compose
 import composition
 import containers
-from script import ROOT
-from settings import PORTS
-from story import eventually, interrupted, must, refused, said_by
-
-HOME = ROOT / ".cluster" / "docker"
-OFFSET = int(os.environ.get("DOCKER_TESTS_PORT_OFFSET", "24000"))
-# What a person's shell has, and no knobs.
-SHELL = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "COUPON_LAB_BIN") or name.startswith("DOCKER_")}
-KNOBS = {"GRAFANA": "off", "PORT_OFFSET": str(OFFSET)}
-FILE = "docker-compose.scale.yml"
-PROJECT = "coupon-rush"
-# The cluster of a second checkout, which has a folder of its own, and so another name.
-MINE = {"CLUSTER_DIR": ".cluster/mine", "PORT_OFFSET": str(OFFSET + 100), "REPLICAS": "2"}
-MY_PROJECT = f"{PROJECT}-mine"
-# Neither the caller nor anybody whom an image knows.
-STRANGER = 31_234
-
-
-def docker(*words):
-    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout.strip()
-
-
-def run(script, *words, **knobs):
-    environment = {**SHELL, **KNOBS, "CLUSTER_DIR": str(HOME), **{name: str(value) for name, value in knobs.items()}}
-    return said_by([ROOT / "local" / script, *words], environment=environment)
-
-
-def cluster(verb, **knobs):
-    return run("docker", verb, **knobs)
-
-
-def by_hand(command):
-    """A command for a shell in the checkout, which has what .env says."""
-    return said_by(["bash", "-c", command], environment=SHELL)
-
-
-def of(project):
-    return "--filter", f"label=com.docker.compose.project={project}"
-
-
-def left():
-    """What the engine has of the cluster."""
-    kinds = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
-    return [name for kind in kinds for name in docker(*kind, "--quiet", *of(PROJECT)).split()]
-
-
-def found(service=None, project=PROJECT):
-    """All containers of a cluster, or those of a service, as the engine describes them."""
-    ids = docker("ps", "--all", "--quiet", *of(project), "--filter", "label=com.docker.compose.oneoff=False").split()
-    return [one for one in containers.inspect(ids) if service in (None, containers.service(one))]
-
-
-def ids(service=None, project=PROJECT):
-    return {one["Id"] for one in found(service, project)}
-
-
-def ask(path, body=None, port=PORTS["nginx_port"] + OFFSET):
-    """Status, text and headers of an answer, by default through nginx."""
-    headers = {"Content-Type": "application/json"} if body else {}
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data=body and json.dumps(body).encode(), headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
-            return answer.status, answer.read().decode(), answer.headers
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(), error.headers
-    except OSError as error:
-        return 0, str(error), {}
-
-
-def order(user, code="A001"):
-    return ask("/coupons/issue", {"code": code, "userId": user})[0]
-
-
-def prometheus(query):
-    """Labels and value of each series."""
-    said = ask(f"/api/v1/query?{urllib.parse.urlencode({'query': query})}", port=PORTS["prometheus_port"] + OFFSET)[1]
-    return [(one["metric"], float(one["value"][1])) for one in json.loads(said)["data"]["result"]]
+from docker_checkout import MINE, MY_PROJECT, clone, other
+from docker_cluster import (FILE, HOME, arrivals, ask, back, by_hand, cluster, docker, found, ids, killed, left, new_round, order, prometheus, run)
+from script import ROOT, Problem
+from story import eventually, must, refused
 
 
 @pytest.fixture(scope="session")
@@ -205,22 +123,6 @@ def test_scaling_under_load_refuses_nobody_and_ends_when_all_are_ready(running):
             assert len(found("app")) == replicas
 
 
-@contextmanager
-def arrivals(home):
-    """300 requests a second to the cluster of this folder, as long as the block does, of which none may be refused."""
-    folder = HOME / "runs" / "arrivals"
-    shutil.rmtree(folder, ignore_errors=True)
-    knobs = {"CLUSTER_DIR": str(home), "RATE": "300", "DURATION": "10m", "CODES": "8", "STRICT": "1", "DROPS": "allow", "VUS": "600"}
-    with interrupted([ROOT / "local" / "k6", "arrival", "--into", folder], KNOBS | knobs) as crowd:
-        eventually(lambda: (folder / "acks.log").exists() and (folder / "acks.log").stat().st_size > 0)
-        yield
-    # How k6 ends when it is interrupted and every threshold holds.
-    assert "k6 ended with 105, the verdict with 0" in crowd.said, crowd.said
-    metrics = json.loads((folder / "summary.json").read_text())["metrics"]
-    assert metrics["coupon_busy"]["count"] == metrics["coupon_unexpected"]["count"] == 0
-    assert metrics["dropped_iterations"]["count"] <= metrics["coupon_issued"]["count"] / 300, "too few were asked"
-
-
 def test_a_version_that_does_not_start_replaces_nobody(running):
     before = ids("app")
     refused(cluster("up", LOG_FORMAT="none"), "does not become ready", "those before it serve on")
@@ -228,19 +130,6 @@ def test_a_version_that_does_not_start_replaces_nobody(running):
     must(cluster("status"))
     must(by_hand(f"docker compose -f {FILE} up -d"))
     assert ids("app") == before
-
-
-def killed(service):
-    """Ends the first process of a container from outside, as a crash would; `docker kill` would count as a wish that it stays away."""
-    one = found(service)[0]
-    os.kill(one["State"]["Pid"], signal.SIGKILL)
-    return one
-
-
-def back(one):
-    """Whether a container was started again by itself, and all is well."""
-    now = next(other for other in found() if other["Id"] == one["Id"])
-    return now["State"]["Pid"] not in (0, one["State"]["Pid"]) and cluster("status")[0] == 0
 
 
 def test_a_killed_nginx_comes_back_and_its_exporters_hear_it(running):
@@ -266,11 +155,6 @@ def test_a_killed_database_comes_back_with_what_it_promised(running):
     one = killed("mysql")
     eventually(lambda: back(one), 90)
     eventually(lambda: order("before-the-crash") == 409)
-
-
-def new_round():
-    ends = re.search(r"make reset ROUND=(\d+)", cluster("reset")[1])[1]
-    must(cluster("reset", ROUND=ends))
 
 
 def test_an_order_for_a_paused_home_is_answered_by_another_replica_in_time(running):
@@ -309,52 +193,6 @@ def test_idle_checks_ask_the_database_with_a_password(running):
     assert failed <= 3, f"{failed:g} failed logins"
 
 
-@contextmanager
-def clone():
-    """A second checkout, made by somebody with a strict umask."""
-    folder = Path(tempfile.mkdtemp(prefix="coupon-rush-"))
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    tracked = subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    try:
-        for name in filter(None, tracked.split("\0")):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-        # The page's curves, which nobody has to fetch here.
-        shutil.copytree(ROOT / ".cluster" / "tools" / "uplot", folder / ".cluster" / "tools" / "uplot", dirs_exist_ok=True)
-        for path in [folder, *folder.rglob("*")]:
-            path.chmod(path.stat().st_mode & 0o700)
-            if os.getuid() == 0:
-                os.chown(path, STRANGER, STRANGER)
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def other(folder, command, **knobs):
-    """What somebody is told in a second checkout who has neither our venv nor a compiler."""
-    done = subprocess.run(["bash", "-c", command], env=bare(folder) | KNOBS | knobs, cwd=folder, text=True, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **stranger())
-    assert "Traceback" not in done.stdout, done.stdout
-    return done.returncode, done.stdout
-
-
-def bare(folder):
-    path = f"/usr/local/bin:/usr/bin:/bin:{Path(shutil.which('docker')).parent}"
-    return {"PATH": path, "HOME": str(folder), **{name: value for name, value in SHELL.items() if name.startswith("DOCKER_")}}
-
-
-@functools.cache
-def stranger():
-    """Another user of this machine, if that one can reach the engine; else the caller."""
-    if os.getuid() != 0:
-        return {}
-    door = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-    user = {"user": STRANGER, "group": STRANGER, "extra_groups": [os.stat(door).st_gid]}
-    reached = subprocess.run(["docker", "compose", "ls"], env=bare("/nonexistent"), capture_output=True, cwd="/", **user).returncode == 0
-    print("as another user" if reached else "another user cannot reach this engine")
-    return user if reached else {}
-
-
 @pytest.fixture(scope="session")
 def checkout(engine):
     """A second checkout, whose cluster is gone at the end."""
@@ -377,26 +215,29 @@ def test_a_second_checkout_may_not_touch_the_first_and_gets_a_cluster_of_its_own
     must(other(checkout, "local/docker rush", USERS="1800", VUS="50", **MINE), "the audit found no promise broken")
 
 
-def test_a_new_image_under_load_refuses_nobody_and_one_that_does_not_start_is_forgotten(checkout):
+def test_a_new_image_with_another_strategy_refuses_nobody_under_load_and_one_that_does_not_start_is_forgotten(checkout):
     must(other(checkout, "chmod -R go+rX . && local/docker up", **MINE))
     dockerfile = checkout / "Dockerfile"
     first = dockerfile.read_text()
     before = ids("app", MY_PROJECT)
     with arrivals(checkout / MINE["CLUSTER_DIR"]):
         dockerfile.write_text(first + "LABEL coupon-rush.version=second\n")
-        must(other(checkout, "make upgrade RUNTIME=docker", **MINE))
+        must(other(checkout, "make upgrade RUNTIME=docker STRATEGY=redlock", **MINE))
         second = ids("app", MY_PROJECT)
-        assert versions() == ["second"] * 2 and before.isdisjoint(second)
+        assert versions() == [("second", "redlock")] * 2 and before.isdisjoint(second)
         # It can migrate and not serve.
         dockerfile.write_text(first + "LABEL coupon-rush.version=third\nENV LISTEN=nowhere\n")
         refused(other(checkout, "make upgrade RUNTIME=docker", **MINE), "does not become ready", "those before it serve on")
         assert ids("app", MY_PROJECT) == second
     must(other(checkout, "local/docker scale", **MINE | {"REPLICAS": "3"}))
-    assert versions() == ["second"] * 3
+    assert versions() == [("second", "redlock")] * 3
 
 
 def versions():
-    return [one["Config"]["Labels"].get("coupon-rush.version") for one in found("app", MY_PROJECT)]
+    """The version and the strategy of each replica."""
+    every = [one["Config"] for one in found("app", MY_PROJECT)]
+    strategies = [re.search("STRATEGY=([a-z]+)", " ".join(one["Env"]))[1] for one in every]
+    return [(one["Labels"].get("coupon-rush.version"), strategy) for one, strategy in zip(every, strategies)]
 
 
 def test_data_outlives_down_and_is_given_to_no_other_checkout(running, checkout):
@@ -407,6 +248,16 @@ def test_data_outlives_down_and_is_given_to_no_other_checkout(running, checkout)
     refused(other(checkout, "local/docker up"), "has passwords that are not here", "docker volume rm coupon-rush_")
     must(cluster("up"))
     assert order("stays") == 409
+
+
+def test_what_the_engine_removes_itself_meanwhile_is_removed_and_what_is_in_use_is_named(running, monkeypatch):
+    docker("run", "--detach", "--rm", "--label=coupon-rush.vanishes", "--stop-signal=KILL", "--entrypoint=sleep", "coupon-rush:local", "600")
+    listing = ("ps", "--all", "--quiet", "--filter", "label=coupon-rush.vanishes")
+    with monkeypatch.context() as impatient, pytest.raises(Problem, match="`docker rm` still fails after 1 s: .*running"):
+        impatient.setattr(compose, "REMOVE_SECONDS", 1)
+        compose.remove(listing, "rm")
+    compose.remove(listing, "stop", "rm")
+    assert docker(*listing) == ""
 
 
 def test_clean_leaves_nothing_but_the_results(running):
