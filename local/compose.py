@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import composition
+import containers
 from composition import OWN_FOLDER, project
 from script import ROOT, Problem, say, which, write
 from settings import PASSED_THROUGH, Settings, home
@@ -42,11 +43,20 @@ def compose(settings: Settings, *words: str, capture: bool = False) -> str:
     values = composition.prepare(settings, rootless) | composition.knobs(settings)
     environment = {name: value for name, value in os.environ.items() if name not in PASSED_THROUGH}
     environment |= noted(values)
-    command = ["docker", "compose", "--project-name", project(), "--file", composition.FILE, *words]
+    command = ["docker", "compose", "--project-name", project(), *words]
     done = subprocess.run(command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE if capture else None)
     if done.returncode != 0:
         raise Problem(f"`docker compose {words[0]}` ended with {done.returncode}: see above, and `make logs RUNTIME=docker`")
     return done.stdout
+
+
+def differing(settings: Settings, every: list) -> list:
+    """Those of these containers that Compose would replace."""
+    hashes = dict(map(str.split, compose(settings, "config", "--hash", "*", capture=True).splitlines()))
+    images = {one["Config"]["Image"]: None for one in every}
+    known = {name: docker("image", "inspect", "--format", "{{.Id}}", name) for name in images}
+    wanted = lambda one: (known[one["Config"]["Image"]], hashes.get(containers.service(one)))
+    return [one for one in every if (one["Image"], containers.label(one, "config-hash")) != wanted(one)]
 
 
 def learn_limit(settings: Settings) -> None:

@@ -6,17 +6,22 @@ from pathlib import Path
 
 import balance
 import database
+from programs import digest
 from script import ROOT, TOOLS, Problem, write
 from settings import Settings, from_environment, home
 
-FILE = ROOT / "docker-compose.scale.yml"
+# The second one beside the first where the database is a group.
+FILE, GROUP_FILE = "docker-compose.scale.yml", "docker-compose.group.yml"
 NOTE = ROOT / ".env"
 OWN_FOLDER = ROOT / ".cluster" / "docker"
 MARK = "# Written by local/docker"
+MYSQL_PORT = 3306
 # One name stands for all of them.
 REPLICAS = ["app:8080 resolve"]
 # Holds how many files a container may open, where the engine may not give as many as the Compose file wants.
 OPEN_FILES = "nofile"
+# The folder with what each member of a group reads when it starts, and the file there that says whether it looks for its group then.
+GROUP, JOINS = "group", "joins.cnf"
 # The user that reads secrets in a container when the caller is root, so that nothing there runs as root; the image's own user.
 NOBODY = 65_532
 
@@ -31,6 +36,16 @@ def image() -> str:
     return f"{project()}:local"
 
 
+def files(settings: Settings) -> list:
+    """Of what Compose is to make one."""
+    return [FILE] if settings.db_members == 1 else [FILE, GROUP_FILE]
+
+
+def members(settings: Settings) -> list:
+    """The services that are servers of the database. The one server becomes the first member."""
+    return ["mysql", *(f"mysql-{number}" for number in range(2, settings.db_members + 1))]
+
+
 def wanted() -> Settings:
     settings = from_environment()
     if settings.engine != "mysql":
@@ -43,18 +58,11 @@ def wanted() -> Settings:
 def prepare(settings: Settings, rootless: bool) -> dict:
     """Makes the secrets; returns what the file has to be told about them."""
     owner, group = reader(rootless)
-    password = settings.secret("admin-password")
     settings.secret("admin-token")
-    # The image's server has made certificates for itself, which no authority has signed; so this keeps listeners out, and no impostors.
-    place = "mysql:3306/coupon_rush?ssl-mode=REQUIRED"
-    texts = {
-        "database-url": f"mysql://coupon:{settings.secret('coupon-password')}@{place}",
-        "admin-database-url": f"mysql://root:{password}@{place}",
-        "exporter.cnf": f"[client]\nuser=exporter\npassword={settings.secret('exporter-password')}\nhost=mysql\nport=3306\n",
-        "exporter.sql": "\n".join(database.exporter(settings, "%")) + "\n",
-    }
-    for name, text in texts.items():
+    for name, text in accesses(settings).items():
         write(settings.secrets / name, text, 0o600)
+    if settings.db_members > 1:
+        write_members(settings)
     if os.getuid() == 0 and not rootless:
         for path in settings.secrets.iterdir():
             os.chown(path, owner, group)
@@ -63,7 +71,48 @@ def prepare(settings: Settings, rootless: bool) -> dict:
     # Docker would make a missing folder itself, as root's.
     (TOOLS / "uplot").mkdir(parents=True, exist_ok=True)
     return {"COUPON_UID": str(owner), "COUPON_GID": str(group), "COUPON_SECRETS": str(settings.secrets),
-            "COUPON_LIMITS": str(limits)}
+            "COUPON_LIMITS": str(limits), "COUPON_GROUP": str(settings.home / GROUP)}
+
+
+def accesses(settings: Settings) -> dict:
+    """What each account's programs read, and the statements that make the accounts."""
+    servers, known = urls(settings, *members(settings)), settings.secret("exporter-password")
+    texts = {
+        "database-url": servers["url"],
+        "admin-database-url": servers["admin_url"],
+        "exporter.sql": "\n".join(database.exporter(settings, "%")) + "\n",
+        **{f"{name.replace('mysql', 'exporter')}.cnf": client(name, "exporter", known) for name in members(settings)},
+    }
+    if settings.db_members > 1:
+        texts |= {"init.sql": database.accounts(settings, "root", "%"),
+                  "client.cnf": client("127.0.0.1", "root", settings.secret("admin-password"))}
+    return texts
+
+
+def urls(settings: Settings, *hosts: str) -> dict:
+    """The two ways in. The image's server has made certificates for itself, which no authority has signed; so this keeps listeners out,
+    and no impostors."""
+    place = f"{','.join(f'{host}:{MYSQL_PORT}' for host in hosts)}/coupon_rush?ssl-mode=REQUIRED"
+    return {"url": f"mysql://coupon:{settings.secret('coupon-password')}@{place}",
+            "admin_url": f"mysql://root:{settings.secret('admin-password')}@{place}"}
+
+
+def client(host: str, user: str, password: str) -> str:
+    """What a program reads to connect."""
+    return f"[client]\nuser={user}\npassword={password}\nhost={host}\nport={MYSQL_PORT}\n"
+
+
+def write_members(settings: Settings) -> None:
+    """What differs between the members, and beside it whether they look for their group by themselves, which they do not yet."""
+    folder, places = settings.home / GROUP, {name: f"{name}:{MYSQL_PORT}" for name in members(settings)}
+    for name in places:
+        write(folder / f"{name}.cnf", f"[mysqld]\n{database.member(settings, name, places)}!include /etc/mysql/group/{JOINS}\n")
+    if not (folder / JOINS).exists():
+        let_join(settings, False)
+
+
+def let_join(settings: Settings, joins: bool) -> None:
+    write(settings.home / GROUP / JOINS, f"[mysqld]\n{database.look_for_group(joins)}")
 
 
 def knobs(settings: Settings) -> dict:
@@ -71,7 +120,9 @@ def knobs(settings: Settings) -> dict:
     limit = settings.home / OPEN_FILES
     found = {"COUPON_NOFILE": limit.read_text()} if limit.exists() else {}
     return found | {
-        "COUPON_IMAGE": image(), "COMPOSE_PROFILES": "grafana" if settings.grafana else "", "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
+        "COMPOSE_FILE": ":".join(files(settings)), "COMPOSE_PROFILES": "grafana" if settings.grafana else "",
+        "COUPON_IMAGE": image(), "COUPON_MYSQL": digest((ROOT / "mysql").rglob("*.*"))[:12],
+        "STRATEGY": settings.strategy, "REPLICAS": str(settings.replicas), "NGINX_PORT": str(settings.nginx_port),
         "PROMETHEUS_PORT": str(settings.prometheus_port), "GRAFANA_PORT": str(settings.grafana_port),
         "RATE_LIMIT": str(settings.rate_limit or "off"), "BALANCE": settings.balance,
         "HOME_ORDERS": str(settings.home_orders), **settings.passed_through,

@@ -5,6 +5,7 @@ import socket
 import subprocess
 from contextlib import suppress
 
+import composition
 import database
 import record
 from script import Problem
@@ -40,9 +41,12 @@ def address(one: dict) -> str:
     return next((network["IPAddress"] for _, network in front_first if network["IPAddress"]), "")
 
 
-def row(one: dict) -> tuple:
-    """A line of `status`; its last word is whether the container is as it should be."""
-    return one["Name"].lstrip("/"), one["Config"]["Hostname"][:12] or "-", address(one) or "-", *state(one)
+def row(one: dict, member=None) -> tuple:
+    """A line of `status`; its last word is whether the container is as it should be, and has its place if it is a `group.Member`."""
+    said, ready = state(one)
+    if member:
+        said, ready = str(member), ready if member.well else "no"
+    return one["Name"].lstrip("/"), one["Config"]["Hostname"][:12] or "-", address(one) or "-", said, ready
 
 
 def state(one: dict) -> tuple:
@@ -60,8 +64,8 @@ def keep_record(settings: Settings, every: list) -> list:
     single = {service(one): one for one in running}
     made = {name: {"url": record.url(port), "pid": pid(single[name])}
             for name, port in (("nginx", settings.nginx_port), ("prometheus", settings.prometheus_port)) if name in single}
-    if "mysql" in single:
-        made["mysql"] = mysql(settings, single["mysql"])
+    if any(name in single for name in composition.members(settings)):
+        made["mysql"] = mysql(settings, single)
     nodes = [{"url": f"redis://{address(single[name])}:6379", "pid": pid(single[name])} for name in record.numbered("redis", single)]
     replicas = [replica(one) for one in running if service(one) == "app"]
     record.keep(settings, replicas=replicas, redis=nodes, **made)
@@ -78,11 +82,13 @@ def replica(one: dict) -> dict:
     return {"name": one["Config"]["Hostname"], **urls, "pid": pid(one)}
 
 
-def mysql(settings: Settings, one: dict) -> dict:
-    files = {"url": "database-url", "admin_url": "admin-database-url"}
-    urls = {key: (settings.secrets / name).read_text().replace("@mysql:", f"@{address(one)}:") for key, name in files.items()}
-    member = {**urls, "pid": pid(one)}
-    return {"engine": "mysql", "version": database.version(3306, address(one)), **member, "members": [member]}
+def mysql(settings: Settings, running: dict) -> dict:
+    """Of a member that does not run the name stands in the place of the address."""
+    places = {name: address(running[name]) if name in running else name for name in composition.members(settings)}
+    members = [{"name": name, **composition.urls(settings, place), "pid": pid(running[name]) if name in running else None}
+               for name, place in places.items()]
+    found = next(filter(None, (database.version(composition.MYSQL_PORT, place) for name, place in places.items() if name in running)), None)
+    return {"engine": "mysql", "version": found, **composition.urls(settings, *places.values()), "pid": members[0]["pid"], "members": members}
 
 
 def reachable(replica: dict) -> bool:

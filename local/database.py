@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from programs import Program, digest, number_of
+from programs import Program, digest
 from script import ROOT, TOOLS, Problem, must_run, program, warn, which, write
 from settings import Settings
 
@@ -75,7 +75,7 @@ plugin-dir={root}/usr/lib/mysql/plugin
 
 def servers(settings: Settings, engine: Engine, supervisor_pid: int, joins: bool = False) -> list:
     """The servers' programs; their data folders and accounts exist when this returns."""
-    write(settings.secrets / "init.sql", accounts(settings), 0o600)
+    write(settings.secrets / "init.sql", accounts(settings, "admin", "127.0.0.1", "localhost"), 0o600)
     files = {name: write_options(settings, engine, name, joins) for name in settings.members()}
     make_folders(engine, {files[name]: folder(settings, engine, name) for name in files}, alike=not joins)
     return [server(settings, engine, name, supervisor_pid) for name in files]
@@ -126,27 +126,31 @@ def write_options(settings: Settings, engine: Engine, name: str, joins: bool) ->
     own = f"user={user}\nbind-address=127.0.0.1\nport={port}\ndatadir={data}\nsocket=server.sock\npid-file=server.pid\n"
     shared = ["common", engine.name]
     if settings.db_members > 1:
-        own += member(settings, name, joins)
+        places = {other: f"127.0.0.1:{its}" for other, its in settings.members().items()}
+        own += member(settings, name, places) + look_for_group(joins)
         shared.append("group")
     path = configuration_of(settings, engine, name)
     write(path, "[mysqld]\n" + own + engine.options + "".join((ROOT / "mysql" / f"{part}.cnf").read_text() for part in shared))
     return path
 
 
-def member(settings: Settings, name: str, joins: bool) -> str:
-    """Which group, whom to ask for it, and under which address the others know this one."""
-    ports = settings.members()
+def member(settings: Settings, name: str, places: dict) -> str:
+    """Which group, whom to ask for it, and under which address the others know this one, of all their addresses."""
     return (
-        f"server-id={number_of(name)}\nreport-host=127.0.0.1\n"
+        f"server-id={list(places).index(name) + 1}\nreport-host={places[name].partition(':')[0]}\n"
         f"loose-group_replication_group_name={uuid.UUID(settings.secret('group-name')[:32])}\n"
-        f"loose-group_replication_local_address=127.0.0.1:{ports[name]}\n"
-        f"loose-group_replication_group_seeds={','.join(f'127.0.0.1:{port}' for port in ports.values())}\n"
-        f"loose-group_replication_start_on_boot={'ON' if joins else 'OFF'}\n"
+        f"loose-group_replication_local_address={places[name]}\n"
+        f"loose-group_replication_group_seeds={','.join(places.values())}\n"
     )
 
 
-def accounts(settings: Settings) -> str:
-    """Runs at every start: the admin account has the password of our file, and the built-in ones are shut.
+def look_for_group(joins: bool) -> str:
+    return f"loose-group_replication_start_on_boot={'ON' if joins else 'OFF'}\n"
+
+
+def accounts(settings: Settings, admin: str, *hosts: str) -> str:
+    """Runs at every start: the admin account has the password of our file, and the built-in ones are shut. The first of the hosts from
+    which it comes is also that of the members and of the exporter.
 
     The database is made here, still empty, so that the admin's URL can name it before anything was migrated.
     """
@@ -154,23 +158,23 @@ def accounts(settings: Settings) -> str:
     lines = ["SET sql_log_bin = 0;", "CREATE DATABASE IF NOT EXISTS coupon_rush;"]
     if settings.db_members > 1:
         # A server of a group takes no writes yet, and not even its own.
-        lines = ["SET GLOBAL super_read_only = OFF;", *lines, *recovery(settings)]
-    for host in ("127.0.0.1", "localhost"):
-        lines += account(f"'admin'@'{host}'", password, "ALL PRIVILEGES", " WITH GRANT OPTION")
+        lines = ["SET GLOBAL super_read_only = OFF;", *lines, *recovery(settings, hosts[0])]
+    for host in hosts:
+        lines += account(f"'{admin}'@'{host}'", password, "ALL PRIVILEGES", " WITH GRANT OPTION")
     lines.append(f"ALTER USER IF EXISTS 'root'@'localhost' IDENTIFIED BY '{password}';")
-    lines += exporter(settings, "127.0.0.1")
+    lines += exporter(settings, hosts[0])
     if settings.db_members > 1:
         lines.append("SET GLOBAL super_read_only = ON;")
     return "\n".join(lines) + "\n"
 
 
-def recovery(settings: Settings) -> list:
+def recovery(settings: Settings, host: str) -> list:
     """The account by which members speak to each other and copy each other's data."""
     # No longer one will do for a source.
-    password = settings.secret("recovery-password")[:32]
+    name, password = f"'recovery'@'{host}'", settings.secret("recovery-password")[:32]
     rights = "REPLICATION SLAVE, BACKUP_ADMIN, CONNECTION_ADMIN, GROUP_REPLICATION_STREAM"
     source = f"CHANGE REPLICATION SOURCE TO SOURCE_USER='recovery', SOURCE_PASSWORD='{password}' FOR CHANNEL 'group_replication_recovery';"
-    return [*account("'recovery'@'127.0.0.1'", password, rights), "ALTER USER 'recovery'@'127.0.0.1' REQUIRE SSL;", source]
+    return [*account(name, password, rights), f"ALTER USER {name} REQUIRE SSL;", source]
 
 
 def exporter(settings: Settings, host: str) -> list:

@@ -4,12 +4,10 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
-import database
-from programs import Supervisor
 from script import Problem, say, wait, warn
-from settings import Settings
-from sql import ask
+from sql import ANSWER_SECONDS
 
 JOIN_SECONDS = 60
 # A member that looks for its group heeds nothing else for a minute. Outside a group nothing is under way, so it need not end well.
@@ -39,6 +37,36 @@ class Member:
         return self.state == "ONLINE" and self.majority
 
 
+class Servers(Protocol):
+    """What runs the servers of a group, and how each is asked; `status` calls them by these names."""
+
+    names: list
+
+    def ask(self, name: str, statement: str, seconds=ANSWER_SECONDS) -> list:
+        """The rows of the answer, or a problem."""
+
+    def pids(self) -> dict:
+        """The process of each that runs."""
+
+    def stop(self, patience: int) -> None:
+        """Ends all of them; each has so many seconds before it is killed."""
+
+    def start(self, joins: bool) -> None:
+        """Starts those that do not run. One that `joins` looks for its group by itself; otherwise it waits to be told."""
+
+    def let_join(self) -> None:
+        """From now on each joins by itself whenever it is started, by whatever restarts it."""
+
+    def changed(self) -> list:
+        """Those that run, and would run otherwise if they were started now."""
+
+    def restart(self, name: str) -> None:
+        """Ends one of these, and starts it as it should be."""
+
+    def said(self, name: str) -> tuple:
+        """Its log, and where a person finds that."""
+
+
 AWAY = Member("AWAY")
 # What a member says that has no place in a group.
 OUT = ("OFFLINE", "ERROR")
@@ -59,152 +87,129 @@ SELECT REPLACE(@@GLOBAL.gtid_executed, '\\n', ''), REPLACE(COALESCE(
     WHERE channel_name = 'group_replication_applier'), ''), '\\n', '')"""
 
 
-def look(settings: Settings, port: int) -> Member:
+def look(servers: Servers, name: str) -> Member:
     try:
-        state, role, waiting, majority = ask(settings, port, LOOK)[0]
+        state, role, waiting, majority = servers.ask(name, LOOK)[0]
     except (Problem, IndexError):
         return AWAY
     return Member(state, role, int(waiting) if waiting.isdigit() else 0, majority == "1")
 
 
-def look_at_all(settings: Settings) -> dict:
-    return {name: look(settings, port) for name, port in settings.members().items()}
+def look_at_all(servers: Servers) -> dict:
+    return {name: look(servers, name) for name in servers.names}
 
 
-def serves(settings: Settings, members: dict) -> bool:
-    return any(member.well and has_majority(settings, settings.members()[name]) for name, member in members.items())
+def serves(servers: Servers, members: dict) -> bool:
+    return any(member.well and has_majority(servers, name) for name, member in members.items())
 
 
-def has_majority(settings: Settings, port: int) -> bool:
+def has_majority(servers: Servers, name: str) -> bool:
     """What a member says of the others is seconds old. With BEFORE it reads a table only when the group has ordered that it may."""
     with suppress(Problem):
-        ask(settings, port, "SET SESSION group_replication_consistency = 'BEFORE'; SELECT COUNT(*) FROM information_schema.engines",
-            seconds=PROOF_SECONDS)
+        servers.ask(name, "SET SESSION group_replication_consistency = 'BEFORE'; SELECT COUNT(*) FROM information_schema.engines",
+                    seconds=PROOF_SECONDS)
         return True
     return False
 
 
-def primary(settings: Settings):
-    """The member that takes writes, or None; the one server of a database that is no group is none, either."""
-    return next((name for name, member in look_at_all(settings).items() if member.well and member.role == "PRIMARY"), None)
+def primary(servers: Servers):
+    """The member that takes writes, or None."""
+    return next((name for name, member in look_at_all(servers).items() if member.well and member.role == "PRIMARY"), None)
 
 
-def start(settings: Settings, supervisor: Supervisor, engine: database.Engine) -> None:
+def start(servers: Servers) -> None:
     """Members that do not run join the group that serves; where none does, one begins it anew."""
-    adopt(settings, engine)
-    serving = is_served(settings, supervisor)
-    if not serving:
-        supervisor.remove(*settings.members(), patience=END_SECONDS)
-    programs = database.servers(settings, engine, supervisor.pid(), joins=serving)
-    if serving:
-        supervisor.ensure(*(program for program in programs if not supervisor.differs(program)))
-        call_back(settings)
-        replace(settings, supervisor, [program for program in programs if supervisor.differs(program)])
+    if is_served(servers):
+        servers.start(joins=True)
+        call_back(servers)
+        replace(servers)
     else:
-        supervisor.ensure(*programs)
-        form(settings, engine)
-    absent = await_all(settings)
-    if len(absent) * 2 > len(programs):
-        raise Problem("\n".join(["the group has no majority", *complaints(settings, absent)]))
+        servers.stop(END_SECONDS)
+        servers.start(joins=False)
+        form(servers)
+    absent = await_all(servers)
+    if len(absent) * 2 > len(servers.names):
+        raise Problem("\n".join(["the group has no majority", *complaints(servers, absent)]))
     if absent:
-        warn(*complaints(settings, absent))
+        warn(*complaints(servers, absent))
 
 
-def is_served(settings: Settings, supervisor: Supervisor) -> bool:
+def is_served(servers: Servers) -> bool:
     """Whether a group serves. What is begun anew is stopped first, so one look is not enough for a no: a member may be slow, or just
     about to take another's place."""
-    running = settings.members().keys() & supervisor.pids().keys()
+    running = servers.pids()
 
     def clear() -> bool:
-        members = look_at_all(settings)
-        return serves(settings, members) or all(members[name].state in OUT for name in running)
+        members = look_at_all(servers)
+        return serves(servers, members) or all(members[name].state in OUT for name in running)
 
     wait(clear, ELECTION_SECONDS)
-    return serves(settings, look_at_all(settings))
+    return serves(servers, look_at_all(servers))
 
 
-def adopt(settings: Settings, engine: database.Engine) -> None:
-    """The data of a cluster with one server, or of a backup, becomes that of the first member."""
-    alone, first = settings.home / "data" / engine.name, database.folder(settings, engine, next(iter(settings.members())))
-    if alone.exists():
-        if first.exists():
-            raise Problem(f"{alone} and {first} both exist: move the one away that is not wanted")
-        alone.rename(first)
-
-
-def refuse_one(settings: Settings) -> None:
-    """What a group was given is not all in the folder of one of its members."""
-    for member in sorted((settings.home / "data").glob("mysql-[0-9]")):
-        raise Problem(f"{member} is of a group: give DB_MEMBERS=3. To go back to one server, take a backup, move the data of all "
-                      "members away, and restore it")
-
-
-def call_back(settings: Settings) -> None:
+def call_back(servers: Servers) -> None:
     """A member that starts looks for its group for a minute. One that did not find it then has to be told; never to begin another."""
-    for name, member in look_at_all(settings).items():
+    for name, member in look_at_all(servers).items():
         if member.state in OUT:
             with suppress(Problem):  # It is at it already.
-                ask(settings, settings.members()[name], "STOP GROUP_REPLICATION; SET GLOBAL group_replication_bootstrap_group = OFF; "
-                                                        "START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
+                servers.ask(name, "STOP GROUP_REPLICATION; SET GLOBAL group_replication_bootstrap_group = OFF; START GROUP_REPLICATION",
+                            seconds=2 * JOIN_SECONDS)
 
 
-def replace(settings: Settings, supervisor: Supervisor, changed: list) -> None:
+def replace(servers: Servers) -> None:
     """One member after the other is restarted, the one that takes writes as the last one, and after another has taken its place."""
+    changed = servers.changed()
     while changed:
-        absent = await_all(settings)
+        absent = await_all(servers)
         if absent:
-            raise Problem("\n".join(["no member is restarted while one is missing", *complaints(settings, absent)]))
-        members = look_at_all(settings)
-        changed.sort(key=lambda program: members[program.name].role == "PRIMARY")
-        program = changed.pop(0)
-        if members[program.name].role == "PRIMARY":
+            raise Problem("\n".join(["no member is restarted while one is missing", *complaints(servers, absent)]))
+        members = look_at_all(servers)
+        changed.sort(key=lambda name: members[name].role == "PRIMARY")
+        one = changed.pop(0)
+        if members[one].role == "PRIMARY":
             # A newer server is not made the primary beside an older one. It is elected when that one leaves.
             with suppress(Problem):
-                switch(settings, next(name for name in members if name != program.name))
-        say(f"restarting {program.name}")
-        supervisor.ensure(program)
+                switch(servers, next(name for name in members if name != one))
+        say(f"restarting {one}")
+        servers.restart(one)
 
 
-def switch(settings: Settings, name: str) -> None:
+def switch(servers: Servers, name: str) -> None:
     """Makes another member the one that takes writes; transactions under way end first, and the rest is refused for a moment."""
-    port = settings.members()[name]
-    ask(settings, port, "SELECT group_replication_set_as_primary(@@server_uuid)")
+    servers.ask(name, "SELECT group_replication_set_as_primary(@@server_uuid)")
 
 
-def form(settings: Settings, engine: database.Engine) -> None:
+def form(servers: Servers) -> None:
     """The member that has everything begins the group, and the others join it."""
-    ports = settings.members()
-    first = richest(settings, {name: ",".join(filter(None, ask(settings, port, HAS)[0])) for name, port in ports.items()})
+    first = richest(servers, {name: ",".join(filter(None, servers.ask(name, HAS)[0])) for name in servers.names})
     say(f"{first} begins the group")
-    ask(settings, ports[first], "SET GLOBAL group_replication_bootstrap_group = ON; START GROUP_REPLICATION; "
-                                "SET GLOBAL group_replication_bootstrap_group = OFF", seconds=2 * JOIN_SECONDS)
-    # From now on a member joins by itself whenever it is started.
-    for name in ports:
-        database.write_options(settings, engine, name, joins=True)
+    servers.ask(first, "SET GLOBAL group_replication_bootstrap_group = ON; START GROUP_REPLICATION; "
+                       "SET GLOBAL group_replication_bootstrap_group = OFF", seconds=2 * JOIN_SECONDS)
+    servers.let_join()
     # One after the other: of two at once, one is turned away and waits for its next try.
-    for name, port in ports.items():
+    for name in servers.names:
         if name != first:
-            ask(settings, port, "START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
+            servers.ask(name, "START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
 
 
-def richest(settings: Settings, sets: dict) -> str:
+def richest(servers: Servers, sets: dict) -> str:
     """The member that has all that any other has. Where none has, something would be lost, so a person has to choose."""
     for name, own in sets.items():
-        if all(contains(settings, own, other) for other in sets.values()):
+        if all(contains(servers, own, other) for other in sets.values()):
             return name
     raise Problem("the members have gone apart, none has all that the others have: see \"all members down\" in docs/OPERATIONS.md\n"
                   + "\n".join(f"  {name}: {own}" for name, own in sets.items()))
 
 
-def contains(settings: Settings, own: str, other: str) -> bool:
-    return ask(settings, settings.mysql_port, f"SELECT GTID_SUBSET('{other}', '{own}')") == [["1"]]
+def contains(servers: Servers, own: str, other: str) -> bool:
+    return servers.ask(servers.names[0], f"SELECT GTID_SUBSET('{other}', '{own}')") == [["1"]]
 
 
-def await_all(settings: Settings) -> dict:
+def await_all(servers: Servers) -> dict:
     """Waits for every member, longer while one is being filled; returns those that did not come."""
     deadline = time.monotonic() + JOIN_SECONDS
     while True:
-        members = look_at_all(settings)
+        members = look_at_all(servers)
         absent = {name: member for name, member in members.items() if not member.well}
         if not absent or time.monotonic() > deadline:
             return absent
@@ -213,13 +218,13 @@ def await_all(settings: Settings) -> dict:
         time.sleep(0.2)
 
 
-def complaints(settings: Settings, members: dict) -> list:
+def complaints(servers: Servers, members: dict) -> list:
     """Why members are not as they should be, as far as they say it."""
-    return [f"{name} is {member}: {last_error(settings, name)}" for name, member in members.items() if not member.well]
+    return [f"{name} is {member}: {last_error(servers, name)}" for name, member in members.items() if not member.well]
 
 
-def last_error(settings: Settings, name: str) -> str:
+def last_error(servers: Servers, name: str) -> str:
     """The last one of the plugin in a member's log."""
-    path = settings.logs / f"{name}.log"
-    said = re.findall(r"\[ERROR\].*Plugin group_replication reported: '(.*)'", path.read_text(errors="replace")) if path.exists() else []
-    return said[-1] if said else f"see {path}"
+    log, place = servers.said(name)
+    said = re.findall(r"\[ERROR\].*Plugin group_replication reported: '(.*)'", log)
+    return said[-1] if said else f"see {place}"

@@ -44,7 +44,7 @@ def mysql(settings: Settings, pids: dict) -> dict:
     ports = settings.members()
     found = next(filter(None, map(version, ports.values())), None)
     engine = "mariadb" if found and "MariaDB" in found else "mysql"
-    members = [{**urls(settings, port), "pid": pids.get(name)} for name, port in ports.items()]
+    members = [{"name": name, **urls(settings, port), "pid": pids.get(name)} for name, port in ports.items()]
     return {"engine": engine, "version": found, **urls(settings, *ports.values()), "pid": members[0]["pid"], "members": members}
 
 

@@ -8,23 +8,27 @@ from settings import Settings
 CONNECT_SECONDS = 2
 # A server that is stopped takes connections, and answers nothing.
 ANSWER_SECONDS = 20
+OPTIONS = (f"--connect-timeout={CONNECT_SECONDS}", "--batch", "--skip-column-names")
 
 
 def client(settings: Settings, port: int) -> list:
     """The client program, and the file that tells it the password."""
     file = settings.secrets / "client.cnf"
     write(file, f"[client]\nhost=127.0.0.1\nuser=admin\npassword={settings.secret('admin-password')}\n", 0o600)
-    return [which("mariadb") or program("mysql"), f"--defaults-extra-file={file}", f"--port={port}",
-            f"--connect-timeout={CONNECT_SECONDS}", "--batch", "--skip-column-names"]
+    return [which("mariadb") or program("mysql"), f"--defaults-extra-file={file}", f"--port={port}", *OPTIONS]
 
 
 def ask(settings: Settings, port: int, statement: str, seconds=ANSWER_SECONDS) -> list:
     """The rows of the answer, each a list of texts; or a problem that says what the server said."""
-    command = [*client(settings, port), f"--execute={statement}"]
+    return rows(f"the database on port {port}", client(settings, port), statement, seconds)
+
+
+def rows(server: str, command: list, statement: str, seconds) -> list:
+    """The same from any client program that was told which server it is."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds)
+        done = subprocess.run([*command, f"--execute={statement}"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds)
     except subprocess.TimeoutExpired:
-        raise Problem(f"the database on port {port} does not answer") from None
+        raise Problem(f"{server} does not answer") from None
     if done.returncode != 0:
         raise Problem(f"{statement}: {done.stderr.strip()}")
     return [line.split("\t") for line in done.stdout.splitlines()]

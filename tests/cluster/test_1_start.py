@@ -91,7 +91,7 @@ def test_up_starts_everything(nothing):
     found = record()
     assert set(found) == {"nginx", "replicas", "redis", "mysql", "prometheus", "strategy", "admin_token_file"}
     one = {name: found["mysql"][name] for name in ("url", "admin_url", "pid")}
-    assert found["mysql"]["members"] == [one]
+    assert found["mysql"]["members"] == [{"name": "mysql", **one}]
     assert [replica["name"] for replica in found["replicas"]] == ["replica-1", "replica-2"]
     assert len(found["redis"]) == 3 and found["strategy"] == "batched"
     assert (HOME / "cluster.json").stat().st_mode & 0o777 == 0o600

@@ -1,0 +1,86 @@
+"""The servers of a group with Docker: services of the Compose files, asked from inside their containers, which works on every engine."""
+
+import subprocess
+
+import composition
+import sql
+from compose import compose, differing, docker
+from containers import inspect, pid, service
+from script import Problem, wait
+from settings import Settings
+
+SERVE_SECONDS = 120
+# What `docker exec` itself takes on a busy machine.
+EXEC_SECONDS = 3
+CLIENT = ("mysql", "--defaults-extra-file=/run/secrets/client.cnf", *sql.OPTIONS)
+
+
+class Composed:
+    """See `group.Servers`."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.names = composition.members(settings)
+
+    def ask(self, name: str, statement: str, seconds=sql.ANSWER_SECONDS) -> list:
+        # A client that is given up here would wait on in there.
+        command = ["docker", "exec", self.container(name), "timeout", str(seconds), *CLIENT]
+        return sql.rows(f"the database in {name}", command, statement, seconds + EXEC_SECONDS)
+
+    def pids(self) -> dict:
+        return {service(one): pid(one) for one in self.containers() if one["State"]["Running"]}
+
+    def stop(self, patience: int) -> None:
+        if self.containers():
+            compose(self.settings, "stop", "--timeout", str(patience), *self.names)
+
+    def start(self, joins: bool) -> None:
+        composition.let_join(self.settings, joins)
+        compose(self.settings, "up", "--detach", "--no-deps", *(["--no-recreate"] if joins else []), *self.names)
+        silent = [name for name in self.names if not wait(lambda: self.answers(name), SERVE_SECONDS)]
+        if silent:
+            raise Problem(f"{', '.join(silent)} did not start: see `make logs RUNTIME=docker S={silent[0]}`")
+        if not joins:
+            self.count_what_was_there()
+
+    def let_join(self) -> None:
+        composition.let_join(self.settings, True)
+
+    def changed(self) -> list:
+        return [service(one) for one in differing(self.settings, self.containers())]
+
+    def restart(self, name: str) -> None:
+        compose(self.settings, "up", "--detach", "--no-deps", name)
+
+    def said(self, name: str) -> tuple:
+        done = subprocess.run(["docker", "logs", "--tail", "1000", self.container(name)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return done.stdout, f"`make logs RUNTIME=docker S={name}`"
+
+    def answers(self, name: str) -> bool:
+        try:
+            return self.ask(name, "SELECT 1") == [["1"]]
+        except Problem:
+            return False
+
+    def count_what_was_there(self) -> None:
+        """What one server had before it became the first member has no numbers, and nobody would miss it. As one transaction that is in
+        no log any more it makes the others copy all data."""
+        first = self.names[0]
+        if self.ask(first, "SELECT @@GLOBAL.gtid_executed = '' AND COUNT(*) > 0 FROM information_schema.tables "
+                           "WHERE table_schema = 'coupon_rush'") == [["1"]]:
+            self.ask(first, "SET GLOBAL gtid_purged = CONCAT(@@server_uuid, ':1')")
+
+    def containers(self) -> list:
+        return [one for one in inspect(of_project()) if service(one) in self.names]
+
+    def container(self, name: str) -> str:
+        found = of_project("--filter", f"label=com.docker.compose.service={name}")
+        if not found:
+            raise Problem(f"{name} does not run: `make up RUNTIME=docker` starts it")
+        return found[0]
+
+
+def of_project(*more: str) -> list:
+    """Its containers, but for those of `docker compose run`."""
+    mine = f"label=com.docker.compose.project={composition.project()}"
+    return docker("ps", "--all", "--quiet", "--filter", mine, "--filter", "label=com.docker.compose.oneoff=False", *more).split()
