@@ -68,7 +68,7 @@ help: ## Print this
 	@echo "    SHARES=0.1 (processors that each replica has for itself; without it all share the machine; needs root)"
 	@echo "  bench: REPEATS=5 (with QUICK=1: 3) ONLY=issue,sold-out INTO=FOLDER BENCH_PORT_OFFSET=10000"
 	@echo "  chaos: SEED= WAVES=900 FIRST=0 ONLY=FAULT,FAULT HUNG=10 (minutes with a hung lock node) INTO=FOLDER CHAOS_PORT_OFFSET=12000"
-	@echo "    with RUNTIME=docker WAVES=300 HUNG=0: hosts vanish, networks part; as root. With DB_MEMBERS=3 WAVES=500 HUNG=0: the primary fails"
+	@echo "    with RUNTIME=docker WAVES=300 HUNG=0: hosts vanish, networks part; as root. With DB_MEMBERS=3 WAVES=500 HUNG=0: the primary fails, or is cut off"
 	@echo "  RUNTIME=local|docker GRAFANA=on|off GRAFANA_PORT=3000 (Grafana is Docker's alone)"
 	@echo "  LOCK_TTL_MS= ON_LOCK_LOSS= PROBE_TIMEOUT_MS= POOL_SIZE= REQUEST_DEADLINE_MS= LAME_DUCK_MS=0 DRAIN_MS= THREADS= LOG=warn|warn,access=info LOG_FORMAT=text|json"
 	@echo "    (handed on to the replicas)"

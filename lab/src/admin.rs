@@ -70,6 +70,12 @@ impl Admin {
         Ok(Self { http, replicas: cluster.replicas.clone(), token })
     }
 
+    /// Makes changes at another replica than this one.
+    pub fn elsewhere(mut self, name: &str) -> Self {
+        self.replicas.sort_by_key(|replica| replica.name == name);
+        self
+    }
+
     /// Makes the coupon be one of so many pieces, to be had whenever the event is open. Every replica has seen it afterwards.
     /// Repeating is safe.
     pub async fn put_coupon(&self, code: &str, total: u32) -> anyhow::Result<()> {

@@ -16,6 +16,7 @@ use time::macros::format_description;
 mod administration;
 mod barrier;
 mod command;
+mod containers;
 mod crowd;
 pub(crate) mod fault;
 pub(crate) mod group;

@@ -77,6 +77,8 @@ pub struct MySql {
 /// One server of the database.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Member {
+    /// The supervisor's name for it, or that of its host.
+    pub name: String,
     /// An account of it that may do everything.
     pub admin_url: String,
     pub(crate) pid: Option<u32>,
@@ -106,6 +108,14 @@ impl MySql {
         bail!(
             "no member of the database's group is its primary; `make status` shows them, `make up` starts what is down"
         )
+    }
+
+    /// An error when a member takes no connections.
+    pub(crate) async fn all_answer(&self) -> anyhow::Result<()> {
+        for member in &self.members {
+            timeout(MEMBER_PATIENCE, self.connect(&member.admin_url)).await??;
+        }
+        Ok(())
     }
 
     /// Whether every member takes itself for a well one, and so does the primary.

@@ -25,7 +25,7 @@ pub async fn measure(stage: &mut Stage, fault: Fault, scenario: &Scenario) -> an
     let parts = Supervised { cluster: stage.cluster.clone(), supervisor };
     let strike = async {
         sleep(scenario.warm_up + STRIKES_AFTER).await;
-        Group { private, parts: &parts }.breaks(fault, Duration::ZERO, 0).await
+        Group::of(private, &parts).await?.breaks(fault, Duration::ZERO, 0).await
     };
     let (outcome, ()) = tokio::try_join!(load.run_warmed(scenario.warm_up), strike)?;
     stage.renew().await?;

@@ -1,8 +1,9 @@
 //! Rules that part a container from others, in its own network namespace. Root makes them from outside, for containers may do nothing
 //! of the kind; they go with the namespace when the container ends.
 
-use std::fs;
 use std::net::IpAddr;
+use std::path::PathBuf;
+use std::{fs, io};
 
 use anyhow::{Context, ensure};
 
@@ -63,11 +64,11 @@ impl Barrier {
         Ok(barrier)
     }
 
-    /// Tells whether anything was kept back.
+    /// Tells whether anything was kept back. A container that ends when it is reached again takes its rules with it.
     pub async fn open(self) -> anyhow::Result<bool> {
         let counted = run(&inside(self.pid, "iptables-save --counters --table filter")).await?;
         for mend in self.mends {
-            mend.now().await?;
+            mend.now().await.or_else(|error| if is_there(self.pid) { Err(error) } else { Ok(()) })?;
         }
         Ok(kept_back(&counted))
     }
@@ -80,10 +81,18 @@ impl Barrier {
 
 /// Where the engine runs elsewhere, its processes have other numbers: a rule must not part this host from the world.
 fn ensure_is_container(pid: u32) -> anyhow::Result<()> {
-    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/net"));
-    let is_container = namespace(&pid.to_string()).is_ok_and(|it| namespace("self").is_ok_and(|own| it != own));
+    let is_container = namespace(pid).is_ok_and(|it| namespace(std::process::id()).is_ok_and(|own| it != own));
     ensure!(is_container, "process {pid} is in no container here: run this on the engine's own host");
     Ok(())
+}
+
+fn is_there(pid: u32) -> bool {
+    namespace(pid).is_ok()
+}
+
+/// An error for a process that has ended.
+fn namespace(pid: u32) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/ns/net"))
 }
 
 /// The words of a command in the network namespace of a process.

@@ -119,6 +119,17 @@ pub enum Fault {
     MajorityFrozen,
     /// All members but the primary are killed at once. The group is started anew.
     MajorityKilled,
+    // From here on what only members on hosts of their own do.
+    /// The host of the primary is lost without a farewell, and comes back with its data.
+    PrimaryHostLost,
+    /// The primary and the other members do not reach each other; every replica reaches all of them.
+    PrimaryParted,
+    /// The primary and a code's home reach each other, and neither reaches another member or replica.
+    PrimaryPartedWithHome,
+    /// The same, while an administrator is at work at a replica that reaches the others.
+    AdministrationParted,
+    /// A member that is not the primary and the others do not reach each other.
+    SecondaryParted,
 }
 
 /// What a cluster consists of, and so what can break.
@@ -154,7 +165,9 @@ impl Fault {
             Self::Nothing => true,
             // Some that a group has to bear beside its own.
             Self::HomeKilled | Self::RedisMajorityHung | Self::ClientsHangUp => !ground.hosts,
-            _ if self >= Self::PrimaryKilled => ground == Ground { hosts: false, group: true },
+            Self::HomeHostLost | Self::HomePaused | Self::RedisMajorityParted => ground.hosts,
+            _ if self.needs_own_hosts() => ground == Ground { hosts: true, group: true },
+            _ if self >= Self::PrimaryKilled => ground.group,
             _ => ground == Ground { hosts: self >= Self::HomeHostLost, group: false },
         }
     }
@@ -183,6 +196,16 @@ impl Fault {
     /// Whether it shows in that several replicas serve a code.
     pub(super) fn spreads_codes(self) -> bool {
         matches!(self, Self::HomeFull | Self::HomesMoved | Self::CodesHidden)
+    }
+
+    /// Whether it breaks a member of a group, and takes a host of its own for that.
+    pub(super) fn needs_own_hosts(self) -> bool {
+        self >= Self::PrimaryHostLost
+    }
+
+    /// Whether an administrator is at work meanwhile.
+    pub(super) fn is_administered(self) -> bool {
+        matches!(self, Self::Administration | Self::AdministrationParted)
     }
 
     /// Whether strace brings it about.
@@ -240,6 +263,12 @@ impl Fault {
             Self::PrimaryKilled | Self::PrimarySwitched | Self::SecondaryKilled | Self::MajorityKilled => {
                 (&[Part::Database], 500..=1_000)
             }
+            // It comes back before or after the others have expelled it.
+            Self::PrimaryHostLost => (&[Part::Database], 1_000..=10_000),
+            // Some end before the others expel who is silent. None lasts until a member that sees no majority gives up its place.
+            Self::PrimaryParted | Self::SecondaryParted => (&[Part::Database], 2_000..=14_000),
+            Self::PrimaryPartedWithHome => (&[Part::Replicas, Part::Database], 2_000..=14_000),
+            Self::AdministrationParted => (&[Part::Replicas, Part::Database, Part::Clients], 2_000..=14_000),
         }
     }
 }
@@ -251,12 +280,18 @@ mod tests {
     #[test]
     fn every_fault_belongs_to_a_ground_and_those_of_one_server_to_none_of_a_group() {
         let of = |hosts, group| Fault::of(Ground { hosts, group });
-        let (processes, hosts, group) = (of(false, false), of(true, false), of(false, true));
+        let (processes, hosts, group, members) = (of(false, false), of(true, false), of(false, true), of(true, true));
         let both: Vec<_> = processes.iter().filter(|fault| hosts.contains(fault)).collect();
 
         assert_eq!(both, [&Fault::Nothing]);
-        assert!(Fault::ALL.iter().all(|fault| [&processes, &hosts, &group].iter().any(|all| all.contains(fault))));
+        let grounds = [&processes, &hosts, &group, &members];
+        assert!(Fault::ALL.iter().all(|fault| grounds.iter().any(|all| all.contains(fault))));
         assert!(processes.ends_with(&[Fault::Administration]), "{processes:?}");
         assert!(group.ends_with(&[Fault::MajorityKilled]) && !group.contains(&Fault::DatabaseKilled), "{group:?}");
+        assert!(
+            members.ends_with(&[Fault::SecondaryParted]) && !members.contains(&Fault::DatabaseParted),
+            "{members:?}"
+        );
+        assert!(group.iter().filter(|fault| **fault >= Fault::PrimaryKilled).all(|fault| members.contains(fault)));
     }
 }

@@ -2,73 +2,60 @@
 //! again: when the time is over, and also when that is interrupted.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
-use serde::Deserialize;
+use futures_util::future::join_all;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::barrier::{ALONE, Barrier, NAMELESS, Ways, from};
 use super::command::{Mend, run, words};
+use super::containers::{self, Host, REPLICA, inspect};
 use super::fault::Fault;
+use super::group::Group;
 use super::supervised::{BACK_WITHIN, LOOK_EVERY, greets};
 use super::wave::Disturbance;
 use crate::cluster::Cluster;
+use crate::cluster::private::Private;
 use crate::database;
 
 const NGINX: &str = "nginx";
 const MYSQL: &str = "mysql";
 const REDIS: &str = "redis-";
-/// The service that is a replica of ours.
-const REPLICA: &str = "app";
-const COMPOSE: &str = "com.docker.compose";
 
-/// All containers of a cluster, as they were when this was made: the replicas by what they call themselves, the others by their
-/// services.
-pub struct Hosts {
+/// All containers of a cluster, as they were when this was made.
+pub struct Hosts<'a> {
+    private: &'a Private,
     pub cluster: Cluster,
     every: BTreeMap<String, Host>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
-struct Host {
-    id: String,
-    /// Of its first process; 0 when it does not run.
-    pid: u32,
-    /// One in each of its networks.
-    addresses: Vec<IpAddr>,
-    service: String,
-}
-
-impl Hosts {
-    pub async fn find(cluster: Cluster, project: &str) -> anyhow::Result<Self> {
-        let ids = run(&words(&format!("docker ps --all --quiet --filter label={COMPOSE}.project={project}"))).await?;
-        ensure!(!ids.is_empty(), "no container of {project} is there");
-        Ok(Self { cluster, every: inspect(&ids).await? })
+impl<'a> Hosts<'a> {
+    pub async fn find(private: &'a Private, cluster: Cluster) -> anyhow::Result<Self> {
+        let every = containers::of_project(&private.project()).await?;
+        Ok(Self { private, cluster, every })
     }
 
     /// Tells whether anything broke. What is parted from something is the home, so that orders meet it.
-    pub async fn breaks(
-        &self,
-        Disturbance { fault, pick, .. }: Disturbance,
-        home: &str,
-        until: Instant,
-    ) -> anyhow::Result<bool> {
+    pub async fn breaks(&self, disturbance: Disturbance, home: &str, until: Instant) -> anyhow::Result<bool> {
+        let Disturbance { fault, pick, .. } = disturbance;
+        if fault >= Fault::PrimaryKilled {
+            return self.breaks_group(disturbance, home, until).await;
+        }
         let one_way = if pick.is_multiple_of(2) { Ways::In } else { Ways::Out };
-        let replica = || self.some(|it| it.service == REPLICA, pick).swap_remove(0);
-        let nodes = self.some(|it| it.service.starts_with(REDIS), pick / 2);
+        let replica = || some(&self.every, REPLICA, pick).swap_remove(0);
+        let nodes = some(&self.every, REDIS, pick / 2);
         let (node, most) = (&nodes[..1], &nodes[..=nodes.len() / 2]);
         match fault {
-            Fault::DatabaseParted => return self.part(home, &[MYSQL], Ways::Both, until).await,
-            Fault::DatabasePartedOneWay => return self.part(home, &[MYSQL], one_way, until).await,
-            Fault::RedisParted => return self.part(home, node, Ways::Both, until).await,
-            Fault::RedisPartedOneWay => return self.part(home, node, one_way, until).await,
-            Fault::RedisMajorityParted => return self.part(home, most, Ways::Both, until).await,
-            Fault::RedisMajorityPartedOneWay => return self.part(home, most, one_way, until).await,
-            Fault::NginxParted => return self.part(home, &[NGINX], Ways::Both, until).await,
-            Fault::NginxPartedOneWay => return self.part(home, &[NGINX], one_way, until).await,
+            Fault::DatabaseParted => return self.part(&[home], &[MYSQL], Ways::Both, until).await,
+            Fault::DatabasePartedOneWay => return self.part(&[home], &[MYSQL], one_way, until).await,
+            Fault::RedisParted => return self.part(&[home], node, Ways::Both, until).await,
+            Fault::RedisPartedOneWay => return self.part(&[home], node, one_way, until).await,
+            Fault::RedisMajorityParted => return self.part(&[home], most, Ways::Both, until).await,
+            Fault::RedisMajorityPartedOneWay => return self.part(&[home], most, one_way, until).await,
+            Fault::NginxParted => return self.part(&[home], &[NGINX], Ways::Both, until).await,
+            Fault::NginxPartedOneWay => return self.part(&[home], &[NGINX], one_way, until).await,
             Fault::HomeWithoutNames => return self.forget_names(home, until).await,
             Fault::NginxWithoutNames => {
                 let barrier = Barrier::around(self.host(NGINX)?.pid, &NAMELESS).await?;
@@ -94,23 +81,52 @@ impl Hosts {
         host.with_context(|| format!("{name} does not run"))
     }
 
-    /// The hosts of one kind, from the drawn one on.
-    fn some(&self, kind: impl Fn(&Host) -> bool, pick: u32) -> Vec<&str> {
-        let mut names: Vec<_> = self.every.iter().filter(|(_, host)| kind(host)).map(|(name, _)| &**name).collect();
-        let all = names.len().max(1);
-        names.rotate_left(pick as usize % all);
-        names
-    }
-
-    /// Parts a host from others for a while. Tells whether there was anything between them to be kept back.
-    async fn part(&self, name: &str, others: &[&str], ways: Ways, until: Instant) -> anyhow::Result<bool> {
-        let mut peers = Vec::new();
+    /// Parts hosts from others for a while. Tells whether there was anything between them to be kept back.
+    async fn part(&self, some: &[&str], others: &[&str], ways: Ways, until: Instant) -> anyhow::Result<bool> {
+        let (mut peers, mut barriers) = (Vec::new(), Vec::new());
         for other in others {
             peers.extend(&self.host(other)?.addresses);
         }
-        let barrier = Barrier::around(self.host(name)?.pid, &from(&peers, ways)).await?;
+        for name in some {
+            barriers.push(Barrier::around(self.host(name)?.pid, &from(&peers, ways)).await?);
+        }
         sleep_until(until.into()).await;
-        barrier.open().await
+        let opened = join_all(barriers.into_iter().map(Barrier::open)).await;
+        Ok(opened.into_iter().collect::<anyhow::Result<Vec<_>>>()?.contains(&true))
+    }
+
+    /// Breaks members of the database's group, and waits until it is whole again. Tells whether anything broke.
+    async fn breaks_group(
+        &self,
+        Disturbance { fault, lasts, pick, .. }: Disturbance,
+        home: &str,
+        until: Instant,
+    ) -> anyhow::Result<bool> {
+        let database = self.cluster.mysql.as_ref().context("the cluster has no database")?;
+        let mut others: Vec<_> = database.members.iter().map(|member| &*member.name).collect();
+        let members = others.iter().map(|name| Ok(((*name).to_owned(), self.host(name)?.process()?)));
+        let group = Group { private: self.private, database, members: members.collect::<anyhow::Result<_>>()? };
+        if !fault.needs_own_hosts() {
+            return group.breaks(fault, lasts, pick).await.map(|()| true);
+        }
+        let mut away = some(&self.every, REPLICA, 0);
+        let primary = others.remove(database.primary().await?.0);
+        let hit = match fault {
+            Fault::PrimaryHostLost => self.lose(primary, until).await.map(|()| true)?,
+            Fault::PrimaryParted => self.part(&[primary], &others, Ways::Both, until).await?,
+            Fault::PrimaryPartedWithHome | Fault::AdministrationParted => {
+                away.retain(|name| *name != home);
+                away.extend(others);
+                self.part(&[primary, home], &away, Ways::Both, until).await?
+            }
+            Fault::SecondaryParted => {
+                let secondary = others.swap_remove(pick as usize % others.len());
+                self.part(&[secondary], &[others[0], primary], Ways::Both, until).await?
+            }
+            _ => bail!("it is none of a member"),
+        };
+        group.until_whole().await?;
+        Ok(hit)
     }
 
     /// Lets a replica find no address, and gives it a reason to look for one.
@@ -143,6 +159,15 @@ impl Hosts {
     }
 }
 
+/// The hosts of one kind, from the drawn one on.
+fn some<'a>(every: &'a BTreeMap<String, Host>, kind: &str, pick: u32) -> Vec<&'a str> {
+    let is_one = |(_, host): &(_, &Host)| host.service.starts_with(kind);
+    let mut names: Vec<_> = every.iter().filter(is_one).map(|(name, _)| &**name).collect();
+    let all = names.len().max(1);
+    names.rotate_left(pick as usize % all);
+    names
+}
+
 /// Waits until a host serves; it may have another address than before.
 async fn until_back(name: &str, id: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + BACK_WITHIN;
@@ -156,7 +181,7 @@ async fn until_back(name: &str, id: &str) -> anyhow::Result<()> {
 async fn serves(Host { addresses, service, .. }: &Host) -> bool {
     let Some(address) = addresses.first() else { return false };
     match &**service {
-        MYSQL => greets(&format!("{address}:3306")).await,
+        name if name.starts_with(MYSQL) => greets(&format!("{address}:3306")).await,
         REPLICA => connects(&format!("{address}:8080")).await,
         _ => connects(&format!("{address}:6379")).await,
     }
@@ -166,93 +191,20 @@ async fn connects(address: &str) -> bool {
     timeout(LOOK_EVERY, TcpStream::connect(address)).await.is_ok_and(|stream| stream.is_ok())
 }
 
-async fn inspect(ids: &str) -> anyhow::Result<BTreeMap<String, Host>> {
-    hosts(&run(&words(&format!("docker inspect {ids}"))).await?)
-}
-
-/// A container as the engine describes it.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Container {
-    id: String,
-    state: State,
-    config: Config,
-    network_settings: Networks,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct State {
-    pid: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Config {
-    hostname: String,
-    labels: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Networks {
-    networks: BTreeMap<String, Network>,
-}
-
-#[derive(Deserialize)]
-struct Network {
-    /// Empty while the container does not run.
-    #[serde(rename = "IPAddress")]
-    address: String,
-}
-
-/// By their names, from what the engine says about them.
-fn hosts(inspected: &str) -> anyhow::Result<BTreeMap<String, Host>> {
-    let containers: Vec<Container> = serde_json::from_str(inspected).context("the engine describes no containers")?;
-    let host = |it: Container| {
-        let service = it.config.labels.get(&format!("{COMPOSE}.service")).cloned().unwrap_or_default();
-        let name = if service == REPLICA { it.config.hostname } else { service.clone() };
-        let addresses = it.network_settings.networks.values().filter_map(|it| it.address.parse().ok()).collect();
-        (name, Host { id: it.id, pid: it.state.pid, addresses, service })
-    };
-    Ok(containers.into_iter().map(host).collect())
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
+    use super::super::containers::hosts;
+    use super::super::containers::tests::container;
     use super::*;
-
-    fn container(hostname: &str, service: &str, addresses: &[&str]) -> Value {
-        let network =
-            |(number, address): (usize, &&str)| (number.to_string(), json!({ "IPAddress": address, "Gateway": "" }));
-        let networks: BTreeMap<_, _> = addresses.iter().enumerate().map(network).collect();
-        let labels = json!({ "com.docker.compose.service": service, "com.docker.compose.project": "coupon-rush" });
-        json!({ "Id": format!("id-{hostname}"), "State": { "Pid": 7, "Status": "running" },
-                "Config": { "Hostname": hostname, "Labels": labels }, "NetworkSettings": { "Networks": networks } })
-    }
-
-    #[test]
-    fn a_replica_has_the_name_that_it_calls_itself_and_an_address_in_each_network() {
-        let found = hosts(
-            &json!([container("af1", "app", &["10.1.0.2", "10.2.0.2"]), container("b07", "mysql", &[""])]).to_string(),
-        );
-
-        let found = found.unwrap();
-        assert_eq!(found["af1"].addresses, ["10.1.0.2", "10.2.0.2"].map(|it| it.parse::<IpAddr>().unwrap()));
-        assert_eq!((&*found["mysql"].id, found["mysql"].addresses.len()), ("id-b07", 0));
-    }
 
     #[test]
     fn the_drawn_one_of_a_kind_comes_first() {
         let all = ["redis-1", "redis-2", "redis-3", "nginx"].map(|service| container(service, service, &[]));
-        let nothing =
-            r#"{"nginx":null,"replicas":[],"redis":[],"mysql":null,"prometheus":null,"admin_token_file":null}"#;
-        let (cluster, every) = (serde_json::from_str(nothing).unwrap(), hosts(&json!(all).to_string()).unwrap());
-        let hosts = Hosts { cluster, every };
+        let every = hosts(&json!(all).to_string()).unwrap();
 
-        assert_eq!(hosts.some(|it| it.service.starts_with(REDIS), 4), ["redis-2", "redis-3", "redis-1"]);
-        assert!(hosts.some(|it| it.service == REPLICA, 4).is_empty());
+        assert_eq!(some(&every, REDIS, 4), ["redis-2", "redis-3", "redis-1"]);
+        assert!(some(&every, REPLICA, 4).is_empty());
     }
 }

@@ -11,6 +11,7 @@ use super::crowd::Crowds;
 use super::fault::Fault;
 use super::hung::{self, Hung};
 use super::strike::Breaker;
+use super::supervised::home;
 use super::tally::Tally;
 use super::wave::{COUPONS, Disturbance, Wave};
 use super::wires::Wires;
@@ -61,7 +62,7 @@ impl<'a> Run<'a> {
     pub async fn wave(&mut self, wave: &Wave) -> anyhow::Result<Tally> {
         self.set_homes(wave.has(Fault::HomeFull)).await?;
         let round = self.fresh_round(wave.exclusive).await?;
-        if wave.has(Fault::Administration) {
+        if wave.administration().is_some() {
             self.exclusive = None;
         }
         let breaker = Breaker::new(self.private, self.wires).await?;
@@ -86,11 +87,8 @@ impl<'a> Run<'a> {
 
     /// Looks up where everything is: a host that was lost may have come back with another address.
     async fn renew(&mut self) -> anyhow::Result<()> {
-        if self.wires.is_none() {
-            self.private.record().await?;
-            self.cluster = self.private.cluster()?;
-            self.admin = Admin::new(&self.cluster)?;
-        }
+        self.cluster = self.private.look().await?;
+        self.admin = Admin::new(&self.cluster)?;
         Ok(())
     }
 
@@ -105,10 +103,11 @@ impl<'a> Run<'a> {
     }
 
     async fn administer(&self, wave: &Wave, round: u32, began: Instant) -> anyhow::Result<Vec<Change>> {
-        match wave.find(Fault::Administration) {
-            Some(disturbance) => Administrator::new(&self.admin, round, wave.exclusive, began).work(disturbance).await,
-            None => Ok(Vec::new()),
-        }
+        let Some(disturbance) = wave.administration() else { return Ok(Vec::new()) };
+        // A replica that is about to be parted could change nothing.
+        let home = home(&self.cluster, disturbance.code).await?;
+        let admin = self.admin.clone().elsewhere(&home);
+        Administrator::new(&admin, round, wave.exclusive, began).work(disturbance).await
     }
 
     /// A new round under this rule. A connection that broke in the last wave may be noticed only now: then it is "ask again".

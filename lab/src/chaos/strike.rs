@@ -45,7 +45,7 @@ pub struct Struck {
 /// Breaks the cluster as it was when this was made. Its parts are processes of this host under a supervisor, or hosts of their own.
 pub enum Breaker<'a> {
     Processes(Processes<'a>),
-    Hosts(Hosts),
+    Hosts(Hosts<'a>),
 }
 
 impl<'a> Breaker<'a> {
@@ -54,7 +54,7 @@ impl<'a> Breaker<'a> {
         let (cluster, supervisor) = (private.cluster()?, private.file().with_file_name("supervisor.sock"));
         Ok(match wires {
             Some(wires) => Self::Processes(Processes { private, wires, parts: Supervised { cluster, supervisor } }),
-            None => Self::Hosts(Hosts::find(cluster, &private.project()).await?),
+            None => Self::Hosts(Hosts::find(private, cluster).await?),
         })
     }
 
@@ -124,7 +124,7 @@ impl Processes<'_> {
             | Fault::PrimarySwitched
             | Fault::SecondaryKilled
             | Fault::MajorityFrozen
-            | Fault::MajorityKilled => Group { private: self.private, parts }.breaks(fault, lasts, pick).await?,
+            | Fault::MajorityKilled => Group::of(self.private, parts).await?.breaks(fault, lasts, pick).await?,
             // The administrator and the clients do it by themselves, and homes are small before the wave begins.
             Fault::Nothing | Fault::Administration | Fault::ClientsHangUp | Fault::CodesHidden | Fault::HomeFull => {
                 sleep(lasts).await;
@@ -243,7 +243,7 @@ impl Processes<'_> {
 }
 
 /// Kills some parts; the supervisor starts them again, and this returns when they serve.
-pub async fn kill(parts: &Supervised, some: Vec<(String, Pid)>) -> anyhow::Result<()> {
+async fn kill(parts: &Supervised, some: Vec<(String, Pid)>) -> anyhow::Result<()> {
     for (_, pid) in &some {
         send(*pid, Signal::SIGKILL)?;
     }

@@ -86,7 +86,7 @@ impl Supervised {
 
     async fn serves(&self, name: &str) -> bool {
         match self.address(name) {
-            Some(address) if name.starts_with("mysql") => greets(&address).await,
+            Some(address) if name == "mysql" => greets(&address).await,
             Some(address) => TcpStream::connect(address).await.is_ok(),
             None => false,
         }
@@ -96,8 +96,6 @@ impl Supervised {
         let number = |prefix| name.strip_prefix(prefix)?.parse::<usize>().ok()?.checked_sub(1);
         let url = if name == "mysql" {
             self.cluster.mysql.as_ref()?.url.rsplit_once('@')?.1
-        } else if let Some(place) = number("mysql-") {
-            self.cluster.mysql.as_ref()?.members.get(place)?.admin_url.rsplit_once('@')?.1
         } else if let Some(place) = number("redis-") {
             self.cluster.redis.get(place)?.url.rsplit_once("//")?.1
         } else {

@@ -47,7 +47,7 @@ impl Tally {
         Self {
             faults: wave.faults.iter().map(|it| it.fault).collect(),
             missed: wave.faults.iter().zip(struck).filter(|both| !hit(both)).count(),
-            coupons: if wave.has(Fault::Administration) { 0 } else { COUPONS.len() },
+            coupons: if wave.administration().is_some() { 0 } else { COUPONS.len() },
             shared,
             issued: report.rows(),
             answers: report.heard.unwrap_or_default(),

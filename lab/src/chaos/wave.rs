@@ -124,6 +124,11 @@ impl Wave {
         self.find(fault).is_some()
     }
 
+    /// When an administrator is at work.
+    pub fn administration(&self) -> Option<Disturbance> {
+        self.faults.iter().copied().find(|it| it.fault.is_administered())
+    }
+
     /// Three to six times as many users as pieces.
     fn crowd(&self, code: &'static str, pieces: u32, rng: &mut Rng) -> Vec<User> {
         let (starts, spread) = self.when(code, rng);
@@ -134,7 +139,7 @@ impl Wave {
             starts: starts + spread.mul_f64(rng.f64()),
             habit: self.habit(rng),
             hides: self.has(Fault::CodesHidden) && rng.u32(..3) == 0,
-            looks: !self.has(Fault::Administration) && rng.bool(),
+            looks: self.administration().is_none() && rng.bool(),
             seed: rng.u64(..),
         };
         (1..=count).map(user).collect()
@@ -159,7 +164,7 @@ impl Wave {
     }
 
     fn habit(&self, rng: &mut Rng) -> Habit {
-        if self.has(Fault::Administration) {
+        if self.administration().is_some() {
             return Habit::Again(rng.u32(3..15));
         }
         let hang_up = |rng: &mut Rng| Habit::HangUp(Duration::from_micros(rng.u64(..30_000)));
@@ -210,7 +215,7 @@ mod tests {
 
     #[test]
     fn every_fault_comes_once_before_any_comes_again_and_none_with_another_that_needs_the_same_part() {
-        for (hosts, group) in [(false, false), (true, false), (false, true)] {
+        for (hosts, group) in [(false, false), (true, false), (false, true), (true, true)] {
             let faults = Fault::of(Ground { hosts, group });
             let size = faults.len();
             let waves: Vec<_> = waves(1, &faults, 0, u32::try_from(18 * size).unwrap()).collect();

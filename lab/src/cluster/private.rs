@@ -108,9 +108,12 @@ impl Private {
         format!("coupon-rush-{}", self.folder.file_name().unwrap_or_default().display())
     }
 
-    /// Has the description written anew, where parts are containers and may have other addresses than before.
-    pub async fn record(&self) -> anyhow::Result<()> {
-        self.script("record", &self.knobs, Some(&self.interrupt)).await
+    /// The cluster as it is now: containers may have other addresses than before.
+    pub async fn look(&self) -> anyhow::Result<Cluster> {
+        if in_containers() {
+            self.script("record", &self.knobs, Some(&self.interrupt)).await?;
+        }
+        self.cluster()
     }
 
     pub fn knobs(&self) -> &Knobs {
