@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from docker_story import HOME, PROJECT, by_hand, cluster, docker, engine, found, ids, interruptions, left, order, run  # noqa: F401, fixtures
+from docker_cluster import HOME, PROJECT, by_hand, cluster, docker, found, ids, left, order, run
+from docker_story import engine, interruptions  # noqa: F401, fixtures
 from story import eventually, lab, must, refused
 
 THREE = {"DB_MEMBERS": 3, "REPLICAS": 2}
