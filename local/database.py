@@ -106,7 +106,7 @@ def server(settings: Settings, engine: Engine, name: str, supervisor_pid: int) -
         return Program(name, command, data, ready)
     # The note makes its file change, and so the member restart, when the server or its configuration does: no order notices that.
     note = f"server of {Path(engine.server[-1]).stat().st_mtime_ns}, configuration {digest((ROOT / 'mysql').glob('*.cnf'))}"
-    command = ["sh", ROOT / "mysql" / "docker" / "rejoin.sh", configuration, *command]
+    command = ["sh", ROOT / "mysql" / "rejoin.sh", configuration, *command]
     # A member that was filled by a copy of another one ends to start anew, if it knows that somebody does that for it.
     return Program(name, command, data, ready, {"MYSQLD_PARENT_PID": supervisor_pid}, note=note, always=True)
 

@@ -17,5 +17,5 @@ fi
 # A member that was filled by a copy of another one ends to start anew, if it knows that somebody does that for it.
 export MYSQLD_PARENT_PID="$PPID"
 cd "$data"
-exec sh /etc/mysql/docker/rejoin.sh /etc/mysql/group/joins.cnf \
+exec sh /etc/mysql/rejoin.sh /etc/mysql/group/joins.cnf \
   mysqld --defaults-extra-file="/etc/mysql/group/$1.cnf" --pid-file="$data/server.pid" --init-file=/run/secrets/init.sql
