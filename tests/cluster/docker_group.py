@@ -28,7 +28,7 @@ def grouped(engine):
 
 def members():
     """What `status` says of each."""
-    return dict(re.findall(rf"^{PROJECT}-(mysql(?:-\d)?)-1 +\S+ +\S+ +(.+?)  ", cluster("status")[1], re.MULTILINE))
+    return dict(re.findall(rf"^{PROJECT}-(mysql(?:-\d)?)-1 +\S+ +\S+ +(.+?) +(?:yes|no)$", cluster("status")[1], re.MULTILINE))
 
 
 def with_role(role):

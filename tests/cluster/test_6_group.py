@@ -38,7 +38,7 @@ def servers(grouped, monkeypatch):
 def members():
     """The process and the words of `status` about each member."""
     said = cluster("status")[1]
-    return {name: (pid, words) for name, pid, words in re.findall(r"^(mysql-\d) +(\d+|-) +[\d.:]+, (.+?)  ", said, re.MULTILINE)}
+    return {name: (pid, words) for name, pid, words in re.findall(r"^(mysql-\d) +(\d+|-) +[\d.:]+, (.+?) +(?:yes|no)$", said, re.MULTILINE)}
 
 
 def with_role(role):
