@@ -20,8 +20,6 @@ use crate::history::{Ack, Attempt, History, Look, Told, micros};
 const CLIENT_PATIENCE: Duration = Duration::from_secs(15);
 /// Longest pause before an attempt is repeated.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
-/// Longest pause before a user with a final answer asks again.
-const AGAIN_AFTER_MAX: Duration = Duration::from_millis(600);
 
 pub struct Crowds {
     client: Client,
@@ -90,10 +88,10 @@ impl Crowds {
                 self.attempt(user, "first", Some(after)).await;
                 until_final("first", &mut rng).await;
             }
-            Habit::Again(times) => {
+            Habit::Again { times, pause } => {
                 for _ in 0..times {
                     until_final("first", &mut rng).await;
-                    sleep(AGAIN_AFTER_MAX.mul_f64(rng.f64())).await;
+                    sleep(pause.mul_f64(rng.f64())).await;
                 }
             }
             Habit::Greedy => {

@@ -6,13 +6,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use sqlx::MySqlConnection;
 use tokio::time::sleep;
 
 use super::fault::Fault;
 use super::supervised::{BACK_WITHIN, LOOK_EVERY, Supervised, freeze, send};
+use crate::admin::insist;
 use crate::cluster::private::Private;
 use crate::cluster::{Cluster, MySql};
 use crate::database;
+
+const PRIMARY_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a group may take to be whole again: a member recovers, joins, and catches up.
 const WHOLE_WITHIN: Duration = Duration::from_secs(90);
@@ -39,7 +43,7 @@ impl<'a> Group<'a> {
 
     /// Returns when all members are well again. `pick` says which one of several equal ones it hits.
     pub async fn breaks(&self, fault: Fault, lasts: Duration, pick: u32) -> anyhow::Result<()> {
-        let (place, mut connection) = self.database.primary().await?;
+        let (place, mut connection) = self.primary().await?;
         let mut others = self.members.clone();
         let primary = vec![others.remove(place)];
         match fault {
@@ -63,6 +67,11 @@ impl<'a> Group<'a> {
             _ => bail!("it is none of a group"),
         }
         self.until_whole().await
+    }
+
+    /// The place of the primary among the members, and a connection to it. One with a crowd before it answers late.
+    pub async fn primary(&self) -> anyhow::Result<(usize, MySqlConnection)> {
+        insist(PRIMARY_WITHIN, async || self.database.primary().await).await
     }
 
     pub async fn until_whole(&self) -> anyhow::Result<()> {

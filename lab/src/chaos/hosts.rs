@@ -110,7 +110,7 @@ impl<'a> Hosts<'a> {
             return group.breaks(fault, lasts, pick).await.map(|()| true);
         }
         let mut away = some(&self.every, REPLICA, 0);
-        let primary = others.remove(database.primary().await?.0);
+        let primary = others.remove(group.primary().await?.0);
         let hit = match fault {
             Fault::PrimaryHostLost => self.lose(primary, until).await.map(|()| true)?,
             Fault::PrimaryParted => self.part(&[primary], &others, Ways::Both, until).await?,

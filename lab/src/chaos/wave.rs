@@ -80,8 +80,8 @@ pub enum Habit {
     HangUp(Duration),
     /// Once more with another key when the first has its answer.
     Greedy,
-    /// So many times with the same key, whatever the answer was.
-    Again(u32),
+    /// So many times with the same key, whatever the answer was, each after a pause of at most so long.
+    Again { times: u32, pause: Duration },
 }
 
 /// The waves from `first` on. Every fault comes once before any comes again.
@@ -164,8 +164,10 @@ impl Wave {
     }
 
     fn habit(&self, rng: &mut Rng) -> Habit {
-        if self.administration().is_some() {
-            return Habit::Again(rng.u32(3..15));
+        if let Some(Disturbance { lasts, .. }) = self.administration() {
+            // Who was told "sold out" before a change asks again after it.
+            let times = rng.u32(3..15);
+            return Habit::Again { times, pause: lasts * 2 / times };
         }
         let hang_up = |rng: &mut Rng| Habit::HangUp(Duration::from_micros(rng.u64(..30_000)));
         match rng.u32(..10) {
