@@ -41,7 +41,7 @@ class Composed:
         if silent:
             raise Problem(f"{', '.join(silent)} did not start: see `make logs RUNTIME=docker S={silent[0]}`")
         if not joins:
-            self.count_what_was_there()
+            self.adopt()
 
     def let_join(self) -> None:
         composition.let_join(self.settings, True)
@@ -62,13 +62,13 @@ class Composed:
         except Problem:
             return False
 
-    def count_what_was_there(self) -> None:
-        """What one server had before it became the first member has no numbers, and nobody would miss it. As one transaction that is in
-        no log any more it makes the others copy all data."""
+    def adopt(self) -> None:
+        """What one server had before it became the first member is not all in its logs, and some of it each member has made itself. As one
+        transaction that is in no log any more it makes the others copy all data."""
         first = self.names[0]
-        if self.ask(first, "SELECT @@GLOBAL.gtid_executed = '' AND COUNT(*) > 0 FROM information_schema.tables "
-                           "WHERE table_schema = 'coupon_rush'") == [["1"]]:
-            self.ask(first, "SET GLOBAL gtid_purged = CONCAT(@@server_uuid, ':1')")
+        if self.ask(first, "SELECT @@GLOBAL.gtid_executed NOT LIKE CONCAT('%', @@group_replication_group_name, '%') AND COUNT(*) > 0 "
+                           "FROM information_schema.tables WHERE table_schema = 'coupon_rush'") == [["1"]]:
+            self.ask(first, "RESET BINARY LOGS AND GTIDS; SET GLOBAL gtid_purged = CONCAT(@@server_uuid, ':1')")
 
     def containers(self) -> list:
         return [one for one in inspect(of_project()) if service(one) in self.names]
