@@ -178,9 +178,9 @@ test-page: install ## Drive the laboratory's page in a headless Chromium, and lo
 	@local/install chromium
 	@local/test tests/cluster/page.py
 
-test-docker: build ## Tell the stories of the Docker cluster, and of a swarm, on a real engine: this machine's, or for root Debian's while it lasts
+test-docker: build ## Tell the stories of the Docker cluster, of a group, and of a swarm, on a real engine: this machine's, or for root Debian's while it lasts
 	@local/install docker
-	@local/engine sh -c 'local/standins/build && exec local/test tests/cluster/docker_story.py tests/cluster/docker_swarm.py'
+	@local/engine sh -c 'local/standins/build && exec local/test tests/cluster/docker_story.py tests/cluster/docker_group.py tests/cluster/docker_swarm.py'
 
 check: install ## Judge without a server: format, lints, docs, licences, configuration
 	@local/install cargo-deny

@@ -53,9 +53,8 @@ def compose(settings: Settings, *words: str, capture: bool = False) -> str:
 def differing(settings: Settings, every: list) -> list:
     """Those of these containers that Compose would replace."""
     hashes = dict(map(str.split, compose(settings, "config", "--hash", "*", capture=True).splitlines()))
-    images = {one["Config"]["Image"]: None for one in every}
-    known = {name: docker("image", "inspect", "--format", "{{.Id}}", name) for name in images}
-    wanted = lambda one: (known[one["Config"]["Image"]], hashes.get(containers.service(one)))
+    images = {name: docker("image", "inspect", "--format", "{{.Id}}", name) for name in {one["Config"]["Image"] for one in every}}
+    wanted = lambda one: (images[one["Config"]["Image"]], hashes.get(containers.service(one)))
     return [one for one in every if (one["Image"], containers.label(one, "config-hash")) != wanted(one)]
 
 

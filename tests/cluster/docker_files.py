@@ -36,7 +36,7 @@ HARDENED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-pri
 # What runs once and ends, or only when a person asks for it.
 BRIEF = ("migrate", "seed", "k6")
 # Their images have no program that could ask them; Prometheus tells when they are gone.
-UNASKED = ("exporter-nginx", "exporter-host", "exporter-redis", "exporter-mysql")
+UNASKED = "exporter-"
 
 
 def text(path):
@@ -50,11 +50,11 @@ def words(pattern, path):
 
 
 class Files:
-    """The Compose file as Compose understands it, with all profiles and fresh secrets."""
+    """The Compose files as Compose understands them, with all profiles and fresh secrets."""
 
-    def __init__(self):
-        os.environ["CLUSTER_DIR"] = ".cluster/check/docker"
-        self.settings = from_environment()
+    def __init__(self, db_members=1):
+        os.environ["CLUSTER_DIR"] = f".cluster/check/docker-{db_members}"
+        self.settings = replace(from_environment(), db_members=db_members)
         shutil.rmtree(self.settings.home, ignore_errors=True)
         self.given = composition.prepare(self.settings, rootless=False)
         self.project = json.loads(self.config(self.given, "--format", "json"))
@@ -63,7 +63,8 @@ class Files:
     def config(self, given, *more):
         # Nothing else of the caller's environment: the defaults are to be seen.
         environment = {"PATH": os.environ.get("PATH", ""), "HOME": os.environ.get("HOME", "/"), **given}
-        command = [*compose(), "--env-file", "/dev/null", "--file", composition.FILE, "--profile", "*", "config", *more]
+        named = [word for name in composition.files(self.settings) for word in ("--file", ROOT / name)]
+        command = [*compose(), "--env-file", "/dev/null", *named, "--profile", "*", "config", *more]
         return must_run("Compose refuses", command, environment)
 
     def mounts(self):
@@ -81,6 +82,17 @@ def compose():
 @pytest.fixture(scope="module")
 def files():
     return Files()
+
+
+@pytest.fixture(scope="module")
+def grouped():
+    return Files(db_members=3)
+
+
+@pytest.fixture(params=["files", "grouped"])
+def each(request):
+    """With one server of the database, and with three."""
+    return request.getfixturevalue(request.param)
 
 
 def test_compose_asks_for_what_the_file_lacks(files):
@@ -231,8 +243,8 @@ def test_promtool_accepts_prometheus_configuration_and_rules():
     must_run("promtool refuses", [promtool, "test", "rules", *sorted((ROOT / "prometheus" / "rules").glob("*_test.yml"))])
 
 
-def test_every_container_is_denied_what_it_does_not_need(files):
-    for name, one in files.services.items():
+def test_every_container_is_denied_what_it_does_not_need(each):
+    for name, one in each.services.items():
         assert {key: one.get(key) for key in HARDENED} == HARDENED, name
         assert re.fullmatch(r"[1-9]\d*:\d+", str(one.get("user"))), f"{name}: runs as {one.get('user')}, not as a number that is not root"
         assert "memory" in one.get("deploy", {}).get("resources", {}).get("limits", {}), f"{name}: has no limit of memory"
@@ -244,12 +256,12 @@ def test_every_container_is_denied_what_it_does_not_need(files):
         assert re.search(r":(v?\d+\.\d+\.\d+(-\w+)?|local)$", one["image"]), f"{name}: {one['image']} is not pinned"
         if name not in BRIEF:
             assert one.get("restart") == "unless-stopped", name
-            assert "healthcheck" in one or name in UNASKED, f"{name}: nobody asks whether it is well"
+            assert "healthcheck" in one or name.startswith(UNASKED), f"{name}: nobody asks whether it is well"
 
 
-def test_an_idle_cluster_is_not_busy_with_its_own_health(files):
+def test_an_idle_cluster_is_not_busy_with_its_own_health(each):
     often = lambda one: one.get("deploy", {}).get("replicas", 1) / float(one["healthcheck"]["interval"].removesuffix("s"))
-    checks = sum(often(one) for one in files.services.values() if "healthcheck" in one)
+    checks = sum(often(one) for one in each.services.values() if "healthcheck" in one)
     assert checks <= 2, f"{checks} a second, and each starts a process in a container"
 
 
@@ -284,21 +296,21 @@ def test_ports_are_published_on_loopback_and_are_those_of_the_local_cluster(file
     assert {name: int(port["published"]) for name, port in ports} == {name: PORTS[f"{name}_port"] for name in ("nginx", "prometheus", "grafana")}
 
 
-def test_what_is_mounted_exists_and_cannot_be_written(files):
-    for name, mount in files.mounts():
+def test_what_is_mounted_exists_and_cannot_be_written(each):
+    for name, mount in each.mounts():
         assert Path(mount["source"]).exists(), f"{name}: {mount['source']} does not exist"
         assert mount.get("read_only"), f"{name}: {mount['target']} can be written"
 
 
-def test_secrets_are_files_that_only_their_readers_can_read(files):
-    for secret in files.project["secrets"].values():
+def test_secrets_are_files_that_only_their_readers_can_read(each):
+    for secret in each.project["secrets"].values():
         found = Path(secret["file"]).stat()
-        assert (stat.S_IMODE(found.st_mode), str(found.st_uid)) == (0o600, files.given["COUPON_UID"]), secret
-    for name, one in files.services.items():
+        assert (stat.S_IMODE(found.st_mode), str(found.st_uid)) == (0o600, each.given["COUPON_UID"]), secret
+    for name, one in each.services.items():
         if one.get("secrets"):
-            assert one["user"] == "{COUPON_UID}:{COUPON_GID}".format(**files.given), name
-    known = [(files.settings.secrets / name).read_text() for name in ("admin-token", "admin-password", "coupon-password")]
-    assert not any(secret in json.dumps(files.project) for secret in known), "a secret is in the Compose file's environment"
+            assert one["user"] == "{COUPON_UID}:{COUPON_GID}".format(**each.given), name
+    known = [(each.settings.secrets / name).read_text() for name in ("admin-token", "admin-password", "coupon-password")]
+    assert not any(secret in json.dumps(each.project) for secret in known), "a secret is in the Compose file's environment"
 
 
 def test_the_service_knows_every_setting_it_is_given(files):
@@ -339,6 +351,23 @@ def test_the_servers_read_the_files_that_the_local_ones_read(files):
     assert {("mysql", "mysql/common.cnf"), ("mysql", "mysql/mysql.cnf"), ("exporter-host", "prometheus/exporters")} <= mounted
     for setting in ("transaction-isolation=READ-COMMITTED", "innodb-flush-log-at-trx-commit=1", "sync-binlog=1"):
         words(rf"(?m)^{setting}$", "mysql/common.cnf")
+
+
+def test_the_members_of_a_group_differ_in_their_names_and_their_data_alone(grouped):
+    members = [grouped.services[name] for name in composition.members(grouped.settings)]
+    assert [one.pop("command") for one in members] == [["mysql"], ["mysql-2"], ["mysql-3"]]
+    data = [mount["source"] for one in members for mount in one["volumes"] if mount["type"] == "volume"]
+    assert data == ["mysql-data", "mysql-2-data", "mysql-3-data"]
+    for one in members:
+        one["volumes"] = sorted(mount["target"] for mount in one["volumes"])
+    assert members[0] == members[1] == members[2]
+    assert "/etc/mysql/conf.d/group.cnf" in members[0]["volumes"]
+
+
+def test_prometheus_asks_an_exporter_of_each_member(grouped):
+    targets = [target for one in json.loads(text("prometheus/docker/group.json")) for target in one["targets"]]
+    assert targets == [f"exporter-{name}:9104" for name in composition.members(grouped.settings)]
+    assert {target.partition(":")[0] for target in targets} <= grouped.services.keys()
 
 
 def test_prometheus_has_the_same_jobs_and_times_in_both():
