@@ -127,7 +127,7 @@ def start(servers: Servers) -> None:
         servers.stop(END_SECONDS)
         servers.start(joins=False)
         form(servers)
-    absent = await_all(servers)
+    absent = gather(servers)
     if len(absent) * 2 > len(servers.names):
         raise Problem("\n".join(["the group has no majority", *complaints(servers, absent)]))
     if absent:
@@ -160,7 +160,7 @@ def replace(servers: Servers) -> None:
     """One member after the other is restarted, the one that takes writes as the last one, and after another has taken its place."""
     changed = servers.changed()
     while changed:
-        absent = await_all(servers)
+        absent = gather(servers)
         if absent:
             raise Problem("\n".join(["no member is restarted while one is missing", *complaints(servers, absent)]))
         members = look_at_all(servers)
@@ -203,6 +203,13 @@ def richest(servers: Servers, sets: dict) -> str:
 
 def contains(servers: Servers, own: str, other: str) -> bool:
     return servers.ask(servers.names[0], f"SELECT GTID_SUBSET('{other}', '{own}')") == [["1"]]
+
+
+def gather(servers: Servers) -> dict:
+    """Waits for every member, and calls back once what looked for its group in vain, as on a busy machine; returns those that did not come."""
+    if await_all(servers):
+        call_back(servers)
+    return await_all(servers)
 
 
 def await_all(servers: Servers) -> dict:
