@@ -14,6 +14,10 @@ if [ ! -d "$data/mysql" ]; then
   done
   mv "$data/.new/mysql" "$data/"
 fi
+# The others reach it by its address. A name is gone with its container, and a member hears nobody while it looks up a lost one, for seconds:
+# the two that are left would take each other for lost.
+address=$(sed -n "s/[[:space:]]*$HOSTNAME\$//p" /etc/hosts)
 # A member that was filled by a copy of another one ends to start anew, if it knows that somebody does that for it.
 export MYSQLD_PARENT_PID="$PPID"
-exec mysqld --defaults-extra-file="/etc/mysql/group/$1.cnf" --init-file=/run/secrets/init.sql
+exec mysqld --defaults-extra-file="/etc/mysql/group/$1.cnf" --init-file=/run/secrets/init.sql \
+  --loose-group_replication_local_address="$address:3306"
