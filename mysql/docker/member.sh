@@ -14,8 +14,12 @@ if [ ! -d "$data/mysql" ]; then
   done
   mv "$data/.new/mysql" "$data/"
 fi
+# The others reach it by its address. A name is gone with its container, and a member hears nobody while it looks up a lost one, for seconds:
+# the two that are left would take each other for lost.
+address=$(sed -n "s/[[:space:]]*$HOSTNAME\$//p" /etc/hosts)
 # A member that was filled by a copy of another one ends to start anew, if it knows that somebody does that for it.
 export MYSQLD_PARENT_PID="$PPID"
 cd "$data"
 exec sh /etc/mysql/rejoin.sh /etc/mysql/group/joins.cnf \
-  mysqld --defaults-extra-file="/etc/mysql/group/$1.cnf" --pid-file="$data/server.pid" --init-file=/run/secrets/init.sql
+  mysqld --defaults-extra-file="/etc/mysql/group/$1.cnf" --init-file=/run/secrets/init.sql --pid-file="$data/server.pid" \
+  --loose-group_replication_local_address="$address:3306"
