@@ -53,8 +53,11 @@ class Composed:
         compose(self.settings, "up", "--detach", "--no-deps", name)
 
     def said(self, name: str) -> tuple:
-        done = subprocess.run(["docker", "logs", "--tail", "1000", self.container(name)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        return done.stdout, f"`make logs RUNTIME=docker S={name}`"
+        try:
+            command = ["docker", "logs", "--tail", "1000", self.container(name)]
+        except Problem as problem:
+            return "", problem
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout, f"`make logs RUNTIME=docker S={name}`"
 
     def answers(self, name: str) -> bool:
         try:
@@ -76,7 +79,7 @@ class Composed:
     def container(self, name: str) -> str:
         found = of_project("--filter", f"label=com.docker.compose.service={name}")
         if not found:
-            raise Problem(f"{name} does not run: `make up RUNTIME=docker` starts it")
+            raise Problem(f"`make up RUNTIME=docker`, {name} has no container")
         return found[0]
 
 
