@@ -53,7 +53,7 @@ impl<'a> Index<'a> {
         for attempt in attempts {
             let (user, code) = (attempt.user.as_str(), attempt.code.as_str());
             asks.entry((user, code)).or_default().push(attempt);
-            wins.entry((attempt.round, code)).or_default();
+            wins.entry((timeline.at(0).round, code)).or_default();
             if let Some(entry) = attempt.told.entry() {
                 told.entry((entry.round, user)).or_default().push((attempt.answered, entry));
             }
@@ -105,8 +105,8 @@ impl<'a> Index<'a> {
         Some(Win { user, row, serial, asked, until: self.timeline.last_at(told.unwrap_or(u64::MAX)) })
     }
 
-    /// What a user asked for a code in attempts of this round.
-    pub(super) fn asks_of<'b>(&'b self, user: &'b str, code: &'b str, round: u32) -> impl Iterator<Item = &'b Attempt> {
-        self.asks.get(&(user, code)).into_iter().flatten().copied().filter(move |ask| ask.round == round)
+    /// What a user asked for a code.
+    pub(super) fn asks_of<'b>(&'b self, user: &'b str, code: &'b str) -> &'b [&'b Attempt] {
+        self.asks.get(&(user, code)).map_or(&[], Vec::as_slice)
     }
 }
