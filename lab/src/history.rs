@@ -217,9 +217,12 @@ mod tests {
         let found = read(&path);
         fs::write(&path, "half an att").unwrap();
         let damaged = read(&path);
+        fs::write(&path, text(&history.attempts.clone().into()).unwrap()).unwrap();
+        let without_situation = read(&path);
         fs::remove_file(&path).unwrap();
 
         assert_eq!(found.unwrap(), history);
         assert!(damaged.unwrap_err().to_string().starts_with("line 1 of "));
+        assert!(without_situation.unwrap_err().to_string().contains("no situation"));
     }
 }

@@ -23,8 +23,8 @@ enum Act {
     Total(&'static str, u32),
 }
 
-/// The situation at the beginning: a fresh round of all coupons.
-pub fn first(round: u32, exclusive: bool) -> Change {
+/// The situation at the beginning of a fresh round: all coupons, and nothing closed.
+pub fn fresh(round: u32, exclusive: bool) -> Change {
     let stocks = COUPONS.map(|(code, total)| (code.to_owned(), Stock { total, open: true }));
     Change { asked: 0, answered: 0, after: Situation { round, exclusive, open: true, coupons: stocks.into() } }
 }

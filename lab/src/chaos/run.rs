@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{join_all, try_join_all};
 
 use super::ChaosArgs;
-use super::administration::{Administrator, first};
+use super::administration::{Administrator, fresh};
 use super::crowd::Crowds;
 use super::fault::Fault;
 use super::hung::{self, Hung};
@@ -103,7 +103,7 @@ impl<'a> Run<'a> {
     }
 
     async fn administer(&self, wave: &Wave, round: u32, began: Instant) -> anyhow::Result<Vec<Change>> {
-        let first = first(round, wave.exclusive);
+        let first = fresh(round, wave.exclusive);
         let Some(disturbance) = wave.administration() else { return Ok(vec![first]) };
         // A replica that is about to be parted could change nothing.
         let home = home(&self.cluster, disturbance.code).await?;

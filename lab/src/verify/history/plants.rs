@@ -15,7 +15,7 @@ pub(super) type Luck<'a> = Option<&'a mut Rng>;
 /// how. `None`: nothing in this world can be corrupted so.
 pub(super) type Plant = (&'static str, &'static [K], fn(&mut World, Luck) -> Option<()>);
 
-pub(super) const PLANTS: [Plant; 23] = [
+pub(super) const PLANTS: [Plant; 24] = [
     ("row deleted", &[K::Conservation, K::SerialGap, K::SerialOutOfRange, K::NextSerial, K::AckLost], |it, luck| {
         it.row(luck, |_| true).map(|at| drop(it.tables.holdings.remove(at)))
     }),
@@ -76,6 +76,12 @@ pub(super) const PLANTS: [Plant; 23] = [
     ("another code", &[K::AckOtherCode, K::AckOtherRequest], |it, luck| {
         it.mislead(luck, |_, ask| match &ask.told {
             Told::Issued(entry) if ask.code != "B" => Some(Told::Issued(Ack { code: "B".into(), ..entry.clone() })),
+            _ => None,
+        })
+    }),
+    ("entry of another round", &[K::EntryOfAnotherTime, K::AckOtherRound], |it, luck| {
+        it.mislead(luck, |_, ask| match &ask.told {
+            Told::Issued(entry) => Some(Told::Issued(Ack { round: entry.round + 1, ..entry.clone() })),
             _ => None,
         })
     }),
