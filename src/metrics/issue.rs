@@ -41,7 +41,7 @@ label_values! {
         Contended => "contended",
         /// It is not known whether it was carried out.
         Unknown => "unknown",
-        /// Another member of the database may be the primary now.
+        /// The primary of the database was not to be had: it was silent, or another member may be it now.
         Moved => "moved",
     }
 }
