@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, value_parser};
 
 use crate::issuance::{OnLockLoss, Strategy};
 use crate::lock::LockConfig;
@@ -127,7 +127,7 @@ pub struct Purge {
     pub migrate: Migrate,
 
     /// So many rounds stay, the current one among them.
-    #[arg(long, env = "KEEP_ROUNDS", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "KEEP_ROUNDS", value_parser = value_parser!(u32).range(1..))]
     pub keep_rounds: u32,
 }
 
@@ -194,11 +194,11 @@ pub struct Serve {
 
     /// Milliseconds within which a healthy Redis server answers: several times the round trip to it. One that takes longer twice in a row
     /// is not asked for locks.
-    #[arg(long, env = "PROBE_TIMEOUT_MS", default_value_t = 40)]
+    #[arg(long, env = "PROBE_TIMEOUT_MS", default_value_t = 40, value_parser = value_parser!(u64).range(10..=400))]
     probe_timeout_ms: u64,
 
     /// Milliseconds a crashed holder of a lock blocks the others.
-    #[arg(long, env = "LOCK_TTL_MS", default_value_t = 1_500)]
+    #[arg(long, env = "LOCK_TTL_MS", default_value_t = 1_500, value_parser = value_parser!(u64).range(LOCK_TTL_MS_MIN..=60_000))]
     lock_ttl_ms: u64,
 
     /// What the keys in Redis start with; replicas that share a database share it.
@@ -210,17 +210,17 @@ pub struct Serve {
     pub on_lock_loss: OnLockLoss,
 
     /// Database connections for the strategies that issue one by one.
-    #[arg(long, env = "POOL_SIZE", default_value_t = 8)]
+    #[arg(long, env = "POOL_SIZE", default_value_t = 8, value_parser = value_parser!(u32).range(1..=256))]
     pub pool_size: u32,
 
     /// Milliseconds within which every request is answered.
-    #[arg(long, env = "REQUEST_DEADLINE_MS", default_value_t = 5_000)]
+    #[arg(long, env = "REQUEST_DEADLINE_MS", default_value_t = 5_000, value_parser = value_parser!(u64).range(100..=60_000))]
     pub request_deadline_ms: u64,
 
     /// Milliseconds for which a replica that is told to stop still serves everybody while `/readyz` says no: as long as its
     /// balancer needs to see that. 0 where the balancer is told first; a second SIGTERM cuts it short. What stops the process must
     /// wait for this and DRAIN_MS together before it kills.
-    #[arg(long, env = "LAME_DUCK_MS", default_value_t = 5_000)]
+    #[arg(long, env = "LAME_DUCK_MS", default_value_t = 5_000, value_parser = value_parser!(u64).range(..=LAME_DUCK_MS_MAX))]
     pub lame_duck_ms: u64,
 
     /// Milliseconds a stopping replica gives to what it has begun.
@@ -228,8 +228,8 @@ pub struct Serve {
     pub drain_ms: u64,
 
     /// Threads that answer requests. One replica per core with one thread each is the fastest on a small machine.
-    #[arg(long, env = "THREADS", default_value_t = 1)]
-    pub threads: usize,
+    #[arg(long, env = "THREADS", default_value_t = 1, value_parser = value_parser!(u8).range(1..=64))]
+    pub threads: u8,
 
     /// File with the token for administrative calls, at least 32 characters; a second line may hold another one, which is
     /// valid, too. Without it the variable `ADMIN_TOKEN` holds them.
@@ -241,13 +241,6 @@ impl Serve {
     /// Refuses what cannot work, with the name of the setting.
     pub fn check(&self) -> anyhow::Result<()> {
         self.lock().map(drop)?;
-        ensure!((10..=400).contains(&self.probe_timeout_ms), "PROBE_TIMEOUT_MS: 10 to 400");
-        ensure!(self.lock_ttl_ms >= LOCK_TTL_MS_MIN, "LOCK_TTL_MS: at least {LOCK_TTL_MS_MIN}");
-        ensure!(self.lock_ttl_ms <= 60_000, "LOCK_TTL_MS: at most 60000");
-        ensure!((1..=256).contains(&self.pool_size), "POOL_SIZE: 1 to 256");
-        ensure!((100..=60_000).contains(&self.request_deadline_ms), "REQUEST_DEADLINE_MS: 100 to 60000");
-        ensure!(self.lame_duck_ms <= LAME_DUCK_MS_MAX, "LAME_DUCK_MS: at most {LAME_DUCK_MS_MAX}");
-        ensure!((1..=64).contains(&self.threads), "THREADS: 1 to 64");
         ensure!(
             !self.replica.is_empty() && self.replica.bytes().all(|b| b.is_ascii_graphic()),
             "REPLICA: visible ASCII characters"

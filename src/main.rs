@@ -46,7 +46,7 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Serve(settings) => {
             settings.check()?;
-            let runtime = runtime(settings.threads)?;
+            let runtime = runtime(settings.threads.into())?;
             let served = runtime.block_on(serve(&settings));
             // A name that is still being looked up would keep the process until the resolver gives up.
             runtime.shutdown_background();

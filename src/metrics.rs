@@ -33,7 +33,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::MetricConstructor;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry, Unit};
 
 pub use http::{HttpMetrics, InFlight};
 pub use issue::{IssueMetrics, Rerun, outcome_label};
@@ -42,6 +42,18 @@ pub use lock::{Attempt, Bypass, LockMetrics, Wait};
 /// Seconds: from 0.25 ms to 32 s, each bucket 1.5 times the one before.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.000_25, 1.5, 30))
+}
+
+/// Registers a metric, and returns it.
+fn registered<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+/// The same of one whose unit is the second.
+fn in_seconds<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
+    metric
 }
 
 /// Makes histograms of seconds for a family.
@@ -75,11 +87,10 @@ impl Metrics {
         let coupon = registry.sub_registry_with_prefix("coupon");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("strategy", strategy)]);
         coupon.register("build", "What is running", build);
-        let log_lines_dropped = Counter::default();
-        coupon.register("log_lines_dropped", "Lines of the log that nobody read in time", log_lines_dropped.clone());
-        let database_primary_changes = Counter::default();
+        let help = "Lines of the log that nobody read in time";
+        let log_lines_dropped = registered(coupon, "log_lines_dropped", help, Counter::default());
         let help = "How often another member of the database became the primary";
-        coupon.register("database_primary_changes", help, database_primary_changes.clone());
+        let database_primary_changes = registered(coupon, "database_primary_changes", help, Counter::default());
         let issue = IssueMetrics::register(coupon);
         let lock = LockMetrics::register(coupon, redis_nodes);
         Self { registry, log_lines_dropped, database_primary_changes, http, issue, lock }

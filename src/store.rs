@@ -79,11 +79,11 @@ pub enum StoreError {
     /// No event was made yet.
     #[error("there is no event yet: `coupon-rush seed` makes one")]
     NoEvent,
-    /// The server takes no writes (any more), or no member of the group was found that does: nothing was begun. Of several members
-    /// another one may answer.
+    /// The server takes no writes (any more), or in time there was no connection to one that does: nothing was begun. It may be there a
+    /// moment later, or another member in its place.
     #[error("the primary of the database is not to be had")]
     NotPrimary(#[source] sqlx::Error),
-    /// No connection, or the server is not able to work: nothing was sent.
+    /// The server refuses the connection, or is not able to work: nothing was sent.
     #[error("the database is unavailable")]
     Unavailable(#[source] sqlx::Error),
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
 /// All that happened to one cluster, by one clock.
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct History {
     /// In any order.
     pub attempts: Vec<Attempt>,
-    /// In their order, beginning with the situation before the first attempt; empty when nobody changed anything.
+    /// In their order, beginning with the situation before the first attempt. Empty: the situation is what the tables show.
     pub(crate) changes: Vec<Change>,
     /// In any order.
     pub(crate) looks: Vec<Look>,
@@ -76,8 +76,6 @@ pub struct Attempt {
     pub user: String,
     /// For which coupon.
     pub code: String,
-    /// The event's round that was current when it was asked.
-    pub round: u32,
     /// The `Idempotency-Key`: the same for every attempt of one wish.
     pub key: String,
     /// When the first byte went out: microseconds of one monotonic clock for the whole history.
@@ -182,6 +180,11 @@ pub fn read(path: &Path) -> anyhow::Result<History> {
             Line::Look(look) => history.looks.push(look),
         }
     }
+    ensure!(
+        !history.attempts.is_empty() && !history.changes.is_empty(),
+        "{} holds no attempt, or no situation to begin with; give a history that `lab chaos` wrote",
+        path.display()
+    );
     Ok(history)
 }
 
@@ -205,7 +208,7 @@ mod tests {
         let look = Look { user: user.clone(), asked: 3, answered: 4, entries: vec![entry.clone()] };
         let (issued, already) = (Told::Issued(entry.clone()), Told::AlreadyIssued(entry));
         let tolds = [issued, already, Told::SoldOut, Told::Refused { status: 403 }, Told::Retryable, Told::Nothing];
-        let attempt = Attempt { user, code, round: 3, key, asked: 1, answered: 9, told: Told::Nothing };
+        let attempt = Attempt { user, code, key, asked: 1, answered: 9, told: Told::Nothing };
         let attempts = tolds.map(|told| Attempt { told, ..attempt.clone() }).into();
         let history = History { attempts, changes: vec![Change { asked: 1, answered: 2, after }], looks: vec![look] };
         let path = std::env::temp_dir().join(format!("coupon-lab-history-{}", std::process::id()));
@@ -214,9 +217,12 @@ mod tests {
         let found = read(&path);
         fs::write(&path, "half an att").unwrap();
         let damaged = read(&path);
+        fs::write(&path, text(&history.attempts.clone().into()).unwrap()).unwrap();
+        let without_situation = read(&path);
         fs::remove_file(&path).unwrap();
 
         assert_eq!(found.unwrap(), history);
         assert!(damaged.unwrap_err().to_string().starts_with("line 1 of "));
+        assert!(without_situation.unwrap_err().to_string().contains("no situation"));
     }
 }

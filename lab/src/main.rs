@@ -1,13 +1,13 @@
 //! The command line of the laboratory. Exit status: 0 the promises hold, 1 one is broken, 2 it could not be found out.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use coupon_lab::cluster::Cluster;
-use coupon_lab::history::{self, History};
+use coupon_lab::history;
 use coupon_lab::interrupt::{Interrupt, Interrupted};
 use coupon_lab::verify::{PATIENCE, Report, read_acks, verify, verify_history};
 use coupon_lab::{bench, chaos, distance, fairness, load, sweep};
@@ -104,7 +104,7 @@ async fn judge(arguments: &VerifyArgs) -> anyhow::Result<Report> {
     let mut connection = Cluster::read(&arguments.cluster)?.connect().await?;
     // Before the snapshot: what a client knows by now must be in it.
     let acks = arguments.acks.as_deref().map(read_acks).transpose()?;
-    let history = arguments.history.as_deref().map(read_history).transpose()?;
+    let history = arguments.history.as_deref().map(history::read).transpose()?;
     let mut report = match history {
         Some(history) => {
             let patience = Duration::try_from_secs_f64(arguments.patience).context("--patience is no time")?;
@@ -117,13 +117,6 @@ async fn judge(arguments: &VerifyArgs) -> anyhow::Result<Report> {
     }
     println!("{report}");
     Ok(report)
-}
-
-/// A history without any attempt would prove nothing, and look clean.
-fn read_history(path: &Path) -> anyhow::Result<History> {
-    let history = history::read(path)?;
-    ensure!(!history.attempts.is_empty(), "{} holds no attempt", path.display());
-    Ok(history)
 }
 
 /// The whole chain in one line. sqlx repeats a cause inside its effect; people need not read it twice.

@@ -48,8 +48,8 @@ pub async fn verify(connection: &mut MySqlConnection, acks: Option<&[Ack]>) -> a
 /// Judges the current round as [`verify`] does, and the tables of every round in the history against all that its clients asked
 /// and were answered, and against what others were promised. `patience` is the longest that an answer may take.
 ///
-/// The history must be whole: every attempt at the codes that it names, and whatever an administrator did meanwhile. Where no change
-/// was made, rules about stock and about everybody's final answer hold for the current round only.
+/// The history must be whole: every attempt at the codes that it names, and whatever an administrator did meanwhile. Where it names no
+/// situation, it is that of the tables.
 pub async fn verify_history(
     connection: &mut MySqlConnection,
     acks: Option<&[Ack]>,
@@ -58,8 +58,7 @@ pub async fn verify_history(
 ) -> anyhow::Result<Report> {
     let mut all = acks.unwrap_or_default().to_vec();
     all.extend(history::acks(history));
-    let rounds = all.iter().map(|ack| ack.round).chain(history.attempts.iter().map(|attempt| attempt.round));
-    let rounds = rounds.chain(history.changes.iter().map(|change| change.after.round));
+    let rounds = all.iter().map(|ack| ack.round).chain(history.changes.iter().map(|change| change.after.round));
     let tables = snapshot(connection, rounds).await?;
     let mut report = judge(&tables, Some(&all));
     history::judge(&tables, history, patience, &mut report);

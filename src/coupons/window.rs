@@ -18,6 +18,11 @@ impl Timestamp {
         i64::try_from(parsed.unix_timestamp_nanos() / 1_000).ok().map(Self)
     }
 
+    /// From milliseconds since 1970.
+    pub fn from_millis(millis: u64) -> Self {
+        Self(i64::try_from(millis.saturating_mul(1_000)).unwrap_or(i64::MAX))
+    }
+
     /// The time until `later`; `None` when `later` is not later.
     pub fn until(self, later: Self) -> Option<Duration> {
         u64::try_from(later.0 - self.0).ok().filter(|&micros| micros > 0).map(Duration::from_micros)
@@ -49,7 +54,8 @@ impl Serialize for Timestamp {
 }
 
 /// When something may be issued: from `opens_at` on, before `closes_at`; `None` is no bound.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Window {
     /// First instant inside.
     pub opens_at: Option<Timestamp>,

@@ -109,26 +109,8 @@ async fn seen<T>(changed: T) -> T {
     changed
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct EventBody {
-    name: String,
-    round: u32,
-    exclusive: bool,
-    exclusive_next: bool,
-    opens_at: Option<Timestamp>,
-    closes_at: Option<Timestamp>,
-}
-
-impl From<Event> for EventBody {
-    fn from(event: Event) -> Self {
-        let Event { name, round, exclusive, exclusive_next, window } = event;
-        Self { name, round, exclusive, exclusive_next, opens_at: window.opens_at, closes_at: window.closes_at }
-    }
-}
-
-async fn get_event(State(api): State<Arc<Api>>) -> Result<Body<EventBody>, Problem> {
-    Ok(Body(detached(async move { api.store.event().await }).await?.into()))
+async fn get_event(State(api): State<Arc<Api>>) -> Result<Body<Event>, Problem> {
+    detached(async move { api.store.event().await }).await.map(Body)
 }
 
 #[derive(Deserialize)]
@@ -141,13 +123,13 @@ struct PutEvent {
     closes_at: Option<String>,
 }
 
-async fn put_event(State(api): State<Arc<Api>>, Json(request): Json<PutEvent>) -> Result<Body<EventBody>, Problem> {
+async fn put_event(State(api): State<Arc<Api>>, Json(request): Json<PutEvent>) -> Result<Body<Event>, Problem> {
     let window = window(request.opens_at.as_deref(), request.closes_at.as_deref())?;
     let put = async move {
         seen(api.store.put_event(request.exclusive, window).await?).await;
         api.store.event().await
     };
-    Ok(Body(detached(put).await?.into()))
+    detached(put).await.map(Body)
 }
 
 /// In a request the round that a reset ends; in its answer the one that it began.
@@ -176,15 +158,8 @@ struct Audit {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct AuditedBody {
-    code: String,
-    total: u32,
-    remaining: u32,
-    rows: u64,
-    distinct_users: u64,
-    lowest_serial: Option<u64>,
-    highest_serial: Option<u64>,
-    /// When the last winner reached nginx.
-    latest_winner_arrival: Option<Timestamp>,
+    #[serde(flatten)]
+    books: Audited,
     /// When the first order that this replica told "sold out" reached nginx.
     earliest_loser_arrival: Option<Timestamp>,
 }
@@ -193,23 +168,12 @@ async fn audit(State(api): State<Arc<Api>>) -> Result<Body<Audit>, Problem> {
     let store = api.store.clone();
     let read = async move { Ok::<_, Problem>((store.event().await?, store.audit().await?)) };
     let (event, audited) = detached(read).await?;
-    let coupons = audited.iter().map(|it| audited_body(&api, it)).collect();
+    let coupons = audited.into_iter().map(|books| AuditedBody {
+        earliest_loser_arrival: api.memory.earliest_loser(&books.code, books.round).map(Timestamp::from_millis),
+        books,
+    });
+    let coupons = coupons.collect();
     Ok(Body(Audit { round: event.round, exclusive: event.exclusive, coupons }))
-}
-
-fn audited_body(api: &Api, it: &Audited) -> AuditedBody {
-    let stamp = |millis: u64| Timestamp(i64::try_from(millis * 1_000).unwrap_or(i64::MAX));
-    AuditedBody {
-        latest_winner_arrival: it.latest_winner_ms.map(stamp),
-        earliest_loser_arrival: api.memory.earliest_loser(&it.code, it.round).map(stamp),
-        code: it.code.to_string(),
-        total: it.total,
-        remaining: it.remaining,
-        rows: it.rows,
-        distinct_users: it.distinct_users,
-        lowest_serial: it.lowest_serial,
-        highest_serial: it.highest_serial,
-    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ pub(super) struct Runs {
     made: u32,
     /// So many more may be made.
     left: u32,
-    /// Until then it is also run again while another member of the database may become the primary: when the last caller stops waiting.
+    /// Until then it is also run again while the primary of the database is looked for: when the last caller stops waiting.
     due: Instant,
     /// When the first of them began that was not in vain for want of a primary.
     began: Instant,
@@ -59,21 +59,20 @@ impl Runs {
 impl<D, L> Parts<D, L> {
     /// Counts an error after which the same work may be run again. Returns any other error, and every error of the last run.
     ///
-    /// A member that is lost is no reason to give up as long as another one may become the primary and a caller waits for it.
+    /// That no connection was made in time, or that a member is lost of which another one may take the place, is no reason to give up as
+    /// long as a caller waits.
     pub(super) fn may_run_again(&self, error: StoreError, runs: &mut Runs) -> Result<(), StoreError> {
         let reason = match error {
             StoreError::Contended(_) => Rerun::Contended,
             StoreError::Duplicate(_) => Rerun::Duplicate,
             StoreError::Unknown(_) => Rerun::Unknown,
-            StoreError::NotPrimary(_) if self.has_several_members => Rerun::Moved,
-            StoreError::NotPrimary(_) | StoreError::Rejected(_) | StoreError::NoEvent | StoreError::Unavailable(_) => {
-                return Err(error);
-            }
+            StoreError::NotPrimary(_) => Rerun::Moved,
+            StoreError::Rejected(_) | StoreError::NoEvent | StoreError::Unavailable(_) => return Err(error),
         };
         if reason == Rerun::Unknown {
             self.issue.unknown_outcome();
         }
-        let seeks_primary = self.has_several_members && matches!(reason, Rerun::Unknown | Rerun::Moved);
+        let seeks_primary = reason == Rerun::Moved || self.has_several_members && reason == Rerun::Unknown;
         let goes_on = if seeks_primary { Instant::now() < runs.due } else { runs.left > 1 };
         if !goes_on {
             return Err(error);

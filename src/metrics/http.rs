@@ -6,9 +6,9 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
-use super::Seconds;
+use super::{Seconds, in_seconds, registered};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct RequestLabels {
@@ -26,16 +26,11 @@ pub struct HttpMetrics {
 
 impl HttpMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let duration = Family::new_with_constructor(Seconds);
-        registry.register_with_unit(
-            "http_request_duration",
-            "Time from the request's head to the answer's",
-            Unit::Seconds,
-            duration.clone(),
-        );
-        let in_flight = Gauge::default();
-        registry.register("coupon_in_flight", "Requests being answered now", in_flight.clone());
-        Self { duration, in_flight }
+        let (times, help) = (Family::new_with_constructor(Seconds), "Time from the request's head to the answer's");
+        Self {
+            duration: in_seconds(registry, "http_request_duration", help, times),
+            in_flight: registered(registry, "coupon_in_flight", "Requests being answered now", Gauge::default()),
+        }
     }
 
     /// Makes the series of a route exist.

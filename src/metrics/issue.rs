@@ -10,9 +10,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
-use super::seconds;
+use super::{in_seconds, registered, seconds};
 use crate::coupons::{Code, Coupon, Outcome};
 
 /// Most codes that get a label of their own; the rest share `other`.
@@ -41,7 +41,7 @@ label_values! {
         Contended => "contended",
         /// It is not known whether it was carried out.
         Unknown => "unknown",
-        /// Another member of the database may be the primary now.
+        /// The primary of the database was not to be had: it was silent, or another member may be it now.
         Moved => "moved",
     }
 }
@@ -85,48 +85,21 @@ pub fn outcome_label(outcome: &Outcome) -> &'static str {
 
 impl IssueMetrics {
     pub(super) fn register(coupon: &mut Registry) -> Self {
+        let sizes = Histogram::new(exponential_buckets(1.0, 2.0, 13));
+        let unknown = "Database calls of which it is not known whether they were carried out";
         let it = Self {
-            outcomes: Family::default(),
+            outcomes: registered(coupon, "issue", "Orders by what became of them", Family::default()),
             codes: Arc::default(),
-            remaining: Family::default(),
-            batch_size: Histogram::new(exponential_buckets(1.0, 2.0, 13)),
-            reruns: Family::default(),
-            queue_depth: Gauge::default(),
-            shed: Counter::default(),
-            unknown_outcomes: Counter::default(),
-            transaction: seconds(),
-            pool_wait: seconds(),
-            generation_age: Gauge::default(),
+            remaining: registered(coupon, "remaining", "Pieces left, as last read", Family::default()),
+            batch_size: registered(coupon, "batch_size", "Orders settled by one lock and one transaction", sizes),
+            reruns: registered(coupon, "batch_reruns", "Batches run again", Family::default()),
+            queue_depth: registered(coupon, "queue_depth", "Orders waiting now", Gauge::default()),
+            shed: registered(coupon, "shed", "Orders refused because a queue was full", Counter::default()),
+            unknown_outcomes: registered(coupon, "unknown_outcomes", unknown, Counter::default()),
+            transaction: in_seconds(coupon, "transaction", "Time of an issuing transaction or call", seconds()),
+            pool_wait: in_seconds(coupon, "db_pool_wait", "Wait of an order for a database connection", seconds()),
+            generation_age: in_seconds(coupon, "generation_age", "Age of what the replica remembers", Gauge::default()),
         };
-        coupon.register("issue", "Orders by what became of them", it.outcomes.clone());
-        coupon.register("remaining", "Pieces left, as last read", it.remaining.clone());
-        coupon.register("batch_size", "Orders settled by one lock and one transaction", it.batch_size.clone());
-        coupon.register("batch_reruns", "Batches run again", it.reruns.clone());
-        coupon.register("queue_depth", "Orders waiting now", it.queue_depth.clone());
-        coupon.register("shed", "Orders refused because a queue was full", it.shed.clone());
-        coupon.register(
-            "unknown_outcomes",
-            "Database calls of which it is not known whether they were carried out",
-            it.unknown_outcomes.clone(),
-        );
-        coupon.register_with_unit(
-            "transaction",
-            "Time of an issuing transaction or call",
-            Unit::Seconds,
-            it.transaction.clone(),
-        );
-        coupon.register_with_unit(
-            "db_pool_wait",
-            "Wait of an order for a database connection",
-            Unit::Seconds,
-            it.pool_wait.clone(),
-        );
-        coupon.register_with_unit(
-            "generation_age",
-            "Age of what the replica remembers",
-            Unit::Seconds,
-            it.generation_age.clone(),
-        );
         for reason in Rerun::ALL {
             let _ = it.reruns.get_or_create(&RerunLabels { reason: reason.label() });
         }

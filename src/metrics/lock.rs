@@ -7,9 +7,9 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
-use super::{Seconds, seconds};
+use super::{Seconds, in_seconds, registered, seconds};
 
 label_values! {
     /// What one attempt at the lock came to.
@@ -82,37 +82,21 @@ pub struct LockMetrics {
 
 impl LockMetrics {
     pub(super) fn register(coupon: &mut Registry, redis_nodes: usize) -> Self {
+        let help = "Whether a lock node is used: 1, or 0 while it is replaced";
+        let node_up = registered(coupon, "redis_node_up", help, Family::default());
+        let help = "Looks at a lock node that did not do what the lock needs";
+        let refusals = registered(coupon, "redis_refusals", help, Family::default());
+        let (lock, waits) = (coupon.sub_registry_with_prefix("lock"), Family::new_with_constructor(Seconds));
         let it = Self {
-            wait: Family::new_with_constructor(Seconds),
-            acquire: seconds(),
-            attempts: Family::default(),
-            hold: seconds(),
-            lost: Counter::default(),
-            bypassed: Family::default(),
-            refusals: Family::default(),
-            node_up: Family::default(),
+            wait: in_seconds(lock, "wait", "Time of a request from its handler to the exclusive right", waits),
+            acquire: in_seconds(lock, "acquire", "Time from wanting the lock to its grant", seconds()),
+            attempts: registered(lock, "attempts", "Attempts at the lock", Family::default()),
+            hold: in_seconds(lock, "hold", "Time from grant to release", seconds()),
+            lost: registered(lock, "lost", "Leases that ended before the work under them", Counter::default()),
+            bypassed: registered(lock, "bypassed", "Batches settled without the lock", Family::default()),
+            refusals,
+            node_up,
         };
-        let node_up = it.node_up.clone();
-        coupon.register("redis_node_up", "Whether a lock node is used: 1, or 0 while it is replaced", node_up);
-        let refusals = it.refusals.clone();
-        coupon.register("redis_refusals", "Looks at a lock node that did not do what the lock needs", refusals);
-        let lock = coupon.sub_registry_with_prefix("lock");
-        lock.register_with_unit(
-            "wait",
-            "Time of a request from its handler to the exclusive right",
-            Unit::Seconds,
-            it.wait.clone(),
-        );
-        lock.register_with_unit(
-            "acquire",
-            "Time from wanting the lock to its grant",
-            Unit::Seconds,
-            it.acquire.clone(),
-        );
-        lock.register("attempts", "Attempts at the lock", it.attempts.clone());
-        lock.register_with_unit("hold", "Time from grant to release", Unit::Seconds, it.hold.clone());
-        lock.register("lost", "Leases that ended before the work under them", it.lost.clone());
-        lock.register("bypassed", "Batches settled without the lock", it.bypassed.clone());
         for result in Wait::ALL {
             let _ = it.wait.get_or_create(&ResultLabels { result: result.label() });
         }

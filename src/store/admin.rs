@@ -2,13 +2,14 @@
 //! bumps the generation, so that replicas drop what they remember.
 #![expect(clippy::disallowed_methods, reason = "this is where SQL lives")]
 
+use serde::Serialize;
 use sqlx::Row;
 use sqlx::mysql::{MySql, MySqlArguments, MySqlRow};
 use sqlx::query::Query;
 use tokio::time::Instant;
 
 use super::{CHANGE_PATIENCE, Store, StoreError, Tx, time};
-use crate::coupons::{Code, Window};
+use crate::coupons::{Code, Timestamp, Window};
 
 const LOCK_EVENT: &str = "SELECT round FROM event FOR UPDATE";
 const BUMP_GENERATION: &str = "UPDATE event SET generation = generation + 1";
@@ -130,7 +131,8 @@ pub enum Reset {
 }
 
 /// The event as an administrator sees it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Event {
     /// What people call it.
     pub name: String,
@@ -141,15 +143,18 @@ pub struct Event {
     /// The rule from the next round on.
     pub exclusive_next: bool,
     /// When anything may be issued at all.
+    #[serde(flatten)]
     pub window: Window,
 }
 
 /// One code's books in the current round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Audited {
     /// The coupon.
     pub code: Code,
     /// The round.
+    #[serde(skip)]
     pub round: u32,
     /// Pieces in the round.
     pub total: u32,
@@ -163,8 +168,8 @@ pub struct Audited {
     pub lowest_serial: Option<u64>,
     /// Highest serial given.
     pub highest_serial: Option<u64>,
-    /// When the last of the winners reached nginx, in milliseconds since 1970.
-    pub latest_winner_ms: Option<u64>,
+    /// When the last of the winners reached nginx.
+    pub latest_winner_arrival: Option<Timestamp>,
 }
 
 impl Store {
@@ -323,6 +328,6 @@ fn audited(row: &MySqlRow) -> Result<Audited, sqlx::Error> {
         distinct_users: count(5)?,
         lowest_serial: row.try_get(6)?,
         highest_serial: row.try_get(7)?,
-        latest_winner_ms: row.try_get(8)?,
+        latest_winner_arrival: row.try_get::<Option<u64>, _>(8)?.map(Timestamp::from_millis),
     })
 }

@@ -1,6 +1,6 @@
 //! The database as the connections see it: one server, or the members of a group of which one, the primary, takes writes.
 //!
-//! With one host a connection goes there, and its failure is an answer. With several, a connection goes to the member that is believed
+//! With one host a connection goes there, and a refusal is an answer. With several, a connection goes to the member that is believed
 //! to be the primary; when that one fails, a task asks all members which one it is, and everything that needs a connection waits for
 //! what it finds.
 
@@ -139,13 +139,12 @@ impl Server {
     /// Connects to the primary and sets up the session. A name is looked up each time, so a changed address is followed.
     pub(super) async fn connect(self: &Arc<Self>, purpose: Purpose) -> Result<Connection, StoreError> {
         match timeout(CONNECT_TIMEOUT, self.connect_to_primary(purpose)).await {
-            Ok(Err(error)) if self.has_several() => Err(StoreError::NotPrimary(error)),
             Ok(connected) => connected.map_err(StoreError::Unavailable),
-            Err(_) if self.has_several() => Err(StoreError::NotPrimary(none_found())),
-            Err(_) => Err(StoreError::Unavailable(timed_out())),
+            Err(_) => Err(StoreError::NotPrimary(none_found())),
         }
     }
 
+    /// With one host, or as soon as one of several is the primary.
     async fn connect_to_primary(self: &Arc<Self>, purpose: Purpose) -> Result<Connection, sqlx::Error> {
         if !self.has_several() {
             return self.connect_to(0, purpose).await;
@@ -283,7 +282,7 @@ pub(super) fn takes_no_writes() -> sqlx::Error {
 }
 
 fn none_found() -> sqlx::Error {
-    sqlx::Error::Protocol("no member is a primary with a majority".to_owned())
+    sqlx::Error::Protocol("no primary of the database was to be had in time".to_owned())
 }
 
 fn has_no_majority() -> sqlx::Error {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
-use crate::support::{Answer, Cluster, Fault, FaultProxy, SOON, Setup, eventually, pace, until};
+use crate::support::{Answer, Cluster, Fault, FaultProxy, SOON, SOUND, Setup, eventually, pace, until};
 
 /// How many statements a replica has given up: the server said that the row stays locked, or did not say so in time. InnoDB looks once a
 /// second at most which waits are over, so that a wait of one second may take more than the two that the service listens.
@@ -141,6 +141,26 @@ async fn a_connection_that_falls_silent_costs_nobody_a_coupon_and_gives_nobody_t
             assert!(told.iter().all(|status| *status < 300), "{strategy}: {fault:?}: {told:?}");
             assert!(cluster.unknown_outcomes(0).await > before, "{strategy}: {fault:?}");
         }
+        finish(cluster).await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_not_made_in_time_is_made_again_within_the_deadline() {
+    /// Longer than the wait for one connection.
+    const SILENT: Duration = Duration::from_millis(1_500);
+    join_all(SOUND.map(|strategy| async move {
+        let (cluster, proxy) = proxied(strategy).await;
+        assert_eq!(cluster.decided(0, "A", "warm").await.status, 201);
+        proxy.silence();
+        proxy.cut();
+        let heal = async {
+            tokio::time::sleep(SILENT).await;
+            proxy.heal();
+        };
+        let (answer, ()) = tokio::join!(cluster.issue(0, "A", "u-1", "k"), heal);
+        assert_eq!(answer.status, 201, "{strategy}: {}", answer.text);
         finish(cluster).await;
     }))
     .await;

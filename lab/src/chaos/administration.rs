@@ -23,6 +23,12 @@ enum Act {
     Total(&'static str, u32),
 }
 
+/// The situation at the beginning of a fresh round: all coupons, and nothing closed.
+pub fn fresh(round: u32, exclusive: bool) -> Change {
+    let stocks = COUPONS.map(|(code, total)| (code.to_owned(), Stock { total, open: true }));
+    Change { asked: 0, answered: 0, after: Situation { round, exclusive, open: true, coupons: stocks.into() } }
+}
+
 pub struct Administrator<'a> {
     admin: &'a Admin,
     began: Instant,
@@ -32,11 +38,9 @@ pub struct Administrator<'a> {
 }
 
 impl<'a> Administrator<'a> {
-    /// Begins in a fresh round of all coupons; times count from `began`.
-    pub fn new(admin: &'a Admin, round: u32, exclusive: bool, began: Instant) -> Self {
-        let stocks = COUPONS.map(|(code, total)| (code.to_owned(), Stock { total, open: true }));
-        let after = Situation { round, exclusive, open: true, coupons: stocks.into() };
-        Self { admin, began, changes: vec![Change { asked: 0, answered: 0, after }], next: exclusive }
+    /// Begins with this situation; times count from `began`.
+    pub fn new(admin: &'a Admin, first: Change, began: Instant) -> Self {
+        Self { admin, began, next: first.after.exclusive, changes: vec![first] }
     }
 
     /// Works from when it is due as long as it lasts. In the end the event is open, that everybody gets a final answer.

@@ -24,7 +24,6 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 pub struct Crowds {
     client: Client,
     url: String,
-    round: u32,
     /// The beginning of the wave; all times of its history count from here.
     pub began: Instant,
     /// When a user without a final answer gives up.
@@ -36,14 +35,13 @@ pub struct Crowds {
 }
 
 impl Crowds {
-    /// A wave of `round` that begins now and ends after `limit` at the latest.
-    pub fn new(url: &str, round: u32, limit: Duration) -> anyhow::Result<Self> {
+    /// A wave that begins now and ends after `limit` at the latest.
+    pub fn new(url: &str, limit: Duration) -> anyhow::Result<Self> {
         let client = Client::builder().no_proxy().timeout(CLIENT_PATIENCE).build().context("cannot make a client")?;
         let (url, began) = (url.to_owned(), Instant::now());
         Ok(Self {
             client,
             url,
-            round,
             began,
             end: began + limit,
             attempts: RefCell::default(),
@@ -123,9 +121,9 @@ impl Crowds {
         let asked = micros(self.began);
         let told = timeout(hang_up.unwrap_or(CLIENT_PATIENCE), self.send(user, key)).await;
         let told = told.ok().flatten().unwrap_or(Told::Nothing);
-        let (answered, round) = (micros(self.began), self.round);
+        let answered = micros(self.began);
         let [user, code, key] = [&*user.name, user.code, key].map(str::to_owned);
-        self.attempts.borrow_mut().push(Attempt { user, code, round, key, asked, answered, told: told.clone() });
+        self.attempts.borrow_mut().push(Attempt { user, code, key, asked, answered, told: told.clone() });
         told
     }
 

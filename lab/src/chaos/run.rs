@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{join_all, try_join_all};
 
 use super::ChaosArgs;
-use super::administration::Administrator;
+use super::administration::{Administrator, fresh};
 use super::crowd::Crowds;
 use super::fault::Fault;
 use super::hung::{self, Hung};
@@ -67,7 +67,7 @@ impl<'a> Run<'a> {
             self.exclusive = None;
         }
         let breaker = Breaker::new(self.private, self.wires).await?;
-        let crowds = Crowds::new(&self.cluster.url()?, round, WAVE_LIMIT)?;
+        let crowds = Crowds::new(&self.cluster.url()?, WAVE_LIMIT)?;
         // All of them to their ends, also when one fails: each mends what it broke.
         let strikes = join_all(wave.faults.iter().map(|fault| breaker.strike(*fault, crowds.began)));
         let administered = self.administer(wave, round, crowds.began);
@@ -104,11 +104,12 @@ impl<'a> Run<'a> {
     }
 
     async fn administer(&self, wave: &Wave, round: u32, began: Instant) -> anyhow::Result<Vec<Change>> {
-        let Some(disturbance) = wave.administration() else { return Ok(Vec::new()) };
+        let first = fresh(round, wave.exclusive);
+        let Some(disturbance) = wave.administration() else { return Ok(vec![first]) };
         // A replica that is about to be parted could change nothing.
         let home = home(&self.cluster, disturbance.code).await?;
         let admin = self.admin.clone().elsewhere(&home);
-        Administrator::new(&admin, round, wave.exclusive, began).work(disturbance).await
+        Administrator::new(&admin, first, began).work(disturbance).await
     }
 
     /// A new round under this rule. A connection that broke in the last wave may be noticed only now: then it is "ask again".

@@ -64,7 +64,7 @@ impl<'a> Recorder<'a> {
 
     fn note(&self, code: &str, user: &str, key: &str, asked: u64, told: Told) {
         let (user, code, key) = (user.to_owned(), code.to_owned(), key.to_owned());
-        let attempt = Attempt { user, code, round: 1, key, asked, answered: self.now(), told };
+        let attempt = Attempt { user, code, key, asked, answered: self.now(), told };
         self.attempts.lock().push(attempt);
     }
 }

@@ -26,9 +26,9 @@ impl<'a> Index<'a> {
     /// What was told is of a round that it may have been told in, and about what was asked for.
     fn check_entry(&self, attempt: &'a Attempt, evidence: &mut Evidence<'a>) {
         let Some(entry) = attempt.told.entry() else { return };
-        let Attempt { user, code, key, round, answered, .. } = attempt;
+        let Attempt { user, code, key, answered, .. } = attempt;
         let mut add = |kind, what: String| evidence.add(kind, Some(code), format!("{user} {what}"));
-        if !self.timeline.is_steady() && !self.timeline.may_be_of(attempt, entry.round) {
+        if !self.timeline.may_be_of(attempt, entry.round) {
             add(Kind::EntryOfAnotherTime, format!("was told of round {}", entry.round));
         }
         let is_already = matches!(attempt.told, Told::AlreadyIssued(_));
@@ -40,12 +40,11 @@ impl<'a> Index<'a> {
             return;
         }
         let is_other = |other: &Attempt| (&other.code, &other.key) != (code, key);
-        let mut others = self.asks_of(user, &entry.code, *round).filter(|other| is_other(other));
-        if !others.any(|other| other.asked <= *answered) {
+        if !self.asks_of(user, &entry.code).iter().any(|other| is_other(other) && other.asked <= *answered) {
             return add(Kind::AlreadyUnfounded, "had made no other request".to_owned());
         }
         let is_own = |told: &Told| matches!(told, Told::Issued(own) if own.request_id == entry.request_id);
-        if self.asks_of(user, code, *round).any(|other| !is_other(other) && is_own(&other.told)) {
+        if self.asks_of(user, code).iter().any(|other| !is_other(other) && is_own(&other.told)) {
             add(Kind::AlreadyUnfounded, "was told of the very request that it made".to_owned());
         }
     }
@@ -82,7 +81,6 @@ impl<'a> Index<'a> {
         let (before, after): (Vec<_>, Vec<_>) = wins.iter().partition(|win| win.asked <= attempt.answered);
         let could = before.len() + unasked;
         match situation.coupons.get(code).map(|stock| stock.total as usize) {
-            _ if !self.timeline.knows(round) => {}
             Some(total) if could >= total => {}
             Some(total) => {
                 wrong.push((Kind::FalseSoldOut, format!("{could} of {total} pieces could have been issued")));
@@ -94,16 +92,12 @@ impl<'a> Index<'a> {
         wrong
     }
 
-    /// The same of any other refusal. A steady history says nothing about a time at which a coupon was not open.
+    /// The same of any other refusal.
     fn not_refused(&self, place: usize, attempt: &Attempt, status: u16) -> Option<Reason> {
         let situation = self.timeline.at(place);
         let stock = situation.coupons.get(&attempt.code);
         let is_open = situation.open && stock.is_none_or(|stock| stock.open);
         match status {
-            _ if self.timeline.is_steady() => {
-                let is_known = stock.is_some() && self.timeline.knows(situation.round);
-                (is_known && is_open).then(|| (Kind::Refused, format!("was told {status}")))
-            }
             NOT_OPEN if is_open => Some((Kind::NotOpenWhileOpen, format!("it is open in round {}", situation.round))),
             NOT_OPEN => {
                 self.is_told(place, attempt).then(|| (Kind::NotOpenHolder, "was told of a coupon before".to_owned()))
@@ -142,9 +136,8 @@ impl<'a> Index<'a> {
     /// afterwards.
     fn check_ends(&self, evidence: &mut Evidence<'a>) {
         for ((user, code), asks) in &self.asks {
-            let asks = || asks.iter().filter(|ask| self.timeline.knows(ask.round));
-            let is_settled = self.timeline.is_steady() && asks().any(|ask| ask.told.entry().is_some());
-            let last = asks().max_by_key(|ask| (ask.answered, ask.asked));
+            let is_settled = self.timeline.is_steady() && asks.iter().any(|ask| ask.told.entry().is_some());
+            let last = asks.iter().max_by_key(|ask| (ask.answered, ask.asked));
             if last.is_some_and(|last| !last.told.is_final()) && !is_settled {
                 evidence.add(Kind::NeverFinal, Some(code), (*user).to_owned());
             }

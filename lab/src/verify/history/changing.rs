@@ -49,7 +49,7 @@ pub(super) const LIES: [Plant; 11] = [
 
 impl World {
     fn timeline(&self) -> Timeline<'_> {
-        Timeline::new(&self.tables, &self.history, &[])
+        Timeline { changes: &self.history.changes }
     }
 
     /// The only situation by which the attempt may have been answered.

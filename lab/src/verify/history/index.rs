@@ -27,6 +27,9 @@ pub(super) struct Wins<'a> {
     pub(super) unasked: usize,
 }
 
+/// Round, code and user.
+type Piece<'a> = (u32, &'a str, &'a str);
+
 /// A piece and the request that got it, as far as the history tells.
 #[derive(Clone, Copy)]
 pub(super) struct Win<'a> {
@@ -53,7 +56,7 @@ impl<'a> Index<'a> {
         for attempt in attempts {
             let (user, code) = (attempt.user.as_str(), attempt.code.as_str());
             asks.entry((user, code)).or_default().push(attempt);
-            wins.entry((attempt.round, code)).or_default();
+            wins.entry((timeline.at(0).round, code)).or_default();
             if let Some(entry) = attempt.told.entry() {
                 told.entry((entry.round, user)).or_default().push((attempt.answered, entry));
             }
@@ -69,8 +72,8 @@ impl<'a> Index<'a> {
             if index.timeline.is_steady() && !index.wins.contains_key(&(row.round, code)) {
                 continue;
             }
-            let attempt = issued.remove(&(row.round, code, row.user_id.as_str()));
-            let win = index.win(row.round, code, &row.user_id, Some(row), attempt);
+            let piece = (row.round, code, row.user_id.as_str());
+            let win = index.win(piece, Some(row), issued.remove(&piece));
             let wins = index.wins.entry((row.round, code)).or_default();
             if win.is_none() {
                 wins.unasked += 1;
@@ -78,22 +81,16 @@ impl<'a> Index<'a> {
             }
             wins.asked.extend(win);
         }
-        for ((round, code, user), attempt) in issued {
-            let win = index.win(round, code, user, None, Some(attempt));
+        for (piece @ (round, code, _), attempt) in issued {
+            let win = index.win(piece, None, Some(attempt));
             index.wins.entry((round, code)).or_default().asked.extend(win);
         }
         index
     }
 
     /// `issued` is the attempt that was told that it got the piece.
-    fn win(
-        &self,
-        round: u32,
-        code: &str,
-        user: &'a str,
-        row: Option<&'a Holding>,
-        issued: Option<&Attempt>,
-    ) -> Option<Win<'a>> {
+    fn win(&self, piece: Piece<'a>, row: Option<&'a Holding>, issued: Option<&Attempt>) -> Option<Win<'a>> {
+        let (round, code, user) = piece;
         let asks = self.asks.get(&(user, code))?.iter().filter(|ask| self.timeline.may_win_in(ask, round));
         let asks = asks.filter(|ask| issued.is_none_or(|issued| issued.key == ask.key));
         let asked = asks.map(|ask| ask.asked).min().or(issued.map(|issued| issued.asked))?;
@@ -105,8 +102,8 @@ impl<'a> Index<'a> {
         Some(Win { user, row, serial, asked, until: self.timeline.last_at(told.unwrap_or(u64::MAX)) })
     }
 
-    /// What a user asked for a code in attempts of this round.
-    pub(super) fn asks_of<'b>(&'b self, user: &'b str, code: &'b str, round: u32) -> impl Iterator<Item = &'b Attempt> {
-        self.asks.get(&(user, code)).into_iter().flatten().copied().filter(move |ask| ask.round == round)
+    /// What a user asked for a code.
+    pub(super) fn asks_of<'b>(&'b self, user: &'b str, code: &'b str) -> &'b [&'b Attempt] {
+        self.asks.get(&(user, code)).map_or(&[], Vec::as_slice)
     }
 }

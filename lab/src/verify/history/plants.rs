@@ -4,6 +4,7 @@ use fastrand::Rng;
 
 use super::super::Holding;
 use super::super::report::Kind as K;
+use super::answers::NOT_OPEN;
 use super::world::{World, entry_of, take};
 use crate::history::{Ack, Attempt, Look, Told};
 
@@ -14,7 +15,7 @@ pub(super) type Luck<'a> = Option<&'a mut Rng>;
 /// how. `None`: nothing in this world can be corrupted so.
 pub(super) type Plant = (&'static str, &'static [K], fn(&mut World, Luck) -> Option<()>);
 
-pub(super) const PLANTS: [Plant; 22] = [
+pub(super) const PLANTS: [Plant; 24] = [
     ("row deleted", &[K::Conservation, K::SerialGap, K::SerialOutOfRange, K::NextSerial, K::AckLost], |it, luck| {
         it.row(luck, |_| true).map(|at| drop(it.tables.holdings.remove(at)))
     }),
@@ -78,6 +79,12 @@ pub(super) const PLANTS: [Plant; 22] = [
             _ => None,
         })
     }),
+    ("entry of another round", &[K::EntryOfAnotherTime, K::AckOtherRound], |it, luck| {
+        it.mislead(luck, |_, ask| match &ask.told {
+            Told::Issued(entry) => Some(Told::Issued(Ack { round: entry.round + 1, ..entry.clone() })),
+            _ => None,
+        })
+    }),
     ("never answered", &[K::NeverFinal], |it, luck| {
         let may_be_lost = |ask: &Attempt| !ask.told.is_final() || ask.told == Told::SoldOut;
         let ask = it.attempt(luck, |it, ask| ask.told == Told::SoldOut && it.same(ask).all(may_be_lost))?;
@@ -92,7 +99,10 @@ pub(super) const PLANTS: [Plant; 22] = [
     }),
     ("stock left", &[K::FalseSoldOut, K::Unserved], World::leave_stock),
     ("refused", &[K::Refused], |it, luck| {
-        it.mislead(luck, |_, ask| (ask.told == Told::SoldOut).then_some(Told::Refused { status: 403 }))
+        it.mislead(luck, |_, ask| (ask.told == Told::SoldOut).then_some(Told::Refused { status: 422 }))
+    }),
+    ("not open while open", &[K::NotOpenWhileOpen], |it, luck| {
+        it.mislead(luck, |_, ask| (ask.told == Told::SoldOut).then_some(Told::Refused { status: NOT_OPEN }))
     }),
     ("wallet of the past", &[K::WalletOfThePast], |it, luck| {
         it.look();

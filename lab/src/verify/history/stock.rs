@@ -3,27 +3,27 @@
 use std::collections::HashSet;
 
 use super::index::{Index, Wins};
-use super::{Attempt, Evidence, Kind, Tables};
+use super::{Evidence, Kind, Tables};
 
 pub(super) fn check<'a>(index: &Index<'a>, tables: &Tables, evidence: &mut Evidence<'a>) {
     let is_steady = index.timeline.is_steady();
-    let must_be_served = is_steady && !asks_for_several(tables, index.attempts);
+    let must_be_served = is_steady && !asks_for_several(index);
     for ((round, code), wins) in &index.wins {
         index.check_order(*round, code, wins, evidence);
-        if !is_steady {
+        // Otherwise the tables' own rules say it.
+        if !is_steady || *round != tables.event.round {
             index.check_rows(*round, code, wins, evidence);
-        } else if must_be_served && index.timeline.knows(*round) {
+        }
+        if must_be_served {
             index.check_served(*round, code, wins, evidence);
         }
     }
 }
 
 /// Whether somebody could have had several coupons but for the round's rule: then nobody can say how many must be issued.
-fn asks_for_several(tables: &Tables, attempts: &[Attempt]) -> bool {
-    let asked = attempts.iter().filter(|attempt| attempt.round == tables.event.round);
-    let wishes: HashSet<(&str, &str)> = asked.map(|attempt| (&*attempt.user, &*attempt.code)).collect();
-    let users: HashSet<&str> = wishes.iter().map(|(user, _)| *user).collect();
-    tables.event.exclusive && users.len() < wishes.len()
+fn asks_for_several(index: &Index) -> bool {
+    let users: HashSet<&str> = index.asks.keys().map(|(user, _)| *user).collect();
+    index.timeline.at(0).exclusive && users.len() < index.asks.len()
 }
 
 impl<'a> Index<'a> {
@@ -69,9 +69,7 @@ impl<'a> Index<'a> {
     /// Every user that asked has a piece, or all pieces are gone.
     fn check_served(&self, round: u32, code: &'a str, wins: &Wins, evidence: &mut Evidence<'a>) {
         let Some(stock) = self.timeline.stock(round, code) else { return };
-        let of_code =
-            self.asks.iter().filter(|((_, name), asks)| *name == code && asks.iter().any(|ask| ask.round == round));
-        let users: HashSet<&str> = of_code.map(|((user, _), _)| *user).collect();
+        let users: HashSet<&str> = self.asks.keys().filter(|(_, name)| *name == code).map(|(user, _)| *user).collect();
         let winners: HashSet<&str> = wins.asked.iter().map(|win| win.user).collect();
         let (must, served) = (users.len().min(stock.total as usize), winners.len() + wins.unasked);
         let mut without: Vec<_> = users.difference(&winners).collect();

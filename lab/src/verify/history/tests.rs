@@ -3,9 +3,10 @@
 use fastrand::Rng;
 
 use super::super::report::{Heard, Kind};
-use super::super::{Event, Tables};
+use super::super::{Coupon, Event, Tables};
 use super::changing::LIES;
 use super::plants::{PLANTS, Plant};
+use super::timeline::always;
 use super::world::{ROUND, World, coupon, entry_of, take};
 use crate::history::{Ack, Attempt, History, Told};
 
@@ -48,7 +49,7 @@ impl World {
 
     pub(super) fn ask(&mut self, code: &str, user: &str, key: &str, (asked, answered): (u64, u64), told: Told) {
         let [user, code, key] = [user, code, key].map(str::to_owned);
-        self.history.attempts.push(Attempt { user, code, round: ROUND, key, asked, answered, told });
+        self.history.attempts.push(Attempt { user, code, key, asked, answered, told });
     }
 }
 
@@ -172,19 +173,20 @@ fn each_case_shows_just_what_is_wrong_with_it() {
 }
 
 #[test]
-fn an_older_round_is_judged_by_its_rows_alone() {
+fn a_round_that_is_over_is_judged_by_what_was_so_in_it() {
     let mut world = World::by_hand(false);
-    world.tables.event.round = ROUND + 1;
-    for coupon in &mut world.tables.coupons {
-        (coupon.round, coupon.remaining, coupon.next_serial) = (ROUND + 1, coupon.total, 1);
+    world.history.changes.push(always(&world.tables));
+    world.tables.event = Event { round: ROUND + 1, exclusive: true };
+    for it in &mut world.tables.coupons {
+        *it = Coupon { round: ROUND + 1, ..coupon(it.id, true, 1) };
     }
-    world.history.attempts[4].told = Told::Nothing;
     let clean = world.kinds();
 
+    world.history.attempts[4].told = Told::Nothing;
     world.tables.holdings.swap_remove(0);
 
     assert_eq!(clean, []);
-    assert_eq!(world.kinds(), [Kind::AckLost]);
+    assert_eq!(world.kinds(), [Kind::SerialGap, Kind::AckLost, Kind::NeverFinal]);
 }
 
 #[test]

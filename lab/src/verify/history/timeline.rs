@@ -1,55 +1,32 @@
 //! What was so while clients asked, as a row of situations. A change takes effect at some moment between its call and its answer;
 //! until then a replica may answer by what was before it, or by what is after it.
-//!
-//! A history without changes is *steady*: there is one situation for each round that it names, and each attempt says in which it was
-//! asked. Of a round that is over nobody knows then which rule and how much stock it had.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use super::super::Event;
 use super::Tables;
-use crate::history::{Attempt, Change, History, Situation, Stock};
+use crate::history::{Attempt, Change, Situation, Stock};
 
 /// The situations of a history, by place; the first is the one in which it began.
 pub(super) struct Timeline<'a> {
-    changes: &'a [Change],
-    /// In a steady history, the only round of which everything is known.
-    steady: Option<u32>,
+    pub(super) changes: &'a [Change],
 }
 
-/// The situations of a steady history, in the order of their rounds.
-pub(super) fn steady(tables: &Tables, attempts: &[Attempt]) -> Vec<Change> {
-    let rounds: BTreeSet<u32> = attempts.iter().map(|attempt| attempt.round).collect();
-    let stock = tables.coupons.iter().map(|it| (it.code.clone(), Stock { total: it.total, open: it.open }));
-    let after = Situation { round: 0, exclusive: tables.event.exclusive, open: true, coupons: stock.collect() };
-    let change = |round| Change { asked: 0, answered: 0, after: Situation { round, ..after.clone() } };
-    rounds.into_iter().map(change).collect()
+/// What the tables show, as if it had always been so.
+pub(super) fn always(tables: &Tables) -> Change {
+    let Event { round, exclusive } = tables.event;
+    let coupons = tables.coupons.iter().map(|it| (it.code.clone(), Stock { total: it.total, open: it.open })).collect();
+    Change { asked: 0, answered: 0, after: Situation { round, exclusive, open: true, coupons } }
 }
 
 impl<'a> Timeline<'a> {
-    /// `steady` is what [`steady`] makes of this history.
-    pub(super) fn new(tables: &Tables, history: &'a History, steady: &'a [Change]) -> Self {
-        if history.changes.is_empty() {
-            return Self { changes: steady, steady: Some(tables.event.round) };
-        }
-        Self { changes: &history.changes, steady: None }
-    }
-
+    /// Whether nothing changed.
     pub(super) fn is_steady(&self) -> bool {
-        self.steady.is_some()
-    }
-
-    /// Whether rule and stock of this round are known.
-    pub(super) fn knows(&self, round: u32) -> bool {
-        self.steady.is_none_or(|current| current == round)
+        self.changes.len() == 1
     }
 
     /// The places of the situations by which an attempt may have been answered.
     pub(super) fn possible(&self, attempt: &Attempt) -> RangeInclusive<usize> {
-        if self.is_steady() {
-            let place = self.changes.partition_point(|change| change.after.round < attempt.round);
-            return place..=place;
-        }
         let first = self.changes.partition_point(|change| change.answered < attempt.asked).saturating_sub(1);
         first..=self.last_at(attempt.answered)
     }
@@ -65,7 +42,7 @@ impl<'a> Timeline<'a> {
 
     /// Whether a situation was surely still so at that time: the change that ends it had not even been asked for.
     pub(super) fn lasts(&self, place: usize, time: u64) -> bool {
-        self.is_steady() || self.changes.get(place + 1).is_none_or(|next| time < next.asked)
+        self.changes.get(place + 1).is_none_or(|next| time < next.asked)
     }
 
     /// The first place after this one at which there may be stock of `code` again in the same round.
@@ -85,8 +62,7 @@ impl<'a> Timeline<'a> {
     /// Whether an attempt may have got something in this round. What has no final answer may yet be carried out.
     pub(super) fn may_win_in(&self, attempt: &Attempt, round: u32) -> bool {
         let first = *self.possible(attempt).start();
-        let may_be_later = !self.is_steady() && !attempt.told.is_final();
-        may_be_later && self.changes[first..].iter().any(|change| change.after.round == round)
+        !attempt.told.is_final() && self.changes[first..].iter().any(|change| change.after.round == round)
             || self.may_be_of(attempt, round)
     }
 
@@ -95,10 +71,9 @@ impl<'a> Timeline<'a> {
         self.changes.iter().any(|change| change.after.round == round)
     }
 
-    /// The rule of a round; `None` where it is not known.
+    /// The rule of a round; `None` where the history does not name it.
     pub(super) fn exclusive(&self, round: u32) -> Option<bool> {
-        let of_round = self.changes.iter().find(|change| change.after.round == round && self.knows(round));
-        of_round.map(|change| change.after.exclusive)
+        self.changes.iter().find(|change| change.after.round == round).map(|change| change.after.exclusive)
     }
 
     /// The stock of a coupon at the end of a round.

@@ -10,14 +10,11 @@ pub(super) fn check<'a>(index: &Index<'a>, looks: &'a [Look], evidence: &mut Evi
         return;
     }
     for Look { user, asked, entries, .. } in looks {
-        let told = index.told.iter().filter(|((_, holder), _)| holder == user).flat_map(|(_, told)| told);
+        let told = index.told.get(&(index.timeline.at(0).round, user.as_str())).into_iter().flatten();
         for (_, entry) in told.filter(|(answered, _)| answered < asked) {
             if !entries.iter().any(|seen| seen.request_id == entry.request_id) {
-                evidence.add(
-                    Kind::WalletOfThePast,
-                    Some(&entry.code),
-                    format!("{user} saw it without {:?}", entry.serial),
-                );
+                let what = format!("{user} saw it without {:?}", entry.serial);
+                evidence.add(Kind::WalletOfThePast, Some(&entry.code), what);
             }
         }
     }

@@ -155,7 +155,7 @@ impl State {
     fn wish(&self, user: usize, rng: &mut Rng) -> Attempt {
         let code = self.tables.coupons[rng.usize(..self.tables.coupons.len())].code.clone();
         let (user, key) = (format!("u-{user}"), format!("k{}", rng.u8(..2)));
-        Attempt { user, code, round: ROUND, key, asked: 0, answered: 0, told: Told::Nothing }
+        Attempt { user, code, key, asked: 0, answered: 0, told: Told::Nothing }
     }
 
     fn situation(&self) -> Situation {

@@ -121,17 +121,16 @@ impl Books {
     fn write(&self, call: &Call, remaining: u32, now: Timestamp, draft: &mut Draft) {
         let most = remaining as usize;
         let mut winners: Vec<&Order> = call.orders.iter().take(most).collect();
-        let mut seen = HashSet::new();
-        let mut is_new = |order: &Order| {
-            seen.insert(order.user.clone()) && self.entry(self.round, draft.scope, &order.user).is_none()
+        let scope = draft.scope;
+        let is_new = |order: &Order, seen: &mut HashSet<UserId>| {
+            seen.insert(order.user.clone()) && self.entry(self.round, scope, &order.user).is_none()
         };
-        draft.settlement.repaired = self.without != Some(Guard::UserKey) && !winners.iter().all(|order| is_new(order));
+        let mut seen = HashSet::new();
+        let are_new = winners.iter().all(|order| is_new(order, &mut seen));
+        draft.settlement.repaired = self.without != Some(Guard::UserKey) && !are_new;
         if draft.settlement.repaired {
             seen.clear();
-            let mut is_new = |order: &&Order| {
-                seen.insert(order.user.clone()) && self.entry(self.round, draft.scope, &order.user).is_none()
-            };
-            winners = call.orders.iter().filter(|order| is_new(order)).take(most).collect();
+            winners = call.orders.iter().filter(|order| is_new(order, &mut seen)).take(most).collect();
         }
         let serials = draft.settlement.first_serial..;
         draft.entries = winners

@@ -136,15 +136,9 @@ impl World {
     fn probes(&self) -> Vec<Ask> {
         let codes = self.server.codes().len();
         (0..self.replicas.len() * codes)
-            .map(|probe| Ask {
-                user: PROBES + u8::try_from(probe).unwrap(),
-                code: probe % codes,
-                key: 0,
-                replica: probe / codes,
-                at_ms: 0,
-                patience_ms: None,
-                stamped: true,
-                again: 0,
+            .map(|probe| {
+                let user = PROBES + u8::try_from(probe).unwrap();
+                Ask { user, code: probe % codes, replica: probe / codes, stamped: true, ..Ask::default() }
             })
             .collect()
     }
