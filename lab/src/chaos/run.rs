@@ -26,8 +26,6 @@ const WAVE_LIMIT: Duration = Duration::from_mins(3);
 /// A quick run may share its machine, so that only what was forgotten counts: just less than a client's own patience, and just more than
 /// nginx asks one replica after the other.
 const PATIENCE_QUICK: Duration = Duration::from_secs(15);
-/// How long nginx waits for a silent replica: a second longer than an order's deadline.
-const GIVEN_UP: Duration = Duration::from_secs(6);
 /// So many orders at a time are few for a home: the smallest crowds fit in, the largest are more than all homes take together.
 const HOME_ORDERS_FEW: u32 = 16;
 /// Until all parts serve again after a wave.
@@ -66,7 +64,7 @@ impl<'a> Run<'a> {
         if wave.administration().is_some() {
             self.exclusive = None;
         }
-        let breaker = Breaker::new(self.private, self.wires).await?;
+        let breaker = Breaker::new(self.private, &self.cluster, self.wires).await?;
         let crowds = Crowds::new(&self.cluster.url()?, WAVE_LIMIT)?;
         // All of them to their ends, also when one fails: each mends what it broke.
         let strikes = join_all(wave.faults.iter().map(|fault| breaker.strike(*fault, crowds.began)));
@@ -83,7 +81,7 @@ impl<'a> Run<'a> {
             self.keep(&format!("wave-{}.txt", wave.number), &report.to_string());
             self.keep(&format!("wave-{}.jsonl", wave.number), &history::text(&history)?);
         }
-        Ok(Tally::new(wave, &history.attempts, crowds.shared(), &struck, crowds.began, report))
+        Ok(Tally::new(wave, &history.attempts, crowds.shared(), &struck, report))
     }
 
     /// Looks up where everything is: a host that was lost may have come back with another address.
@@ -118,9 +116,7 @@ impl<'a> Run<'a> {
         if self.exclusive != Some(exclusive) {
             insist(READY_WITHIN, async || self.admin.put_event(exclusive, true).await).await?;
         }
-        // Looked up once: the same round is ended when it is asked again.
-        let ends = insist(READY_WITHIN, async || self.admin.event().await).await?.round;
-        let round = insist(READY_WITHIN, async || self.admin.end(ends).await).await?;
+        let round = self.admin.reset().await?;
         if self.exclusive.is_none() {
             let puts = || COUPONS.map(|(code, total)| self.admin.put_coupon(code, total));
             insist(READY_WITHIN, async || try_join_all(puts()).await).await?;
@@ -133,7 +129,7 @@ impl<'a> Run<'a> {
     pub async fn hung(&mut self, lasts: Duration, findings: &mut Vec<Finding>) -> anyhow::Result<Hung> {
         self.set_homes(false).await?;
         self.fresh_round(false).await?;
-        let (breaker, longer) = (Breaker::new(self.private, self.wires).await?, Duration::from_secs(10));
+        let (breaker, longer) = (Breaker::new(self.private, &self.cluster, self.wires).await?, Duration::from_secs(10));
         let url = self.cluster.url()?;
         let hangs = Disturbance {
             fault: if self.wires.is_some() { Fault::RedisHung } else { Fault::RedisPaused },
@@ -159,12 +155,8 @@ impl<'a> Run<'a> {
     /// How long an attempt may take. What waits inside a frozen replica is answered when that goes on, or by another one when nginx
     /// has given it up; what was swallowed waits until then in any case.
     fn patience(&self, wave: &Wave) -> Duration {
-        let silent = |it: &Disturbance| match it.fault {
-            fault if fault.freezes_replicas() => it.lasts.min(GIVEN_UP),
-            fault if fault.swallows_requests() => GIVEN_UP,
-            _ => Duration::ZERO,
-        };
-        let within = PATIENCE + wave.faults.iter().map(silent).max().unwrap_or_default();
+        let silence = wave.faults.iter().map(|it| it.fault.silence(it.lasts)).max().unwrap_or_default();
+        let within = PATIENCE + silence;
         if self.args.quick { within.max(PATIENCE_QUICK) } else { within }
     }
 
