@@ -25,11 +25,13 @@ use crate::load::Pace;
 use crate::machine::Machine;
 use crate::measure::{Sample, Scenario, Stage, measure, quiet};
 use crate::progress::Progress;
-use crate::strategy::Strategy;
 use budgets::Budget;
 use list::{Item, POOL, What};
 
-/// Measure every budget on a cluster of the laboratory's own
+/// Measure every budget on a cluster of the laboratory's own; prints one table and keeps it in bench.json
+///
+/// Exit status: 0 all budgets are met, 1 one is missed or a measurement for it failed or broke a promise, 2 the run could not go on
+/// or a figure is missing, 130 interrupted.
 #[derive(Args)]
 pub struct Command {
     /// The yardsticks and batched issues alone, in under two minutes
@@ -61,8 +63,6 @@ struct Kept {
     quick: bool,
     /// Knobs of the cluster that a person has set.
     knobs: BTreeMap<String, String>,
-    /// The knobs with which each strategy was fastest in its probes.
-    best: BTreeMap<Strategy, BTreeMap<String, String>>,
     noise: Vec<String>,
     budgets: Vec<Budget>,
     samples: Vec<Sample>,
@@ -124,7 +124,7 @@ async fn all(stage: &mut Stage, items: &[Item], kept: &mut Kept) -> anyhow::Resu
     let mut progress = Progress::new(items.len(), items.iter().map(Item::estimate).sum());
     for item in items {
         progress.begins(&format!("repeat {}: {}", item.repeat, item.name));
-        let knobs = knobs(item, &kept.best);
+        let knobs = knobs(item, &kept.samples);
         stage.set(&knobs).await?;
         if item.scenario().is_some() {
             // All of them at once, so that the last repeat finds what the first one found. k6 brings its own.
@@ -139,7 +139,6 @@ async fn all(stage: &mut Stage, items: &[Item], kept: &mut Kept) -> anyhow::Resu
         sample.knobs = knobs.others;
         progress.ended(item.estimate(), &format!("repeat {}: {}", item.repeat, report::line(&sample)));
         kept.samples.push(sample);
-        kept.best = best(&kept.samples);
     }
     Ok(())
 }
@@ -158,10 +157,13 @@ async fn one(stage: &mut Stage, item: &Item, before: &[Sample]) -> anyhow::Resul
     }
 }
 
-/// The cluster that an item needs, with what the probes found best.
-fn knobs(item: &Item, best: &BTreeMap<Strategy, BTreeMap<String, String>>) -> Knobs {
-    match (&item.what, best.get(&item.knobs.strategy)) {
-        (What::Best(_), Some(others)) => Knobs { others: others.clone(), ..item.knobs },
+/// The cluster that an item needs: for a strategy at its best, that of the probe that issued most. Promises that `unlocked` breaks do not
+/// make it slower.
+fn knobs(item: &Item, before: &[Sample]) -> Knobs {
+    let name = list::probe(item.knobs.strategy);
+    let probes = before.iter().filter(|it| it.scenario.starts_with(&name));
+    match (&item.what, probes.max_by(|one, other| one.rate.total_cmp(&other.rate))) {
+        (What::Best(_), Some(best)) => Knobs { others: best.knobs.clone(), ..item.knobs },
         _ => item.knobs.clone(),
     }
 }
@@ -170,15 +172,4 @@ fn knobs(item: &Item, best: &BTreeMap<Strategy, BTreeMap<String, String>>) -> Kn
 fn peak(samples: &[Sample], repeat: u32) -> Option<f64> {
     let of_repeat = samples.iter().filter(|it| it.repeat == repeat && it.broken.is_none());
     of_repeat.filter(|it| it.scenario.starts_with("issue-")).map(|it| it.rate).reduce(f64::max)
-}
-
-/// For each strategy the knobs of the probe that issued most. Promises that `unlocked` breaks do not make it slower.
-fn best(samples: &[Sample]) -> BTreeMap<Strategy, BTreeMap<String, String>> {
-    let best = |strategy: Strategy| {
-        let name = list::probe(strategy);
-        let probes = samples.iter().filter(|it| it.scenario.starts_with(&name));
-        let best = probes.max_by(|one, other| one.rate.total_cmp(&other.rate))?;
-        Some((strategy, best.knobs.clone()))
-    };
-    Strategy::ALL.into_iter().filter_map(best).collect()
 }

@@ -166,7 +166,7 @@ impl Cluster {
 
     /// Where nginx answers.
     pub(crate) fn url(&self) -> anyhow::Result<String> {
-        Ok(self.nginx.as_ref().context("the cluster has no nginx running")?.url.clone())
+        Ok(self.nginx.as_ref().context("the cluster has no nginx running; `make up` starts it")?.url.clone())
     }
 
     /// Engine and version of the database; empty when it does not run.

@@ -5,60 +5,46 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use tokio::io::unix::AsyncFd;
+use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+use crate::alarm::Alarm;
 use crate::interrupt::Interrupt;
+use crate::numbers::within;
 
 const BUFFER: usize = 64 * 1024;
 /// Pieces of a connection that are under way in one direction. A sender that is faster waits, as on a long line.
 const UNDER_WAY_MAX: usize = 1_024;
 
-/// What is delayed, and by how much.
+/// Put a round trip between replicas and their servers, until it is stopped: what `make up DISTANCE_MS=1` does
 #[derive(clap::Args, Debug)]
 pub struct Command {
     /// The round trip that is added, in milliseconds
-    #[arg(long, value_name = "MS")]
+    #[arg(long, value_name = "MS", value_parser = within(0.0..=60_000.0))]
     round_trip_ms: f64,
     /// A client of LISTEN reaches SERVER; both are addresses such as 127.0.0.1:6391
-    #[arg(long = "link", value_name = "LISTEN=SERVER", required = true)]
-    links: Vec<Link>,
+    #[arg(long = "link", value_name = "LISTEN=SERVER", required = true, value_parser = link)]
+    links: Vec<(SocketAddr, SocketAddr)>,
 }
 
-/// One server and where it is reached with a delay.
-#[derive(Clone, Copy, Debug)]
-struct Link {
-    listen: SocketAddr,
-    server: SocketAddr,
-}
-
-impl FromStr for Link {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (listen, server) = text.split_once('=').ok_or("a link is LISTEN=SERVER")?;
-        let address = |text: &str| text.parse().map_err(|error| format!("{text}: {error}"));
-        Ok(Self { listen: address(listen)?, server: address(server)? })
-    }
+/// Where a server is reached with a delay, and the server.
+fn link(text: &str) -> Result<(SocketAddr, SocketAddr), String> {
+    let (listen, server) = text.split_once('=').ok_or("a link is LISTEN=SERVER")?;
+    let address = |text: &str| text.parse().map_err(|error| format!("{text}: {error}"));
+    Ok((address(listen)?, address(server)?))
 }
 
 impl Command {
     /// Carries until it is interrupted; exit status 0.
     pub async fn run(&self, interrupt: Interrupt) -> anyhow::Result<u8> {
-        let Ok(round_trip) = Duration::try_from_secs_f64(self.round_trip_ms / 1e3) else {
-            bail!("--round-trip-ms {} is no time", self.round_trip_ms)
-        };
-        for link in &self.links {
-            start(*link, round_trip / 2).await?;
+        let delay = Duration::from_secs_f64(self.round_trip_ms / 2e3);
+        for (listen, server) in &self.links {
+            start(*listen, *server, delay).await?;
         }
         let _: anyhow::Result<()> = interrupt.or(std::future::pending()).await;
         Ok(0)
@@ -66,12 +52,12 @@ impl Command {
 }
 
 /// Listens for the clients of a server; it ends with the runtime.
-async fn start(link: Link, delay: Duration) -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind(link.listen).await.with_context(|| format!("cannot listen at {}", link.listen))?;
+async fn start(listen: SocketAddr, server: SocketAddr, delay: Duration) -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen at {listen}"))?;
     let listen = listener.local_addr()?;
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            tokio::spawn(connect(client, link.server, delay));
+            tokio::spawn(connect(client, server, delay));
         }
     });
     Ok(listen)
@@ -101,9 +87,9 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration)
         }
     };
     let write = async move {
-        let timer = Timer::new()?;
+        let mut alarm = Alarm::new()?;
         while let Some((due, piece)) = receiver.recv().await {
-            timer.sleep_until(due).await?;
+            alarm.wait_until(due).await?;
             if piece.is_empty() {
                 return to.shutdown().await;
             }
@@ -113,37 +99,6 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, delay: Duration)
     };
     tokio::try_join!(read, write)?;
     Ok(())
-}
-
-/// Tokio's own timers know whole milliseconds, of which half a distance may be a part.
-struct Timer(AsyncFd<Clock>);
-
-struct Clock(TimerFd);
-
-impl AsRawFd for Clock {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-impl Timer {
-    #[expect(deprecated, reason = "what replaces it is unsafe, and the clock owns its descriptor, as it has to")]
-    fn new() -> io::Result<Self> {
-        let clock = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-        AsyncFd::new(Clock(clock)).map(Self)
-    }
-
-    async fn sleep_until(&self, due: Instant) -> io::Result<()> {
-        let left = due.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        self.0.get_ref().0.set(Expiration::OneShot(left.into()), TimerSetTimeFlags::empty())?;
-        let mut ready = self.0.readable().await?;
-        self.0.get_ref().0.wait()?;
-        ready.clear_ready();
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -160,7 +115,7 @@ mod tests {
             let (mut from, mut to) = stream.into_split();
             tokio::io::copy(&mut from, &mut to).await.unwrap();
         });
-        let listen = start(Link { listen: "127.0.0.1:0".parse().unwrap(), server }, DELAY).await.unwrap();
+        let listen = start("127.0.0.1:0".parse().unwrap(), server, DELAY).await.unwrap();
         let (mut from, mut to) = TcpStream::connect(listen).await.unwrap().into_split();
         let sent: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
         let (began, expected) = (Instant::now(), sent.clone());

@@ -2,6 +2,7 @@
 //! load runs share it; the service never links it.
 
 mod admin;
+mod alarm;
 pub mod bench;
 pub mod chaos;
 pub mod cluster;
@@ -13,6 +14,7 @@ pub mod interrupt;
 pub mod load;
 mod machine;
 mod measure;
+mod numbers;
 mod processes;
 mod progress;
 pub mod proxy;

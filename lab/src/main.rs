@@ -27,22 +27,9 @@ enum Command {
     /// Reads one snapshot and changes nothing, so it may run beside a rush. Exit status: 0 all promises hold, 1 one is
     /// broken, 2 it could not be found out.
     Verify(VerifyArgs),
-    /// Send one load and print rate, statuses, latencies and what the load itself cost
-    ///
-    /// Exit status: 0 every request got an answer that counts, 1 some did not, 2 the load could not be sent.
     Load(load::Command),
-    /// Sell out tiny coupons one after the other on a running cluster, and say who overtook whom
-    ///
-    /// Exit status: 0 all went well, 1 a promise was broken, 2 it could not be found out, 130 interrupted.
     Fairness(fairness::Command),
-    /// Measure every budget on a cluster of the laboratory's own; prints one table and keeps it in bench.json
-    ///
-    /// Exit status: 0 all budgets are met, 1 one is missed or a measurement for it failed or broke a promise, 2 the run could not go on
-    /// or a figure is missing, 130 interrupted.
     Bench(bench::Command),
-    /// Measure lock wait and latency against replicas, strategies and shapes of load; keeps one folder and draws it
-    ///
-    /// Exit status: 0 all went well, 1 a promise was broken, 2 something could not be measured, 130 interrupted.
     Sweep(Box<sweep::Command>),
     /// Break parts of a cluster of the laboratory's own under load, and prove that nothing was lost
     ///
@@ -51,7 +38,6 @@ enum Command {
     ///
     /// Exit status: 0 all is well, 1 a promise was broken or a target missed, 2 it could not be found out, 130 interrupted.
     Chaos(chaos::ChaosArgs),
-    /// Put a round trip between replicas and their servers, until it is stopped: what `make up DISTANCE_MS=1` does
     Distance(distance::Command),
 }
 

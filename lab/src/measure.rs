@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep_until};
 
 mod fairness;
 mod histogram;
-mod numbers;
 pub mod quiet;
 mod sample;
 mod scenario;
@@ -21,9 +20,8 @@ mod stage;
 use crate::load::{Load, Outcome, Pace, Plan, Requests, Until, Users, load};
 use crate::verify::{Ack, verify};
 pub use fairness::Fairness;
-pub use numbers::{Spread, float, number, shown};
 pub use sample::{Sample, Times, Verdict};
-pub use scenario::{ANSWERS, Contests, FEW, MANY, Scenario, Stock, WARM_UP, holders, issues};
+pub use scenario::{ANSWERS, Contests, FEW, MANY, Scenario, Stock, WARM_UP, holders, issues, plenty};
 use stage::Moment;
 pub use stage::{Stage, both};
 

@@ -2,12 +2,10 @@
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use strum::{Display, IntoStaticStr};
+use strum::Display;
 
 /// How the replicas make an issue exclusive; the order is that of every table and legend.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize, Display, IntoStaticStr,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize, Display)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum Strategy {
@@ -26,15 +24,6 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Unlocked, Self::Conditional, Self::Optimistic, Self::Pessimistic, Self::Redlock, Self::Batched];
-
-    /// The value of `STRATEGY`.
-    pub fn name(self) -> &'static str {
-        self.into()
-    }
-
     /// Whether its promises are meant to hold; `unlocked` breaks them to show how.
     pub fn keeps_promises(self) -> bool {
         self != Self::Unlocked

@@ -4,7 +4,8 @@
 use serde::Serialize;
 use strum::Display;
 
-use crate::measure::{Sample, Spread, float};
+use crate::measure::Sample;
+use crate::numbers::{Spread, float, measured};
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,76 +61,43 @@ pub struct Budget {
     pub standing: Standing,
     /// What must be known to read it.
     pub explanation: Option<&'static str>,
-    /// How the figure comes from the samples of one repeat: the value of a scenario, by that of another if there is one.
+    /// The scenario whose value it is, and behind ` ÷ ` the one of the same repeat by which that is divided.
     #[serde(skip)]
     of: &'static str,
-    #[serde(skip)]
-    by: Option<&'static str>,
     #[serde(skip)]
     value: Value,
 }
 
 type Value = fn(&Sample) -> Option<f64>;
 
+/// A figure that promises nothing.
+fn figure(name: &'static str, unit: &'static str, of: &'static str, value: Value) -> Budget {
+    let (target, stretch, figure, standing, explanation) = (None, None, None, Standing::default(), None);
+    Budget { name, unit, target, stretch, figure, standing, explanation, of, value }
+}
+
 /// A rate by another one, which is to be at least so high.
-fn ratio(name: &'static str, of: &'static str, by: &'static str, bounds: [Option<f64>; 2]) -> Budget {
+fn ratio(name: &'static str, of: &'static str, bounds: [Option<f64>; 2]) -> Budget {
     let [target, stretch] = bounds.map(|bound| bound.map(Bound::AtLeast));
-    Budget { target, stretch, explanation: None, ..figure(name, [of, by], rate, "") }
+    Budget { target, stretch, ..figure(name, "", of, rate) }
 }
 
-/// A value by that of another, which is to be at most so high.
-fn growth(name: &'static str, of: &'static str, by: &'static str, value: Value, bounds: [Option<f64>; 2]) -> Budget {
+/// A value that is to be at most so high.
+fn most(name: &'static str, unit: &'static str, of: &'static str, value: Value, bounds: [Option<f64>; 2]) -> Budget {
     let [target, stretch] = bounds.map(|bound| bound.map(Bound::AtMost));
-    Budget { target, stretch, explanation: None, ..figure(name, [of, by], value, "") }
-}
-
-/// A sample's own value, which is to be at most so high.
-fn own(name: &'static str, unit: &'static str, of: &'static str, value: Value, bounds: [Option<f64>; 2]) -> Budget {
-    let [target, stretch] = bounds.map(|bound| bound.map(Bound::AtMost));
-    Budget { unit, target, stretch, explanation: None, by: None, ..figure(name, [of, of], value, "") }
-}
-
-/// A value by another one, which promises nothing.
-fn figure(name: &'static str, [of, by]: [&'static str; 2], value: Value, explanation: &'static str) -> Budget {
-    let (target, stretch, figure, standing) = (None, None, None, Standing::default());
-    Budget {
-        name,
-        unit: "",
-        target,
-        stretch,
-        figure,
-        standing,
-        explanation: Some(explanation),
-        of,
-        by: Some(by),
-        value,
-    }
+    Budget { target, stretch, ..figure(name, unit, of, value) }
 }
 
 fn rate(sample: &Sample) -> Option<f64> {
-    (sample.rate > 0.0).then_some(sample.rate)
+    measured(sample.rate)
 }
 
 fn p50(sample: &Sample) -> Option<f64> {
-    (sample.answered > 0).then_some(sample.latency.p50)
+    Some(sample.latency?.p50)
 }
 
 fn p99(sample: &Sample) -> Option<f64> {
-    (sample.answered > 0).then_some(sample.latency.p99)
-}
-
-fn gap(sample: &Sample) -> Option<f64> {
-    sample.longest_gap
-}
-
-/// Answers that were no coupon, and orders that got none.
-fn refused(sample: &Sample) -> Option<f64> {
-    (sample.sent > 0).then(|| float(sample.answered - sample.issued + sample.errors.sum()))
-}
-
-/// Of each issue.
-fn database_time(sample: &Sample) -> Option<f64> {
-    (sample.issued > 0).then(|| sample.cpu("mysqld") / float(sample.issued))
+    Some(sample.latency?.p99)
 }
 
 fn lock_wait(sample: &Sample) -> Option<f64> {
@@ -140,6 +108,19 @@ fn jump(sample: &Sample) -> Option<f64> {
     Some(sample.queue_jump()?.p95)
 }
 
+/// Of the database, for each issue.
+fn processor_time(sample: &Sample) -> Option<f64> {
+    (sample.issued > 0).then(|| sample.cpu("mysqld") / float(sample.issued))
+}
+
+/// Answers that were no coupon, and orders that got none.
+fn refused(sample: &Sample) -> Option<f64> {
+    (sample.sent > 0).then(|| float(sample.answered - sample.issued + sample.errors.sum()))
+}
+
+/// Stands between the two scenarios of a ratio.
+const BY: &str = " ÷ ";
+
 const ONE_MACHINE: &str = "three servers share the processors that one server has for itself, and the disk";
 const LOADERS: &str = "the same load by k6 and by ours: far from 1, one of them measures itself";
 
@@ -147,39 +128,45 @@ const LOADERS: &str = "the same load by k6 and by ours: far from 1, one of them 
 #[rustfmt::skip]
 fn all() -> Vec<Budget> {
     vec![
-        ratio("issues ÷ trivial, 200 connections", "issue-200", "version-200", [Some(0.44), Some(0.55)]),
-        ratio("issues ÷ trivial, 1,000 connections", "issue-1000", "version-1000", [Some(0.66), Some(0.75)]),
-        own("p99 at the peak, 200 connections", "ms", "issue-200", p99, [Some(40.0), Some(20.0)]),
-        own("p99 at the peak, 1,000 connections", "ms", "issue-1000", p99, [Some(120.0), Some(60.0)]),
-        ratio("issues ÷ pessimistic at its best", "issue-200", "pessimistic", [Some(15.0), Some(25.0)]),
-        ratio("sold-out answers ÷ trivial", "sold-out", "version-200", [Some(0.85), Some(0.95)]),
-        ratio("already-issued answers ÷ trivial", "already-issued", "version-200", [Some(0.85), Some(0.95)]),
-        ratio("8 replicas ÷ 1, one code, 64 connections", "issue-64-of-8", "issue-64-of-1", [Some(0.85), Some(0.95)]),
-        ratio("8 replicas ÷ 1, one code, 200 connections", "issue-200-of-8", "issue-200-of-1", [Some(0.85), Some(0.95)]),
-        ratio("8 replicas ÷ 1, one code, 1,000 connections", "issue-1000-of-8", "issue-1000-of-1", [Some(0.85), Some(0.95)]),
-        ratio("8 replicas ÷ 1 at 1 ms, 200 connections", "far-200-of-8", "far-200-of-1", [Some(0.85), Some(0.95)]),
-        ratio("home ÷ scattered, 8 replicas, 64 connections", "issue-64-of-8", "scattered-64-of-8", [Some(3.0), Some(6.0)]),
-        ratio("home ÷ scattered at 1 ms, 8 replicas, 64", "far-64-of-8", "far-scattered-64-of-8", [Some(4.0), Some(8.0)]),
-        own("one user alone, p50 of an issue", "ms", "alone", p50, [Some(1.2), Some(1.0)]),
-        own("open model, p99 at a third of the peak", "ms", "open-third", p99, [Some(30.0), Some(15.0)]),
-        own("lock wait p99 at 3,000/s, 1 replica", "ms", "rate-3000-of-1", lock_wait, [Some(3.0), Some(2.0)]),
-        growth("lock wait p99 at 3,000/s, 8 replicas ÷ 1", "rate-3000-of-8", "rate-3000-of-1", lock_wait, [Some(1.5), Some(1.1)]),
-        own("queue-jump p95, 4 replicas", "ms", "jump-of-4", jump, [None, Some(0.0)]),
-        own("queue-jump p95, 8 replicas", "ms", "jump-of-8", jump, [Some(2.0), Some(0.0)]),
-        ratio("issues of 32 codes ÷ of one, 3,000/s", "rate-3000-32-codes", "rate-3000-of-4", [Some(0.95), None]),
-        own("10,000 users at once: resets, 5xx, unanswered", "", "rush", |it| it.unserved, [Some(0.0), None]),
-        own("memory of a replica under that", "MiB", "rush", |it| it.peak_mebibytes, [Some(64.0), Some(48.0)]),
-        own("the same with 8 replicas: unserved", "", "rush-of-8", |it| it.unserved, [Some(0.0), None]),
-        ratio("issues of 32 codes ÷ of one, 1,000 connections", "issue-32-codes", "issue-1000-of-4", [Some(0.60), Some(0.75)]),
-        figure("issues of a group ÷ of one server, 200 connections", ["group-200", "issue-200"], rate, ONE_MACHINE),
-        figure("processor time of the database, group ÷ one server", ["group-200", "issue-200"], database_time, ONE_MACHINE),
-        own("no issue when the primary was killed", "s", "group-primary-killed", gap, [Some(8.0), None]),
-        own("no issue when the primary was switched", "s", "group-switched", gap, [Some(1.0), None]),
-        own("refused when the primary was switched", "", "group-switched", refused, [Some(0.0), None]),
-        growth("p99 while a secondary was killed ÷ undisturbed", "group-secondary-killed", "group-undisturbed", p99, [Some(2.0), None]),
-        figure("k6 ÷ lab load: answers at 1,000/s", ["arrival-1000-k6", "arrival-1000"], rate, LOADERS),
-        figure("k6 ÷ lab load: p50 at 1,000/s", ["arrival-1000-k6", "arrival-1000"], p50, LOADERS),
+        ratio("issues ÷ trivial, 200 connections", "issue-200 ÷ version-200", [Some(0.44), Some(0.55)]),
+        ratio("issues ÷ trivial, 1,000 connections", "issue-1000 ÷ version-1000", [Some(0.66), Some(0.75)]),
+        most("p99 at the peak, 200 connections", "ms", "issue-200", p99, [Some(40.0), Some(20.0)]),
+        most("p99 at the peak, 1,000 connections", "ms", "issue-1000", p99, [Some(120.0), Some(60.0)]),
+        ratio("issues ÷ pessimistic at its best", "issue-200 ÷ pessimistic", [Some(15.0), Some(25.0)]),
+        ratio("sold-out answers ÷ trivial", "sold-out ÷ version-200", [Some(0.85), Some(0.95)]),
+        ratio("already-issued answers ÷ trivial", "already-issued ÷ version-200", [Some(0.85), Some(0.95)]),
+        ratio("8 replicas ÷ 1, one code, 64 connections", "issue-64-of-8 ÷ issue-64-of-1", [Some(0.85), Some(0.95)]),
+        ratio("8 replicas ÷ 1, one code, 200 connections", "issue-200-of-8 ÷ issue-200-of-1", [Some(0.85), Some(0.95)]),
+        ratio("8 replicas ÷ 1, one code, 1,000 connections", "issue-1000-of-8 ÷ issue-1000-of-1", [Some(0.85), Some(0.95)]),
+        ratio("8 replicas ÷ 1 at 1 ms, 200 connections", "far-200-of-8 ÷ far-200-of-1", [Some(0.85), Some(0.95)]),
+        ratio("home ÷ scattered, 8 replicas, 64 connections", "issue-64-of-8 ÷ scattered-64-of-8", [Some(3.0), Some(6.0)]),
+        ratio("home ÷ scattered at 1 ms, 8 replicas, 64", "far-64-of-8 ÷ far-scattered-64-of-8", [Some(4.0), Some(8.0)]),
+        most("one user alone, p50 of an issue", "ms", "alone", p50, [Some(1.2), Some(1.0)]),
+        most("open model, p99 at a third of the peak", "ms", "open-third", p99, [Some(30.0), Some(15.0)]),
+        most("lock wait p99 at 3,000/s, 1 replica", "ms", "rate-3000-of-1", lock_wait, [Some(3.0), Some(2.0)]),
+        most("lock wait p99 at 3,000/s, 8 replicas ÷ 1", "", "rate-3000-of-8 ÷ rate-3000-of-1", lock_wait, [Some(1.5), Some(1.1)]),
+        most("queue-jump p95, 4 replicas", "ms", "jump-of-4", jump, [None, Some(0.0)]),
+        most("queue-jump p95, 8 replicas", "ms", "jump-of-8", jump, [Some(2.0), Some(0.0)]),
+        ratio("issues of 32 codes ÷ of one, 3,000/s", "rate-3000-32-codes ÷ rate-3000-of-4", [Some(0.95), None]),
+        most("10,000 users at once: resets, 5xx, unanswered", "", "rush", |it| it.unserved, [Some(0.0), None]),
+        most("memory of a replica under that", "MiB", "rush", |it| it.peak_mebibytes, [Some(64.0), Some(48.0)]),
+        most("the same with 8 replicas: unserved", "", "rush-of-8", |it| it.unserved, [Some(0.0), None]),
+        ratio("issues of 32 codes ÷ of one, 1,000 connections", "issue-32-codes ÷ issue-1000-of-4", [Some(0.60), Some(0.75)]),
+        Budget { explanation: Some(ONE_MACHINE), ..figure("issues of a group ÷ of one server, 200 connections", "", "group-200 ÷ issue-200", rate) },
+        Budget { explanation: Some(ONE_MACHINE), ..figure("processor time of the database, group ÷ one server", "", "group-200 ÷ issue-200", processor_time) },
+        most("no issue when the primary was killed", "s", "group-primary-killed", |it| it.longest_gap, [Some(8.0), None]),
+        most("no issue when the primary was switched", "s", "group-switched", |it| it.longest_gap, [Some(1.0), None]),
+        most("refused when the primary was switched", "", "group-switched", refused, [Some(0.0), None]),
+        most("p99 while a secondary was killed ÷ undisturbed", "", "group-secondary-killed ÷ group-undisturbed", p99, [Some(2.0), None]),
+        Budget { explanation: Some(LOADERS), ..figure("k6 ÷ lab load: answers at 1,000/s", "", "arrival-1000-k6 ÷ arrival-1000", rate) },
+        Budget { explanation: Some(LOADERS), ..figure("k6 ÷ lab load: p50 at 1,000/s", "", "arrival-1000-k6 ÷ arrival-1000", p50) },
     ]
+}
+
+/// The scenarios by whose figures those of this one are divided.
+pub fn divisors(scenario: &str) -> impl Iterator<Item = &'static str> {
+    let ratios = all().into_iter().filter_map(|budget| budget.of.split_once(BY));
+    ratios.filter(move |(of, _)| *of == scenario).map(|(_, by)| by)
 }
 
 /// Judges every budget. `planned` tells whether a scenario was to be measured.
@@ -193,10 +180,10 @@ pub fn judge(samples: &[Sample], planned: impl Fn(&str) -> bool) -> Vec<Budget> 
 
 impl Budget {
     fn standing(&self, figure: Option<Spread>, samples: &[Sample], planned: impl Fn(&str) -> bool) -> Standing {
-        let needs = |scenario: &str| scenario == self.of || Some(scenario) == self.by;
-        let is_broken = samples.iter().any(|it| needs(&it.scenario) && it.broken.is_some());
+        let needs = || self.of.split(BY);
+        let is_broken = samples.iter().any(|it| needs().any(|name| name == it.scenario) && it.broken.is_some());
         match figure {
-            _ if !planned(self.of) || !self.by.is_none_or(&planned) => Standing::LeftOut,
+            _ if !needs().all(&planned) => Standing::LeftOut,
             _ if is_broken => Standing::Broken,
             None => Standing::Unmeasured,
             Some(spread) if self.target.is_some_and(|bound| !bound.holds(spread.median)) => Standing::Missed,
@@ -209,12 +196,12 @@ impl Budget {
     /// One value for each repeat in which all was measured that it needs.
     fn values(&self, samples: &[Sample]) -> Vec<f64> {
         let good = |name: &'static str| samples.iter().filter(move |it| it.scenario == name && it.broken.is_none());
-        let value = |sample: &Sample| {
-            let Some(by) = self.by else { return (self.value)(sample) };
+        let Some((of, by)) = self.of.split_once(BY) else { return good(self.of).filter_map(self.value).collect() };
+        let ratio = |sample: &Sample| {
             let other = good(by).find(|it| it.repeat == sample.repeat)?;
             Some((self.value)(sample)? / (self.value)(other)?)
         };
-        good(self.of).filter_map(value).collect()
+        good(of).filter_map(ratio).collect()
     }
 }
 
@@ -231,6 +218,7 @@ pub fn exit(lines: &[Budget]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::Times;
 
     const RATIO: &str = "issues ÷ trivial, 200 connections";
 
@@ -259,9 +247,9 @@ mod tests {
 
     #[test]
     fn most_is_met_from_below() {
-        let mut alone = Sample { answered: 1, ..sample("alone", 1, 1.0) };
+        let mut alone = sample("alone", 1, 1.0);
         for (p50, expected) in [(0.9, Standing::Stretch), (1.2, Standing::Met), (1.21, Standing::Missed)] {
-            alone.latency.p50 = p50;
+            alone.latency = Some(Times { p50, ..Times::default() });
             assert_eq!(standing(&[alone.clone()], "one user alone, p50 of an issue").0, expected, "{p50}");
         }
     }

@@ -77,7 +77,7 @@ fn sample(summary: &Value, part: &str, seconds: Option<f64>) -> Sample {
         rate: seconds.map_or(0.0, |seconds| answered / seconds),
         answered: answered as u64,
         issued: issued as u64,
-        latency: Times { p50, p99, max, ..Times::default() },
+        latency: Some(Times { p50, p99, max, ..Times::default() }),
         ..Sample::default()
     }
 }
@@ -115,7 +115,7 @@ mod tests {
 
         assert_eq!((sample.answered, sample.issued, sample.seconds), (10_001, 10_000, 10.0));
         assert!((sample.rate - 1_000.1).abs() < 1e-9, "{}", sample.rate);
-        assert_eq!((sample.latency.p50, sample.latency.p99, sample.latency.max), (1.0, 8.0, 9.0));
+        assert_eq!(sample.latency, Some(Times { p50: 1.0, p99: 8.0, max: 9.0, ..Times::default() }));
     }
 
     #[test]

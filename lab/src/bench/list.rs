@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use anyhow::ensure;
+use clap::ValueEnum;
 
+use super::budgets;
 use crate::chaos::fault::Fault;
-use crate::cluster::private::{Knobs, MEMBERS};
+use crate::cluster::private::{BALANCE, DISTANCE_MS, Knobs, MEMBERS};
 use crate::load::{Pace, Requests, Users};
-use crate::measure::{Contests, FEW, MANY, Scenario, Stock, WARM_UP, holders, issues};
+use crate::measure::{Contests, FEW, MANY, Scenario, Stock, WARM_UP, holders, issues, plenty};
 use crate::strategy::Strategy;
 
 /// Replicas of the cluster that most is measured on.
@@ -25,8 +27,6 @@ const POOL_SIZES: [u32; 4] = [2, 4, 8, 16];
 const POOL_SIZE: u32 = 8;
 /// The knob, which a run sets by itself.
 pub const POOL: &str = "POOL_SIZE";
-/// Where orders go; the default is `home`.
-pub const BALANCE: &str = "BALANCE";
 
 /// Connections of what is no question of connections.
 const CONNECTIONS: usize = 200;
@@ -57,8 +57,6 @@ pub struct Item {
     pub name: String,
     pub knobs: Knobs,
     pub what: What,
-    /// Names of what its figures are told against.
-    needs: &'static [&'static str],
     /// From 1. What is measured once is in repeat 0.
     pub repeat: u32,
 }
@@ -79,12 +77,12 @@ pub enum What {
 
 impl Item {
     /// On the cluster that most is measured on.
-    fn new(name: impl Into<String>, what: What, needs: &'static [&'static str]) -> Self {
-        Self { name: name.into(), knobs: batched(REPLICAS), what, needs, repeat: 0 }
+    fn new(name: impl Into<String>, what: What) -> Self {
+        Self { name: name.into(), knobs: batched(REPLICAS), what, repeat: 0 }
     }
 
-    fn load(name: impl Into<String>, scenario: Scenario, needs: &'static [&'static str]) -> Self {
-        Self::new(name, What::Load(scenario), needs)
+    fn load(name: impl Into<String>, scenario: Scenario) -> Self {
+        Self::new(name, What::Load(scenario))
     }
 
     fn on(self, knobs: Knobs) -> Self {
@@ -101,6 +99,16 @@ impl Item {
         }
     }
 
+    /// Names of what its figures are told against.
+    fn needs(&self) -> Vec<&'static str> {
+        match self.what {
+            What::OfPeak(..) => vec!["issue-1000"],
+            // The other way round, all the probes would come with it.
+            What::Best(_) => vec!["issue-200"],
+            _ => budgets::divisors(&self.name).filter(|name| *name != "pessimistic").collect(),
+        }
+    }
+
     /// Seconds that it is guessed to take.
     pub fn estimate(&self) -> f64 {
         self.scenario().map_or(BY_K6, |it| (it.warm_up + it.time).as_secs_f64() + AROUND)
@@ -113,41 +121,30 @@ pub fn probe(strategy: Strategy) -> String {
 }
 
 fn knobs(strategy: Strategy, replicas: u32, pool_size: u32) -> Knobs {
-    Knobs { strategy, replicas, others: [(POOL.to_owned(), pool_size.to_string())].into() }
+    Knobs::new(strategy, replicas).with(POOL, pool_size)
 }
 
 fn batched(replicas: u32) -> Knobs {
     knobs(Strategy::Batched, replicas, POOL_SIZE)
 }
 
-/// With another knob, beside those of `knobs`.
-fn with(mut knobs: Knobs, name: &str, value: &str) -> Knobs {
-    knobs.others.insert(name.to_owned(), value.to_owned());
-    knobs
-}
-
 /// Every order to the least busy replica.
 fn scattered(knobs: Knobs) -> Knobs {
-    with(knobs, BALANCE, "scattered")
-}
-
-/// With a database of three members.
-fn grouped(knobs: Knobs) -> Knobs {
-    with(knobs, MEMBERS, "3")
+    knobs.with(BALANCE, "scattered")
 }
 
 /// A round trip of a millisecond between replicas and servers.
 fn far(knobs: Knobs) -> Knobs {
-    with(knobs, "DISTANCE_MS", "1")
+    knobs.with(DISTANCE_MS, 1)
 }
 
 fn hot(connections: usize, pace: Pace, times: [Duration; 2]) -> Scenario {
-    Scenario::issues(false, connections, pace, times)
+    Scenario::issues(plenty(1), connections, pace, times)
 }
 
-/// Many connections, for a fixed rate, too: few would leave no batches to speak of.
+/// As many codes as metrics name one by one. Many connections, for a fixed rate, too: few would leave no batches to speak of.
 fn shared(pace: Pace) -> Scenario {
-    Scenario::issues(true, MANY, pace, LONG)
+    Scenario::issues(plenty(32), MANY, pace, LONG)
 }
 
 /// Issues as long as any, by users whose names every replica refuses before it does anything: they have a space in them.
@@ -178,16 +175,16 @@ fn once() -> Vec<Item> {
     let (rate, time) = CROSS_CHECK;
     let ours = hot(CONNECTIONS, Pace::Open(rate.into()), [WARM_UP, time]);
     let mut items = vec![
-        Item::new("rush", What::Rush, &[]),
-        Item::new("rush-of-8", What::Rush, &[]).on(batched(8)),
-        Item::new("arrival-1000-k6", What::Arrival, &["arrival-1000"]),
-        Item::load("arrival-1000", ours, &["arrival-1000-k6"]),
+        Item::new("rush", What::Rush),
+        Item::new("rush-of-8", What::Rush).on(batched(8)),
+        Item::new("arrival-1000-k6", What::Arrival),
+        Item::load("arrival-1000", ours),
     ];
     for strategy in others() {
         for size in POOL_SIZES {
             for balance in ["home", "scattered"] {
-                let knobs = with(knobs(strategy, REPLICAS, size), BALANCE, balance);
-                items.push(Item::load(format!("{}{size}-{balance}", probe(strategy)), refusing(PROBE), &[]).on(knobs));
+                let knobs = knobs(strategy, REPLICAS, size).with(BALANCE, balance);
+                items.push(Item::load(format!("{}{size}-{balance}", probe(strategy)), refusing(PROBE)).on(knobs));
             }
         }
     }
@@ -195,18 +192,18 @@ fn once() -> Vec<Item> {
 }
 
 fn others() -> impl Iterator<Item = Strategy> {
-    Strategy::ALL.into_iter().filter(|strategy| *strategy != Strategy::Batched)
+    Strategy::value_variants().iter().copied().filter(|strategy| *strategy != Strategy::Batched)
 }
 
 /// The yardsticks and `batched`.
 fn quick() -> Vec<Item> {
     vec![
-        Item::load("version-200", trivial(CONNECTIONS), &[]),
-        Item::load("issue-200", hot(CONNECTIONS, Pace::Closed, LONG), &[]),
-        Item::load("version-1000", trivial(MANY), &[]),
-        Item::load("issue-1000", hot(MANY, Pace::Closed, LONG), &["version-1000"]),
-        Item::load("refused-200", asked(Stock::Untouched, refused(), CONNECTIONS, 422), &[]),
-        Item::load("alone", hot(1, Pace::Closed, SHORT), &[]),
+        Item::load("version-200", trivial(CONNECTIONS)),
+        Item::load("issue-200", hot(CONNECTIONS, Pace::Closed, LONG)),
+        Item::load("version-1000", trivial(MANY)),
+        Item::load("issue-1000", hot(MANY, Pace::Closed, LONG)),
+        Item::load("refused-200", asked(Stock::Untouched, refused(), CONNECTIONS, 422)),
+        Item::load("alone", hot(1, Pace::Closed, SHORT)),
     ]
 }
 
@@ -215,41 +212,37 @@ fn more() -> Vec<Item> {
     let open = Pace::Open(RATE.into());
     let of_peak = |share| What::OfPeak(share, hot(MANY, Pace::Closed, LONG));
     let held = Requests::Issue { codes: vec![GONE.to_owned()], users: holders(GONE_PIECES), key: "again".to_owned() };
-    let rate = |replicas| {
-        Item::load(format!("rate-3000-of-{replicas}"), hot(CONNECTIONS, open, LONG), &[]).on(batched(replicas))
-    };
-    let issue =
-        |name, connections, knobs, needs| Item::load(name, hot(connections, Pace::Closed, LONG), needs).on(knobs);
+    let rate =
+        |replicas| Item::load(format!("rate-3000-of-{replicas}"), hot(CONNECTIONS, open, LONG)).on(batched(replicas));
+    let issue = |name, connections, knobs| Item::load(name, hot(connections, Pace::Closed, LONG)).on(knobs);
     let mut items = vec![
-        Item::load("sold-out", gone(issues(vec![GONE.to_owned()]), 410), &[]),
-        Item::load("already-issued", gone(held, 409), &[]),
-        Item::new("open-third", of_peak(3.0), &["issue-1000"]),
-        Item::new("open-half", of_peak(2.0), &["issue-1000"]),
+        Item::load("sold-out", gone(issues(vec![GONE.to_owned()]), 410)),
+        Item::load("already-issued", gone(held, 409)),
+        Item::new("open-third", of_peak(3.0)),
+        Item::new("open-half", of_peak(2.0)),
         rate(1),
         rate(2),
         rate(4),
-        Item::load("rate-3000-32-codes", shared(open), &["rate-3000-of-4"]).on(batched(4)),
-        issue("issue-1000-of-4", MANY, batched(4), &[]),
-        Item::load("issue-32-codes", shared(Pace::Closed), &["issue-1000-of-4"]).on(batched(4)),
-        Item::load("jump-of-4", CONTESTS.scenario(CONNECTIONS, WARM_UP), &[]).on(batched(4)),
+        Item::load("rate-3000-32-codes", shared(open)).on(batched(4)),
+        issue("issue-1000-of-4", MANY, batched(4)),
+        Item::load("issue-32-codes", shared(Pace::Closed)).on(batched(4)),
+        Item::load("jump-of-4", CONTESTS.scenario(CONNECTIONS, WARM_UP)).on(batched(4)),
         rate(8),
-        Item::load("jump-of-8", CONTESTS.scenario(CONNECTIONS, WARM_UP), &[]).on(batched(8)),
-        issue("issue-64-of-8", FEW, batched(8), &["issue-64-of-1", "scattered-64-of-8"]),
-        issue("issue-200-of-8", CONNECTIONS, batched(8), &["issue-200-of-1"]),
-        issue("issue-1000-of-8", MANY, batched(8), &["issue-1000-of-1"]),
-        issue("scattered-64-of-8", FEW, scattered(batched(8)), &[]),
-        issue("far-scattered-64-of-8", FEW, far(scattered(batched(8))), &[]),
-        issue("far-64-of-8", FEW, far(batched(8)), &["far-scattered-64-of-8"]),
-        issue("far-200-of-8", CONNECTIONS, far(batched(8)), &["far-200-of-1"]),
-        issue("far-200-of-1", CONNECTIONS, far(batched(1)), &[]),
-        issue("issue-64-of-1", FEW, batched(1), &[]),
-        issue("issue-200-of-1", CONNECTIONS, batched(1), &[]),
-        issue("issue-1000-of-1", MANY, batched(1), &[]),
+        Item::load("jump-of-8", CONTESTS.scenario(CONNECTIONS, WARM_UP)).on(batched(8)),
+        issue("issue-64-of-8", FEW, batched(8)),
+        issue("issue-200-of-8", CONNECTIONS, batched(8)),
+        issue("issue-1000-of-8", MANY, batched(8)),
+        issue("scattered-64-of-8", FEW, scattered(batched(8))),
+        issue("far-scattered-64-of-8", FEW, far(scattered(batched(8)))),
+        issue("far-64-of-8", FEW, far(batched(8))),
+        issue("far-200-of-8", CONNECTIONS, far(batched(8))),
+        issue("far-200-of-1", CONNECTIONS, far(batched(1))),
+        issue("issue-64-of-1", FEW, batched(1)),
+        issue("issue-200-of-1", CONNECTIONS, batched(1)),
+        issue("issue-1000-of-1", MANY, batched(1)),
     ];
     let best = |strategy: Strategy| {
-        let compared: &[&str] = if strategy == Strategy::Pessimistic { &["issue-200"] } else { &[] };
-        let what = What::Best(refusing(LONG));
-        Item::new(strategy.name(), what, compared).on(knobs(strategy, REPLICAS, POOL_SIZE))
+        Item::new(strategy.to_string(), What::Best(refusing(LONG))).on(knobs(strategy, REPLICAS, POOL_SIZE))
     };
     items.extend(others().map(best));
     items
@@ -259,33 +252,27 @@ fn more() -> Vec<Item> {
 fn group() -> Vec<Item> {
     let struck = |name, fault| {
         let load = Scenario { tolerate: vec![503], ..hot(CONNECTIONS, Pace::Open(FAILOVER_RATE), FAILOVER) };
-        Item::new(name, What::Struck(fault, load), &[])
+        Item::new(name, What::Struck(fault, load))
     };
     let mut items = vec![
-        Item::load("group-200", hot(CONNECTIONS, Pace::Closed, LONG), &["issue-200"]),
-        Item::load("group-alone", hot(1, Pace::Closed, SHORT), &["alone"]),
+        Item::load("group-200", hot(CONNECTIONS, Pace::Closed, LONG)),
+        Item::load("group-alone", hot(1, Pace::Closed, SHORT)),
         struck("group-undisturbed", Fault::Nothing),
         struck("group-switched", Fault::PrimarySwitched),
         struck("group-secondary-killed", Fault::SecondaryKilled),
         struck("group-primary-killed", Fault::PrimaryKilled),
     ];
     for item in &mut items {
-        item.knobs = grouped(batched(REPLICAS));
+        item.knobs = batched(REPLICAS).with(MEMBERS, 3);
     }
-    items[4].needs = &["group-undisturbed"];
     items
 }
 
 /// All in order. `only` keeps the items whose name begins with one of its words, and what those are measured against; a word
 /// that names nothing is an error.
 pub fn items(repeats: u32, is_quick: bool, only: &[String]) -> anyhow::Result<Vec<Item>> {
-    let (mut items, mut each) = (once(), quick());
-    if is_quick {
-        items.clear();
-    } else {
-        each.extend(more());
-        each.extend(group());
-    }
+    let (mut items, mut each) =
+        if is_quick { (Vec::new(), quick()) } else { (once(), [quick(), more(), group()].concat()) };
     let all = || items.iter().chain(&each);
     for word in only {
         let names: Vec<_> = all().map(|it| it.name.as_str()).collect();
@@ -293,7 +280,7 @@ pub fn items(repeats: u32, is_quick: bool, only: &[String]) -> anyhow::Result<Ve
         ensure!(is_one, "--only {word}: no measurement's name begins with that; there are {}", names.join(", "));
     }
     let is_named = |it: &Item| only.is_empty() || only.iter().any(|word| it.name.starts_with(word));
-    let needed: Vec<&str> = all().filter(|it| is_named(it)).flat_map(|it| it.needs).copied().collect();
+    let needed: Vec<&str> = all().filter(|it| is_named(it)).flat_map(Item::needs).collect();
     // Everything is told as a ratio to the first.
     let is_wanted = |it: &Item| is_named(it) || it.name == "version-200" || needed.contains(&it.name.as_str());
     items.retain(is_wanted);

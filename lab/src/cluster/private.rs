@@ -2,6 +2,7 @@
 //! ports. It is gone when its owner is.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,10 @@ pub fn in_containers() -> bool {
 
 /// The knob that says of how many members the database consists.
 pub const MEMBERS: &str = "DB_MEMBERS";
+/// Where orders go; the default is `home`.
+pub const BALANCE: &str = "BALANCE";
+/// The round trip that is added between the replicas and their servers.
+pub const DISTANCE_MS: &str = "DISTANCE_MS";
 
 /// Whether the database of a cluster is a group of several members: `DB_MEMBERS` says so, as for make.
 pub fn has_members() -> bool {
@@ -49,6 +54,16 @@ pub struct Knobs {
 }
 
 impl Knobs {
+    pub fn new(strategy: Strategy, replicas: u32) -> Self {
+        Self { strategy, replicas, others: BTreeMap::new() }
+    }
+
+    /// With another knob beside those.
+    pub fn with(mut self, name: &str, value: impl Display) -> Self {
+        self.others.insert(name.to_owned(), value.to_string());
+        self
+    }
+
     /// How many members the database has, as a knob says it; `None`: as a person has it.
     pub fn members(&self) -> Option<&String> {
         self.others.get(MEMBERS)

@@ -5,16 +5,19 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
 use super::{Pace, Plan, Requests, Until, Users, load};
 use crate::cluster::Cluster;
+use crate::numbers::within;
 
 /// What an issue can be answered with when all goes well.
 const ISSUE_ANSWERS: [u16; 4] = [200, 201, 409, 410];
 
-/// Send one load and print what became of it
+/// Send one load and print rate, statuses, latencies and what the load itself cost
+///
+/// Exit status: 0 every request got an answer that counts, 1 some did not, 2 the load could not be sent.
 #[derive(Args)]
 pub struct Command {
     /// Where to send it, `http://host:port`; without it the nginx of the cluster
@@ -27,14 +30,14 @@ pub struct Command {
     #[arg(long, global = true, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=20_000))]
     connections: u32,
     /// How long requests are sent
-    #[arg(long, global = true, default_value_t = 5.0)]
+    #[arg(long, global = true, default_value_t = 5.0, value_parser = within(0.001..=1e6))]
     seconds: f64,
     /// How many requests are sent, instead of for how long
     #[arg(long, global = true, conflicts_with = "seconds")]
     count: Option<u64>,
     /// Requests per second at equal distances, latency counted from when each was due; without it every connection asks
     /// as fast as it is answered
-    #[arg(long, global = true)]
+    #[arg(long, global = true, value_parser = within(0.001..=1e6))]
     rate: Option<f64>,
     #[command(subcommand)]
     what: What,
@@ -83,11 +86,8 @@ impl Command {
         Ok(Plan {
             url: self.url()?,
             connections: self.connections as usize,
-            pace: self.rate.map(|rate| positive("--rate", rate)).transpose()?.map_or(Pace::Closed, Pace::Open),
-            until: match self.count {
-                Some(count) => Until::Sent(count),
-                None => Until::Elapsed(Duration::from_secs_f64(positive("--seconds", self.seconds)?)),
-            },
+            pace: self.rate.map_or(Pace::Closed, Pace::Open),
+            until: self.count.map_or(Until::Elapsed(Duration::from_secs_f64(self.seconds)), Until::Sent),
             requests,
             expect,
             keep_acks: matches!(self.what, What::Issue { acks: Some(_), .. }),
@@ -95,15 +95,7 @@ impl Command {
     }
 
     fn url(&self) -> anyhow::Result<String> {
-        if let Some(url) = &self.url {
-            return Ok(url.clone());
-        }
-        let nginx = Cluster::read(&self.cluster)?.nginx;
-        Ok(nginx.context("the cluster has no nginx running; `make up` starts it, or give --url")?.url)
+        let of_cluster = || Cluster::read(&self.cluster)?.url().context("give --url, or a cluster with an nginx");
+        self.url.clone().map_or_else(of_cluster, Ok)
     }
-}
-
-fn positive(name: &str, value: f64) -> anyhow::Result<f64> {
-    ensure!(value.is_finite() && value > 0.0 && value <= 1e6, "{name} {value}: give a number above 0");
-    Ok(value)
 }

@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use super::{Plan, Until};
+use crate::numbers::float;
 use crate::verify::Ack;
 
 /// Latencies are kept in microseconds with three digits, up to a minute.
@@ -64,9 +65,8 @@ impl Errors {
 
 impl Outcome {
     /// Expected answers per second.
-    #[expect(clippy::cast_precision_loss, reason = "counts of one run")]
     pub fn rate(&self) -> f64 {
-        self.answers as f64 / self.seconds
+        float(self.answers) / self.seconds
     }
 
     /// All answers.
@@ -80,9 +80,8 @@ impl Outcome {
     }
 
     /// The latency that this share of the requests did not exceed, in milliseconds.
-    #[expect(clippy::cast_precision_loss, reason = "at most a minute")]
     pub fn latency_ms(&self, quantile: f64) -> f64 {
-        self.latency.value_at_quantile(quantile) as f64 / 1_000.0
+        float(self.latency.value_at_quantile(quantile)) / 1_000.0
     }
 
     /// The coupons that clients were promised, with 201 or 200.
@@ -110,8 +109,7 @@ impl Display for Outcome {
         }
         let [p50, p99, p999, max] = [0.5, 0.99, 0.999, 1.0].map(|quantile| self.latency_ms(quantile));
         writeln!(f, "latency   p50 {p50:.2} ms, p99 {p99:.2} ms, p99.9 {p999:.2} ms, max {max:.2} ms")?;
-        #[expect(clippy::cast_precision_loss, reason = "counts of one run")]
-        let each = cpu_seconds * 1e6 / (self.answered().max(1) as f64);
+        let each = cpu_seconds * 1e6 / float(self.answered().max(1));
         write!(f, "loader    {cpu_seconds:.2} s of one processor, {each:.1} µs a request")
     }
 }

@@ -1,12 +1,11 @@
 //! The bytes of a request, laid out once and changed in place: the next user is a few digits.
 
 use std::cell::Cell;
+use std::io::Write;
 
 use serde_json::json;
 
-/// Digits of a user's number: enough for every request of a run, and every request is equally long.
-const DIGITS: usize = 10;
-/// Stands where the user's number goes until it is known.
+/// Stands where the user's number goes until it is known: as many digits, so that every request is equally long.
 const BLANK: &str = "##########";
 
 /// What is asked, again and again.
@@ -75,14 +74,9 @@ impl Writer {
         let template = &self.templates[(request % codes) as usize];
         bytes.clear();
         bytes.extend_from_slice(&template.bytes);
-        let mut number = self.count.map_or(request, |count| request % count);
-        let mut digits = [b'0'; DIGITS];
-        for digit in digits.iter_mut().rev() {
-            *digit += u8::try_from(number % 10).unwrap_or(0);
-            number /= 10;
-        }
+        let number = self.count.map_or(request, |count| request % count);
         for &gap in &template.gaps {
-            bytes[gap..gap + DIGITS].copy_from_slice(&digits);
+            write!(&mut bytes[gap..gap + BLANK.len()], "{number:010}").expect("ten digits fit");
         }
     }
 }

@@ -1,17 +1,12 @@
 //! When the next request may go, and from when its latency counts.
 
 use std::cell::Cell;
-use std::io;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use nix::sys::time::TimeSpec;
-use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use tokio::io::AsyncReadExt;
-use tokio::net::unix::pipe::Receiver;
 use tokio::sync::Notify;
 
 use super::{Pace, Until};
+use crate::alarm::Alarm;
 
 /// A request that went so much later than it was due was late: all connections were busy, or the loader was.
 const LATE: Duration = Duration::from_millis(1);
@@ -88,20 +83,12 @@ impl Turns {
         }
     }
 
-    /// Wakes a connection for each turn when it is due. tokio's own timer would round to milliseconds.
+    /// Wakes a connection for each turn when it is due; in a closed loop none is.
     pub(super) async fn keep_time(&self) {
-        let (Pace::Open(_), Some(total)) = (self.pace, self.total) else { return };
         let mut alarm = Alarm::new().expect("Linux has timers");
-        let mut turn = 0;
-        while turn < total {
-            let due = self.due_at(turn).unwrap_or(self.start);
-            match due.checked_duration_since(Instant::now()) {
-                Some(wait) if !wait.is_zero() => alarm.wait(wait).await.expect("a timer can be read"),
-                _ => {
-                    self.due.notify_one();
-                    turn += 1;
-                }
-            }
+        for due in (0..self.total.unwrap_or(0)).map_while(|turn| self.due_at(turn)) {
+            alarm.wait_until(due).await.expect("a timer can be read");
+            self.due.notify_one();
         }
     }
 }
@@ -109,26 +96,6 @@ impl Turns {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number of requests")]
 fn count(rate: f64, time: Duration) -> u64 {
     (rate * time.as_secs_f64()).floor() as u64
-}
-
-/// A timer with the kernel's resolution. It reads as the end of a pipe does: eight bytes each time it went off.
-struct Alarm {
-    timer: TimerFd,
-    rings: Receiver,
-}
-
-impl Alarm {
-    fn new() -> io::Result<Self> {
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC)?;
-        let rings = Receiver::from_owned_fd_unchecked(timer.as_fd().try_clone_to_owned()?)?;
-        Ok(Self { timer, rings })
-    }
-
-    async fn wait(&mut self, time: Duration) -> io::Result<()> {
-        self.timer.set(Expiration::OneShot(TimeSpec::from_duration(time)), TimerSetTimeFlags::empty())?;
-        // More room than it fills: so tokio knows at once that nothing else is there.
-        self.rings.read(&mut [0; 16]).await.map(drop)
-    }
 }
 
 #[cfg(test)]
@@ -140,19 +107,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_due_while_nobody_is_free_counts_from_when_it_was_due() {
+    async fn what_is_due_while_nobody_is_free_counts_from_then_and_what_never_goes_is_known_with_its_time() {
         let turns = turns(1_000.0, 0.05);
+        let since = |due: Instant| (due - turns.measured_from).as_micros();
         // All connections are busy until every request is overdue.
         tokio::time::sleep(Duration::from_millis(60)).await;
 
         let mut due = Vec::new();
-        while let Some(from) = turns.next().await {
-            due.push((from - turns.measured_from).as_micros());
+        for _ in 0..40 {
+            due.push(since(turns.next().await.unwrap()));
         }
 
         let expected: Vec<u128> = (0..50).map(|turn| turn * 1_000).collect();
-        assert_eq!(due, expected);
-        assert_eq!(turns.late.get(), 50);
+        assert_eq!((due.as_slice(), turns.late.get()), (&expected[..40], 40));
+        assert_eq!(turns.unsent().map(since).collect::<Vec<_>>(), expected[40..]);
     }
 
     #[tokio::test]
@@ -181,18 +149,5 @@ mod tests {
         let all = async { tokio::join!(turns.keep_time(), ask(), ask(), ask(), ask(), ask()) };
 
         tokio::time::timeout(Duration::from_secs(5), all).await.expect("all of them end");
-    }
-
-    #[tokio::test]
-    async fn what_was_never_sent_is_known_with_its_time() {
-        let turns = turns(1_000.0, 0.01);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-        for _ in 0..4 {
-            turns.next().await.unwrap();
-        }
-
-        let unsent: Vec<u128> = turns.unsent().map(|due| (due - turns.measured_from).as_millis()).collect();
-
-        assert_eq!(unsent, [4, 5, 6, 7, 8, 9]);
     }
 }

@@ -1,32 +1,29 @@
 //! "First come, first served", told by tiny coupons that sold out one after the other: who overtook whom.
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use super::numbers::float;
+use super::sample::Times;
 use super::scenario::FOUGHT;
 use super::stage::Stage;
 use crate::admin::Audited;
 use crate::database::{self, Winner};
+use crate::numbers::float;
+
+/// Far beyond what a request may take.
+const JUMP_MAX_MS: u64 = 60_000;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fairness {
     pub played: usize,
     /// Those that can say something: sold out, with a winner and a loser.
-    pub decided: usize,
-    /// `None` when none was decided.
-    pub queue_jump: Option<QueueJump>,
+    pub decided: u64,
+    /// How much later than the first who was refused the last who won had reached nginx, over the decided contests. Zero when nobody
+    /// overtook, `None` when none was decided.
+    pub queue_jump: Option<Times>,
     /// `None` without serials: then there is no order that could be wrong.
     pub inversions: Option<Inversions>,
-}
-
-/// How much later than the first who was refused the last who won had reached nginx, over the decided contests, in
-/// milliseconds. Zero when nobody overtook.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct QueueJump {
-    pub p50: f64,
-    pub p95: f64,
-    pub max: f64,
 }
 
 /// Pairs of winners of one coupon.
@@ -44,8 +41,7 @@ impl Fairness {
         audited.retain(|coupon| coupon.code.starts_with(FOUGHT));
         let winners = database::winners(&mut stage.database, FOUGHT).await?;
         let jumps = jumps(&audited);
-        let at = |percent: usize| jumps.get((jumps.len() * percent).div_ceil(100).checked_sub(1)?).copied();
-        let queue_jump = at(50).zip(at(95)).zip(at(100)).map(|((p50, p95), max)| QueueJump { p50, p95, max });
+        let queue_jump = Times::of(|share| (!jumps.is_empty()).then(|| float(jumps.value_at_quantile(share))));
         Ok(Self { played: audited.len(), decided: jumps.len(), queue_jump, inversions: inversions(&winners) })
     }
 }
@@ -57,12 +53,13 @@ impl Inversions {
     }
 }
 
-/// The queue-jump of each decided contest, in order.
-fn jumps(audited: &[Audited]) -> Vec<f64> {
-    let seconds = |it: &Audited| Some((it.latest_winner_arrival? - it.earliest_loser_arrival?).as_seconds_f64());
+/// The queue-jump of each decided contest, in milliseconds as nginx stamps them.
+fn jumps(audited: &[Audited]) -> Histogram<u64> {
+    let mut jumps = Histogram::new_with_max(JUMP_MAX_MS, 3).expect("these bounds are valid");
     let sold_out = audited.iter().filter(|coupon| coupon.remaining == 0);
-    let mut jumps: Vec<f64> = sold_out.filter_map(seconds).map(|it| (it * 1_000.0).max(0.0)).collect();
-    jumps.sort_by(f64::total_cmp);
+    for jump in sold_out.filter_map(|it| Some(it.latest_winner_arrival? - it.earliest_loser_arrival?)) {
+        jumps.saturating_record(jump.whole_milliseconds().try_into().unwrap_or(0));
+    }
     jumps
 }
 
@@ -89,8 +86,9 @@ mod tests {
 
     use super::*;
 
-    /// Each is what is left of a coupon, when its last winner arrived, when its first loser.
-    fn jumps_of<const N: usize>(coupons: [(u32, Option<i64>, Option<i64>); N]) -> Vec<f64> {
+    /// How many jumps these coupons say, the least and the most. Each is what is left of it, when its last winner arrived, when its first
+    /// loser.
+    fn jumps_of<const N: usize>(coupons: [(u32, Option<i64>, Option<i64>); N]) -> (u64, u64, u64) {
         let at = |ms: i64| OffsetDateTime::UNIX_EPOCH + Duration::milliseconds(ms);
         let audited = coupons.map(|(remaining, winner, loser)| Audited {
             code: "F".to_owned(),
@@ -98,13 +96,14 @@ mod tests {
             latest_winner_arrival: winner.map(at),
             earliest_loser_arrival: loser.map(at),
         });
-        jumps(&audited)
+        let jumps = jumps(&audited);
+        (jumps.len(), jumps.min(), jumps.max())
     }
 
     #[test]
     fn only_who_overtook_counts_and_without_a_loser_or_with_stock_left_a_coupon_tells_nothing() {
-        assert_eq!(jumps_of([(0, Some(110), Some(100)), (0, Some(90), Some(100))]), [0.0, 10.0]);
-        assert!(jumps_of([(0, Some(1), None), (0, None, Some(1)), (1, Some(9), Some(1))]).is_empty());
+        assert_eq!(jumps_of([(0, Some(110), Some(100)), (0, Some(90), Some(100))]), (2, 0, 10));
+        assert_eq!(jumps_of([(0, Some(1), None), (0, None, Some(1)), (1, Some(9), Some(1))]).0, 0);
     }
 
     fn winners(code: &str, stamps: &[u64]) -> Vec<Winner> {

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::fairness::{Fairness, QueueJump};
+use super::fairness::Fairness;
 use super::histogram::{Histogram, Pages, counted};
-use super::numbers::float;
 use super::quiet::Quiet;
 use super::stage::{Moment, Stage};
 use crate::load::{Errors, Outcome, Pace};
+use crate::numbers::float;
 use crate::processes::Used;
 
 /// Of so many requests that were due in the window one may go after it: the last ones are due at its very end.
@@ -37,8 +37,8 @@ pub struct Sample {
     pub issued: u64,
     pub by_status: BTreeMap<u16, u64>,
     pub errors: Errors,
-    /// Of the answers that count, as the loader saw it; in an open model from when a request was due.
-    pub latency: Times,
+    /// Of the answers that count, as the loader saw it; in an open model from when a request was due. `None` without any.
+    pub latency: Option<Times>,
     pub replicas: Replicas,
     /// Seconds between the two looks at the counters.
     pub watched: f64,
@@ -108,7 +108,7 @@ fn since(then: &Used, now: &Used) -> Used {
 }
 
 impl Times {
-    fn of(at: impl Fn(f64) -> Option<f64>) -> Option<Self> {
+    pub fn of(at: impl Fn(f64) -> Option<f64>) -> Option<Self> {
         Some(Self { p50: at(0.5)?, p95: at(0.95)?, p99: at(0.99)?, p999: at(0.999)?, max: at(1.0)? })
     }
 }
@@ -149,26 +149,25 @@ impl Sample {
             issued: outcome.with_status(201),
             by_status: outcome.by_status.clone(),
             errors: outcome.errors,
-            latency: Times::of(|quantile| Some(outcome.latency_ms(quantile))).unwrap_or_default(),
+            latency: Times::of(|quantile| (!outcome.latency.is_empty()).then(|| outcome.latency_ms(quantile))),
             ..Self::default()
         }
     }
 
     /// Adds what all counters say, of which the load itself used `loader` seconds of a processor.
     pub fn count(&mut self, stage: &Stage, before: &Moment, after: &Moment, loader: f64) -> anyhow::Result<()> {
-        let (then, now) = (&before.clocks, &after.clocks);
-        self.watched = (now.at - then.at).as_secs_f64();
+        self.watched = (after.at - before.at).as_secs_f64();
         self.replicas = Replicas::between(&before.pages, &after.pages, self.watched);
-        self.cpu_seconds = since(&then.used, &now.used);
-        self.throttled = since(&then.throttled, &now.throttled);
+        self.cpu_seconds = since(&before.used, &after.used);
+        self.throttled = since(&before.throttled, &after.throttled);
         let parts: f64 = self.cpu_seconds.values().sum();
-        let (machine, own) = (now.machine.since(then.machine), now.own - then.own);
+        let (machine, own) = (after.machine.since(before.machine), after.own - before.own);
         self.quiet = Quiet {
             all: machine.all,
             idle: machine.idle,
             others: (machine.all - machine.idle - machine.stolen - parts - own).max(0.0),
             stolen: machine.stolen,
-            speed: stage.gauge.between(then.mark..now.mark),
+            speed: stage.gauge.between(before.mark..after.mark),
         };
         self.cpu_seconds.insert("loader".to_owned(), loader);
         self.cpu_seconds.insert("laboratory".to_owned(), (own - loader).max(0.0));
@@ -191,7 +190,7 @@ impl Sample {
         }
     }
 
-    pub fn queue_jump(&self) -> Option<QueueJump> {
+    pub fn queue_jump(&self) -> Option<Times> {
         self.fairness.as_ref()?.queue_jump
     }
 

@@ -6,10 +6,6 @@ use crate::load::{Pace, Requests, Users};
 
 /// Coupons that do not sell out, whatever is measured.
 const PLENTY: u32 = 1_000_000;
-/// The first of them is the one that everybody wants.
-const HOT: &str = "L-01";
-/// As many as metrics name one by one.
-const CODES: u32 = 32;
 /// Connections of a small closed loop, and of a large one.
 pub const FEW: usize = 64;
 pub const MANY: usize = 1_000;
@@ -64,6 +60,11 @@ impl Stock {
     }
 }
 
+/// So many codes of coupons that do not sell out. The first is the one that everybody wants.
+pub fn plenty(codes: u32) -> Vec<String> {
+    (1..=codes).map(|number| format!("L-{number:02}")).collect()
+}
+
 /// Issues of each of these in turn, each request by a user who asks for the first time.
 pub fn issues(codes: Vec<String>) -> Requests {
     Requests::Issue { codes, users: Users::new("user"), key: "first".to_owned() }
@@ -80,14 +81,8 @@ impl Scenario {
         self.stock.coupons().iter().any(|(code, _)| code.starts_with(FOUGHT))
     }
 
-    /// Issues of one coupon or 32, of which there are plenty; a load that is not answered with 201 has no figure.
-    pub fn issues(many: bool, connections: usize, pace: Pace, [warm_up, time]: [Duration; 2]) -> Self {
-        let codes = (1..=if many { CODES } else { 1 }).map(|number| format!("L-{number:02}")).collect();
-        Self::issues_of(codes, connections, pace, [warm_up, time])
-    }
-
-    /// The same of these coupons.
-    pub fn issues_of(codes: Vec<String>, connections: usize, pace: Pace, [warm_up, time]: [Duration; 2]) -> Self {
+    /// Issues of these coupons, of which there are plenty; a load that is not answered with 201 has no figure.
+    pub fn issues(codes: Vec<String>, connections: usize, pace: Pace, [warm_up, time]: [Duration; 2]) -> Self {
         let stock = Stock::Of(codes.iter().map(|code| (code.clone(), PLENTY)).collect());
         let (requests, expect, tolerate) = (issues(codes), vec![201], Vec::new());
         Self { stock, connections, pace, warm_up, time, requests, expect, tolerate }
@@ -116,15 +111,15 @@ impl Contests {
     pub fn scenario(self, connections: usize, warm_up: Duration) -> Scenario {
         let code = |number| format!("{FOUGHT}{number:03}");
         let mut stock: Vec<_> = (1..=self.coupons).map(|number| (code(number), self.pieces)).collect();
-        stock.push((HOT.to_owned(), PLENTY));
+        let hot = plenty(1);
+        stock.extend(hot.iter().map(|code| (code.clone(), PLENTY)));
         // Each request takes the next of these, so the warm-up ends where the first contest begins.
-        let before = (f64::from(self.rate) * warm_up.as_secs_f64()).round();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some thousand requests")]
-        let warming = std::iter::repeat_n(HOT.to_owned(), before as usize);
+        let before = warm_up.as_millis() * u128::from(self.rate) / 1_000;
+        let warming = std::iter::repeat_n(hot[0].clone(), usize::try_from(before).unwrap_or(0));
         let each = (self.pieces * self.over) as usize;
         let fought = (1..=self.coupons).flat_map(|number| std::iter::repeat_n(code(number), each));
         let requests = issues(warming.chain(fought).collect());
-        let load = Scenario::issues(false, connections, Pace::Open(self.rate.into()), [warm_up, self.time()]);
+        let load = Scenario::issues(hot, connections, Pace::Open(self.rate.into()), [warm_up, self.time()]);
         Scenario { stock: Stock::Of(stock), requests, expect: vec![201, 410], ..load }
     }
 }

@@ -39,15 +39,6 @@ pub struct Stage {
 
 /// All counters at one moment.
 pub struct Moment {
-    pub clocks: Clocks,
-    /// Commands on all lock nodes, and statements that the database was sent.
-    pub commands: u64,
-    pub statements: u64,
-    pub pages: Pages,
-}
-
-/// What the processors did until one moment.
-pub struct Clocks {
     pub at: Instant,
     /// Of the gauge.
     pub mark: usize,
@@ -58,6 +49,10 @@ pub struct Clocks {
     pub own: f64,
     /// Seconds that each replica stood still, where it has a share of its own.
     pub throttled: Used,
+    pub pages: Pages,
+    /// Commands on all lock nodes, and statements that the database was sent.
+    pub commands: u64,
+    pub statements: u64,
 }
 
 impl Stage {
@@ -158,28 +153,29 @@ impl Stage {
         self.end().await
     }
 
-    /// Reads every counter; processors first, so that the reading is not in what was measured until now.
+    /// Reads every counter in this order: edge and processors first, so that the reading is not in what was measured until now.
     pub async fn end(&mut self) -> anyhow::Result<Moment> {
-        let clocks = self.clocks()?;
-        let (pages, commands, statements) = self.counters().await?;
-        Ok(Moment { clocks, commands, statements, pages })
+        Ok(Moment {
+            at: Instant::now(),
+            mark: self.gauge.mark(),
+            throttled: self.private.as_ref().map_or_else(|| Ok(Used::new()), Private::throttled)?,
+            machine: Processors::read()?,
+            used: self.parts.used()?,
+            own: own()?,
+            pages: self.admin.metrics().await?,
+            commands: self.commands().await?,
+            statements: database::statements(&mut self.database).await?,
+        })
     }
 
-    fn clocks(&self) -> anyhow::Result<Clocks> {
-        let (at, mark) = (Instant::now(), self.gauge.mark());
-        let throttled = self.private.as_ref().map_or_else(|| Ok(Used::new()), Private::throttled)?;
-        Ok(Clocks { at, mark, machine: Processors::read()?, used: self.parts.used()?, own: own()?, throttled })
-    }
-
-    async fn counters(&mut self) -> anyhow::Result<(Pages, u64, u64)> {
-        let pages = self.admin.metrics().await?;
+    async fn commands(&mut self) -> anyhow::Result<u64> {
         let mut commands = 0;
         for node in &mut self.redis {
             let info: String = redis::cmd("INFO").arg("stats").query_async(node).await.context("cannot ask redis")?;
             let count = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:"));
             commands += count.context("redis does not count its commands")?.trim().parse::<u64>()?;
         }
-        Ok((pages, commands, database::statements(&mut self.database).await?))
+        Ok(commands)
     }
 }
 

@@ -1,14 +1,13 @@
 //! One cell: a load on the cluster as it is to be, with its verdict.
 
-use std::time::Instant;
-
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::folder::Folder;
 use super::grid::Cell;
-use crate::measure::{Sample, Stage, measure, shown};
+use crate::measure::{Sample, Stage, measure};
+use crate::numbers::shown;
 
 /// A cell as it was measured, as `cell.json` keeps it.
 #[derive(Serialize, Deserialize)]
@@ -17,8 +16,6 @@ pub struct Measured {
     pub cell: Cell,
     /// When it began, RFC 3339.
     pub started: String,
-    /// All of it, the change of the cluster too.
-    pub took_seconds: f64,
     /// What was measured; with `+` when the folder differed from it.
     pub commit: String,
     pub sample: Sample,
@@ -27,13 +24,11 @@ pub struct Measured {
 impl Measured {
     /// Measures a cell. What it finds is complete, or the error says why there is none.
     pub async fn now(stage: &mut Stage, cell: Cell, to: &Folder, commit: &str) -> anyhow::Result<Self> {
-        let (began, started) = (Instant::now(), OffsetDateTime::now_utc().format(&Rfc3339)?);
+        let started = OffsetDateTime::now_utc().format(&Rfc3339)?;
         stage.set(&cell.knobs()).await?;
         let evidence = to.of(cell).join("acks.log");
         let sample = measure(stage, &to.grid.settings.load(cell), Some(&evidence)).await?;
-        let sample = Sample { scenario: cell.to_string(), ..sample };
-        let (commit, took_seconds) = (commit.to_owned(), began.elapsed().as_secs_f64());
-        Ok(Self { cell, started, took_seconds, commit, sample })
+        Ok(Self { cell, started, commit: commit.to_owned(), sample: Sample { scenario: cell.to_string(), ..sample } })
     }
 
     /// Whether no promise was broken.
@@ -51,14 +46,9 @@ impl Measured {
         self.cell.strategy.keeps_promises() && !self.is_clean()
     }
 
-    /// Whether a strategy that has a lock went on without it: then this is no measurement of it.
-    pub fn is_bypassed(&self) -> bool {
-        self.sample.bypass().is_some()
-    }
-
     pub fn line(&self) -> String {
         let Self { cell, sample, .. } = self;
-        let wait = shown(sample.replicas.lock_wait.map(|wait| wait.p99));
+        let [latency, wait] = [sample.latency, sample.replicas.lock_wait].map(|times| shown(times.map(|it| it.p99)));
         let jump = sample.queue_jump().map(|jump| format!("queue-jump p95 {:.0} ms  ", jump.p95)).unwrap_or_default();
         let verdict = if self.is_clean() || self.is_broken() {
             sample.broken.clone().unwrap_or("promises kept".to_owned())
@@ -67,10 +57,8 @@ impl Measured {
         };
         let short = sample.short().map(|short| format!("  {short}")).unwrap_or_default();
         format!(
-            "{:<38} {:>6.0}/s issued  p99 {:>7.1} ms  lock wait p99 {wait:>7} ms  {jump}{verdict}{short}",
-            cell.to_string(),
+            "{cell:<38} {:>6.0}/s issued  p99 {latency:>7} ms  lock wait p99 {wait:>7} ms  {jump}{verdict}{short}",
             sample.replicas.issued,
-            sample.latency.p99,
         )
     }
 }

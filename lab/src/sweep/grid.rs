@@ -12,14 +12,11 @@ use clap::{Args, ValueEnum};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::private::{Knobs, inherited};
+use crate::cluster::private::{BALANCE, DISTANCE_MS, Knobs, inherited};
 use crate::load::Pace;
-use crate::measure::{ANSWERS, Contests, FEW, MANY, Scenario, WARM_UP};
+use crate::measure::{ANSWERS, Contests, FEW, MANY, Scenario, WARM_UP, plenty};
+use crate::numbers::within;
 use crate::strategy::Strategy;
-
-/// The knobs that every cell sets by itself.
-const BALANCE: &str = "BALANCE";
-const DISTANCE_MS: &str = "DISTANCE_MS";
 
 /// Seconds of a cell that pass beside its load, as measured: change of the cluster, new rounds, verdicts; and what strategies that do not
 /// keep up still answer after their window.
@@ -31,7 +28,7 @@ const NAME: usize = 8;
 const USERS: usize = 200;
 
 /// An open model does not wait for answers, so it needs a connection for whatever may be under way.
-const CONNECTIONS_MAX: u32 = 10_000;
+const CONNECTIONS_MAX: usize = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
@@ -87,7 +84,7 @@ pub struct Axes {
     #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1,2,4,8", default_value_if("quick", "true", "1,2,4"), value_parser = clap::value_parser!(u32).range(1..=20))]
     replicas: Vec<u32>,
     /// How they issue; with --quick pessimistic,redlock,batched
-    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_values_t = Strategy::ALL, default_value_if("quick", "true", "pessimistic,redlock,batched"))]
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_values_t = Strategy::value_variants(), default_value_if("quick", "true", "pessimistic,redlock,batched"))]
     strategies: Vec<Strategy>,
     /// Where the orders for a code go; with one replica there is no difference
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', default_values_t = [Balance::Home, Balance::Scattered])]
@@ -117,7 +114,7 @@ pub struct Settings {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(10..=999))]
     pub contests: u32,
     /// Processors that each replica has for itself [default: all share the machine]; 0.1 is a tenth of one; needs root
-    #[arg(long, value_name = "N", value_parser = share)]
+    #[arg(long, value_name = "N", value_parser = within(0.01..=64.0))]
     pub shares: Option<f64>,
     /// The order of the cells, and the names of coupons; the same seed is the same order
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -189,11 +186,6 @@ fn names(seed: u64, repeat: u32) -> Vec<String> {
     (0..CODES).map(|_| (0..NAME).map(|_| random.alphanumeric()).collect()).collect()
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    let share = text.parse().ok().filter(|share| (0.01..=64.0).contains(share));
-    share.ok_or_else(|| "a number from 0.01 to 64, such as 0.1".to_owned())
-}
-
 impl Settings {
     fn contests(&self) -> Contests {
         Contests { coupons: self.contests, pieces: 20, over: 2, rate: self.rate }
@@ -207,20 +199,16 @@ impl Settings {
     /// The load of a cell.
     pub fn load(&self, cell: Cell) -> Scenario {
         let times = [WARM_UP, self.time(cell.shape)];
-        let issues = |connections, pace| Scenario::issues(false, connections, pace, times);
-        let all = (WARM_UP + self.time(cell.shape)).as_secs_f64() * f64::from(self.rate);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "it is at most a connection for each request"
-        )]
-        let open = all.min(CONNECTIONS_MAX.into()).ceil() as usize;
+        let issues = |connections, pace| Scenario::issues(plenty(1), connections, pace, times);
+        // At most a connection for each request.
+        let all = (WARM_UP + self.time(cell.shape)).as_millis() * u128::from(self.rate) / 1_000;
+        let open = usize::try_from(all).map_or(CONNECTIONS_MAX, |all| all.min(CONNECTIONS_MAX));
         let load = match cell.shape {
             Shape::Few => issues(FEW, Pace::Closed),
             Shape::Crowd => issues(MANY, Pace::Closed),
             Shape::Rate => issues(open, Pace::Open(self.rate.into())),
             Shape::Contests => self.contests().scenario(open, WARM_UP),
-            Shape::Codes => Scenario::issues_of(names(self.seed, cell.repeat), USERS, Pace::Closed, times),
+            Shape::Codes => Scenario::issues(names(self.seed, cell.repeat), USERS, Pace::Closed, times),
         };
         // Refusals are answers here, and how many there are is one of the results.
         Scenario { expect: ANSWERS.into(), ..load }
@@ -229,9 +217,7 @@ impl Settings {
 
 impl Cell {
     pub fn knobs(self) -> Knobs {
-        let others = [(BALANCE, self.balance.to_string()), (DISTANCE_MS, self.distance_ms.to_string())];
-        let others = others.map(|(name, value)| (name.to_owned(), value)).into();
-        Knobs { strategy: self.strategy, replicas: self.replicas, others }
+        Knobs::new(self.strategy, self.replicas).with(BALANCE, self.balance).with(DISTANCE_MS, self.distance_ms)
     }
 }
 
@@ -315,7 +301,7 @@ mod tests {
         assert_eq!(grid("--shares 0.1").settings.shares, Some(0.1));
         assert_eq!(grid("").settings.shares, None);
         for wrong in ["0", "-1", "NaN", "much"] {
-            assert!(share(wrong).is_err(), "{wrong}");
+            assert!(Line::try_parse_from(["sweep", "--shares", wrong]).is_err(), "{wrong}");
         }
     }
 

@@ -2,7 +2,8 @@
 
 use super::cell::Measured;
 use super::grid::Cell;
-use crate::measure::{ANSWERS, float};
+use crate::measure::ANSWERS;
+use crate::numbers::float;
 
 /// A number's column: its name with the unit, with how many decimals it is told, and where it comes from.
 type Column = (&'static str, usize, fn(&Measured) -> Option<f64>);
@@ -17,9 +18,9 @@ const NUMBERS: [Column; 40] = [
     ("lock wait p50 ms", 2, |it| Some(it.sample.replicas.lock_wait?.p50)),
     ("lock wait p95 ms", 2, |it| Some(it.sample.replicas.lock_wait?.p95)),
     ("lock wait p99 ms", 2, |it| Some(it.sample.replicas.lock_wait?.p99)),
-    ("latency p50 ms", 2, |it| Some(it.sample.latency.p50)),
-    ("latency p95 ms", 2, |it| Some(it.sample.latency.p95)),
-    ("latency p99 ms", 2, |it| Some(it.sample.latency.p99)),
+    ("latency p50 ms", 2, |it| Some(it.sample.latency?.p50)),
+    ("latency p95 ms", 2, |it| Some(it.sample.latency?.p95)),
+    ("latency p99 ms", 2, |it| Some(it.sample.latency?.p99)),
     ("batch size", 1, |it| it.sample.replicas.batch_size),
     ("issued", 0, |it| Some(answers(it, 201))),
     ("replayed", 0, |it| Some(answers(it, 200))),
@@ -35,7 +36,7 @@ const NUMBERS: [Column; 40] = [
     ("queue-jump p50 ms", 0, |it| Some(it.sample.queue_jump()?.p50)),
     ("queue-jump p95 ms", 0, |it| Some(it.sample.queue_jump()?.p95)),
     ("queue-jump max ms", 0, |it| Some(it.sample.queue_jump()?.max)),
-    ("contests", 0, |it| Some(float(it.sample.fairness.as_ref()?.decided as u64))),
+    ("contests", 0, |it| Some(float(it.sample.fairness.as_ref()?.decided))),
     ("pairs out of order %", 2, |it| Some(it.sample.fairness.as_ref()?.inversions?.share() * 100.0)),
     ("largest share %", 1, |it| Some(it.sample.replicas.shares.values().copied().reduce(f64::max)? * 100.0)),
     ("loader CPU", 3, |it| Some(processors(it, "loader"))),

@@ -1,5 +1,8 @@
 //! Medians, and numbers as people read them.
 
+use std::ops::RangeInclusive;
+
+use indicatif::HumanFloatCount;
 use serde::Serialize;
 
 /// The median of several repeats, with the lowest and the highest.
@@ -26,11 +29,7 @@ impl Spread {
 pub fn number(value: f64) -> String {
     match value.abs() {
         _ if value == 0.0 => "0".to_owned(),
-        1_000.0.. => {
-            let digits = format!("{value:.0}");
-            let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
-            groups.join(",")
-        }
+        1_000.0.. => format!("{:.0}", HumanFloatCount(value)),
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),
         _ => format!("{value:.2}"),
@@ -40,6 +39,19 @@ pub fn number(value: f64) -> String {
 /// The same, or a dash where there is none.
 pub fn shown(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), number)
+}
+
+/// Reads a number on the command line.
+pub fn within(bounds: RangeInclusive<f64>) -> impl Fn(&str) -> Result<f64, String> + Clone + Send + Sync + 'static {
+    move |text: &str| {
+        let number = text.parse().ok().filter(|number| bounds.contains(number));
+        number.ok_or_else(|| format!("give a number from {} to {}", bounds.start(), bounds.end()))
+    }
+}
+
+/// A figure that is zero where nobody measured it.
+pub fn measured(value: f64) -> Option<f64> {
+    (value > 0.0).then_some(value)
 }
 
 /// A count as a figure to calculate with.
