@@ -1,8 +1,10 @@
 """Calls Docker for one cluster: the engine itself, and Compose with this cluster's knobs, once it is clear that the cluster is ours."""
 
+import argparse
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import composition
 import containers
@@ -13,6 +15,16 @@ from settings import PASSED_THROUGH, Settings, home
 REMOVE_SECONDS = 60
 # What a person may say about a crowd.
 CROWD = ("VUS", "USERS", "DURATION", "SEED", "RESET", "STRICT", "RATE", "CODES", "DROPS")
+
+
+def carry_out(verbs: dict, folder: Path, description: str):
+    """Does what the command line says, with the cluster in this folder where the caller names no other one."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=list(verbs))
+    os.environ.setdefault("CLUSTER_DIR", str(folder))
+    # Containers read what is written here as other users; secrets have a mode of their own.
+    os.umask(0o022)
+    return verbs[parser.parse_args().verb]()
 
 
 def engine() -> bool:
