@@ -96,7 +96,7 @@ scale: ## Change the number of replicas under load: make scale REPLICAS=5
 status: ## Show every part: process, address, ready or not
 	@$(CLUSTER) status
 
-logs: ## Show the last log lines of all parts, or of one: make logs S=replica-2 FOLLOW=1
+logs: ## Show the last log lines of all parts, or of one: make logs S=replica-2 TAIL=200 FOLLOW=1
 	@$(CLUSTER) logs
 
 record:

@@ -67,6 +67,8 @@ class Servers(Protocol):
         """Its log, and where a person finds that."""
 
 
+# Whatever has a place is called back when it has lost it: see mysql/healer.sh.
+FROM_NOW_ON = "SET GLOBAL group_replication_start_on_boot = ON"
 AWAY = Member("AWAY")
 # What a member says that has no place in a group.
 OUT = ("OFFLINE", "ERROR")
@@ -148,12 +150,12 @@ def is_served(servers: Servers) -> bool:
 
 
 def call_back(servers: Servers) -> None:
-    """A member that starts looks for its group for a minute. One that did not find it then has to be told; never to begin another."""
+    """Does at once what mysql/healer.sh does in its time, also for a member that a person had kept out."""
     for name, member in look_at_all(servers).items():
         if member.state in OUT:
             with suppress(Problem):  # It is at it already.
-                servers.ask(name, "STOP GROUP_REPLICATION; SET GLOBAL group_replication_bootstrap_group = OFF; START GROUP_REPLICATION",
-                            seconds=2 * JOIN_SECONDS)
+                servers.ask(name, "STOP GROUP_REPLICATION; SET GLOBAL group_replication_bootstrap_group = OFF; START GROUP_REPLICATION; "
+                                  + FROM_NOW_ON, seconds=2 * JOIN_SECONDS)
 
 
 def replace(servers: Servers) -> None:
@@ -184,12 +186,12 @@ def form(servers: Servers) -> None:
     first = richest(servers, {name: ",".join(filter(None, servers.ask(name, HAS)[0])) for name in servers.names})
     say(f"{first} begins the group")
     servers.ask(first, "SET GLOBAL group_replication_bootstrap_group = ON; START GROUP_REPLICATION; "
-                       "SET GLOBAL group_replication_bootstrap_group = OFF", seconds=2 * JOIN_SECONDS)
+                       f"SET GLOBAL group_replication_bootstrap_group = OFF; {FROM_NOW_ON}", seconds=2 * JOIN_SECONDS)
     servers.let_join()
     # One after the other: of two at once, one is turned away and waits for its next try.
     for name in servers.names:
         if name != first:
-            servers.ask(name, "START GROUP_REPLICATION", seconds=2 * JOIN_SECONDS)
+            servers.ask(name, f"START GROUP_REPLICATION; {FROM_NOW_ON}", seconds=2 * JOIN_SECONDS)
 
 
 def richest(servers: Servers, sets: dict) -> str:

@@ -11,11 +11,17 @@ ANSWER_SECONDS = 20
 OPTIONS = (f"--connect-timeout={CONNECT_SECONDS}", "--batch", "--skip-column-names")
 
 
-def client(settings: Settings, port: int) -> list:
+def access(settings: Settings) -> tuple:
     """The client program, and the file that tells it the password."""
     file = settings.secrets / "client.cnf"
     write(file, f"[client]\nhost=127.0.0.1\nuser=admin\npassword={settings.secret('admin-password')}\n", 0o600)
-    return [which("mariadb") or program("mysql"), f"--defaults-extra-file={file}", f"--port={port}", *OPTIONS]
+    return which("mariadb") or program("mysql"), file
+
+
+def client(settings: Settings, port: int) -> list:
+    """The client program as the administrator of one server."""
+    command, file = access(settings)
+    return [command, f"--defaults-extra-file={file}", f"--port={port}", *OPTIONS]
 
 
 def ask(settings: Settings, port: int, statement: str, seconds=ANSWER_SECONDS) -> list:

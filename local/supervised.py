@@ -2,9 +2,12 @@
 
 import database
 import sql
-from programs import Supervisor
-from script import Problem
+from programs import Program, Supervisor, digest
+from script import ROOT, Problem
 from settings import Settings
+
+HEALER = "healer"
+SCRIPT = ROOT / "mysql" / "healer.sh"
 
 
 class Supervised:
@@ -46,6 +49,15 @@ class Supervised:
 
     def engine(self) -> database.Engine:
         return database.chosen(self.settings)
+
+
+def healer(settings: Settings) -> Program:
+    """What calls members back when nobody looks."""
+    client, options = sql.access(settings)
+    places = [f"127.0.0.1:{port}" for port in settings.members().values()]
+    # Only a KILL reaches what its shell has started, too. There is nothing to lose.
+    return Program(HEALER, ["sh", SCRIPT, client, options, *places], settings.run, lambda: True, stop_signal="KILL",
+                   note=f"script {digest([SCRIPT])}")
 
 
 def adopt(settings: Settings, engine: database.Engine) -> None:

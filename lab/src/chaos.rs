@@ -243,6 +243,9 @@ impl ChaosArgs {
                 bad += 1;
                 eprintln!("{}", self.replay(results, wave, faults));
             }
+            if done.is_err() {
+                run.keep_logs(wave).await;
+            }
             results.failed += usize::from(done.is_err());
             results.tallies.extend(done.ok());
             if bad >= BAD_MAX {

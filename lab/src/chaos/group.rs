@@ -18,8 +18,9 @@ use crate::database;
 
 const PRIMARY_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a group may take to be whole again: a member recovers, joins, and catches up.
-const WHOLE_WITHIN: Duration = Duration::from_secs(90);
+/// How long a group may take to be whole again: a member recovers, joins, and catches up. One that looked for its place in vain, for a
+/// minute, is called back within ten seconds.
+const WHOLE_WITHIN: Duration = Duration::from_secs(120);
 
 /// A member that was frozen or parted is expelled some time after it woke or was reached again, and takes itself for well until then.
 const STAYS_WHOLE: Duration = Duration::from_secs(2);

@@ -166,6 +166,14 @@ impl<'a> Run<'a> {
         if self.args.quick { within.max(PATIENCE_QUICK) } else { within }
     }
 
+    /// Why a wave was not carried out, only its parts can say, and they are gone when the run is.
+    pub async fn keep_logs(&self, wave: &Wave) {
+        match self.private.logs().await {
+            Ok(said) => self.keep(&format!("wave-{}.log", wave.number), &said),
+            Err(error) => eprintln!("{error:#}"),
+        }
+    }
+
     /// The evidence of a broken promise. That it cannot be kept must not hide what was found.
     fn keep(&self, name: &str, text: &str) {
         if let Err(error) = super::keep(self.folder, name, text) {

@@ -160,6 +160,14 @@ impl Private {
         self.script("up", &knobs, Some(&self.interrupt)).await
     }
 
+    /// What all parts said last.
+    pub async fn logs(&self) -> anyhow::Result<String> {
+        let words = [script_name(), "logs"];
+        let mut environment = self.environment(&self.knobs);
+        environment.insert("TAIL".to_owned(), "2000".to_owned());
+        Ok(script::run(&self.root, &words, &environment, Some(&self.interrupt)).await?.must(&words.join(" "))?.output)
+    }
+
     /// Starts what is down; nothing else is touched.
     pub async fn mend(&self) -> anyhow::Result<()> {
         self.script("up", &self.knobs, Some(&self.interrupt)).await
