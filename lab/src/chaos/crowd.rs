@@ -17,7 +17,7 @@ use crate::history::{Ack, Attempt, History, Look, Told, micros};
 
 /// A client that waits this long takes its question for lost. Longer than nginx waits for a replica that hangs, so that what it
 /// does then is seen.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(15);
+const CLIENT_PATIENCE: Duration = Duration::from_secs(16);
 /// Longest pause before an attempt is repeated.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 

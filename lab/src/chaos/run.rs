@@ -23,8 +23,9 @@ use crate::verify::{Finding, PATIENCE, verify, verify_history};
 
 /// A user without a final answer this long after a wave began never gets one.
 const WAVE_LIMIT: Duration = Duration::from_mins(3);
-/// A quick run may share its machine, so that only what was forgotten counts: just less than a client's own patience.
-const PATIENCE_QUICK: Duration = Duration::from_secs(14);
+/// A quick run may share its machine, so that only what was forgotten counts: just less than a client's own patience, and just more than
+/// nginx asks one replica after the other.
+const PATIENCE_QUICK: Duration = Duration::from_secs(15);
 /// How long nginx waits for a silent replica: a second longer than an order's deadline.
 const GIVEN_UP: Duration = Duration::from_secs(6);
 /// So many orders at a time are few for a home: the smallest crowds fit in, the largest are more than all homes take together.
