@@ -183,7 +183,7 @@ test-docker: build ## Tell the stories of the Docker cluster, of a group, and of
 	@local/engine sh -c 'local/standins/build && exec local/test tests/cluster/docker_story.py tests/cluster/docker_group.py tests/cluster/docker_swarm.py'
 
 check: install ## Judge without a server: format, lints, docs, licences, configuration
-	@local/install cargo-deny
+	@local/install checks
 	@local/install report
 	@local/install docker-checks
 	@local/check

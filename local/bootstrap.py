@@ -11,4 +11,4 @@ VENV = Path(__file__).resolve().parent.parent / ".cluster" / "venv"
 PYTHON = VENV / "bin" / "python"
 
 if PYTHON.exists() and not os.path.samefile(sys.prefix, VENV):
-    os.execv(PYTHON, [PYTHON, *sys.argv])
+    os.execv(PYTHON, [PYTHON, "-B", *sys.argv])

@@ -1,15 +1,30 @@
 """Calls Docker for one cluster: the engine itself, and Compose with this cluster's knobs, once it is clear that the cluster is ours."""
 
+import argparse
+import json
 import os
 import subprocess
+from pathlib import Path
 
 import composition
 import containers
 from composition import OWN_FOLDER, project
-from script import ROOT, Problem, say, wait, which, write
+from script import ROOT, Problem, first_line, say, wait, which, write
 from settings import PASSED_THROUGH, Settings, home
 
 REMOVE_SECONDS = 60
+# What a person may say about a crowd.
+CROWD = ("VUS", "USERS", "DURATION", "SEED", "RESET", "STRICT", "RATE", "CODES", "DROPS")
+
+
+def carry_out(verbs: dict, folder: Path, description: str):
+    """Does what the command line says, with the cluster in this folder where the caller names no other one."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("verb", choices=list(verbs))
+    os.environ.setdefault("CLUSTER_DIR", str(folder))
+    # Containers read what is written here as other users; secrets have a mode of their own.
+    os.umask(0o022)
+    return verbs[parser.parse_args().verb]()
 
 
 def engine() -> bool:
@@ -66,6 +81,26 @@ def compose(settings: Settings, *words: str, capture: bool = False) -> str:
     if done.returncode != 0:
         raise Problem(f"`docker compose {words[0]}` ended with {done.returncode}: see above, and `make logs RUNTIME=docker`")
     return done.stdout
+
+
+def read(settings: Settings, *options: str) -> dict:
+    """The Compose files as Compose understands them."""
+    return json.loads(compose(settings, *options, "config", "--format", "json", capture=True))
+
+
+def crowd(settings: Settings, script: str) -> None:
+    """Sends a crowd from a container, and lets k6 audit the tables: for a host that has nothing but Docker, and for a swarm."""
+    one = read(settings, "--profile", "k6")["services"]["k6"]
+    os.environ["ADMIN_TOKEN"] = first_line(settings.secrets / "admin-token")
+    variables = [f"{name}={value}" for name, value in one["environment"].items() if value is not None]
+    given = [name for name in (*CROWD, "ADMIN_TOKEN") if os.environ.get(name)]
+    words = ["--rm", "--network", f"{project()}_front", "--ulimit", f"nofile={one['ulimits']['nofile']['hard']}",
+             "--volume", f"{ROOT / 'k6'}:/k6:ro", *(f"--env={variable}" for variable in variables + given), one["image"]]
+    # The console would have a line for each coupon.
+    done = subprocess.run(["docker", "run", *words, "run", "--quiet", "--console-output", "/dev/null", f"/k6/{script}.js"])
+    if done.returncode != 0:
+        raise Problem(f"k6 ended with {done.returncode}: see above")
+    say(f"{script}: k6 is content: every answer was right, and the audit found no promise broken")
 
 
 def differing(settings: Settings, every: list) -> list:

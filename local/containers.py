@@ -63,13 +63,13 @@ def keep_record(settings: Settings, every: list) -> list:
     """Writes cluster.json and returns its replicas; what Docker publishes has its published address, the rest that of its container."""
     running = [one for one in every if one["State"]["Running"]]
     single = {service(one): one for one in running}
-    made = {name: {"url": record.url(port), "pid": pid(single[name])}
-            for name, port in (("nginx", settings.nginx_port), ("prometheus", settings.prometheus_port)) if name in single}
-    if any(name in single for name in composition.members(settings)):
-        made["mysql"] = mysql(settings, single)
     nodes = [{"url": f"redis://{address(single[name])}:6379", "pid": pid(single[name])} for name in record.numbered("redis", single)]
     replicas = [replica(one) for one in running if service(one) == "app"]
-    record.keep(settings, replicas=replicas, redis=nodes, **made)
+    # Of a member that does not run the name stands in the place of the address.
+    places = {name: address(single[name]) if name in single else name for name in composition.members(settings)}
+    found = next(filter(None, (database.version(composition.MYSQL_PORT, places[name]) for name in places if name in single)), None)
+    pids = {name: pid(one) for name, one in single.items()}
+    record.keep(settings, pids, replicas, nodes, record.mysql(pids, places, found, lambda *some: composition.urls(settings, *some)))
     return replicas
 
 
@@ -81,15 +81,6 @@ def replica(one: dict) -> dict:
     """Its name is what it calls itself in `x-replica`."""
     urls = {"url": f"http://{address(one)}:{REPLICA_PORT}", "ops_url": f"http://{address(one)}:{OPS_PORT}"}
     return {"name": one["Config"]["Hostname"], **urls, "pid": pid(one)}
-
-
-def mysql(settings: Settings, running: dict) -> dict:
-    """Of a member that does not run the name stands in the place of the address."""
-    places = {name: address(running[name]) if name in running else name for name in composition.members(settings)}
-    members = [{"name": name, **composition.urls(settings, place), "pid": pid(running[name]) if name in running else None}
-               for name, place in places.items()]
-    found = next(filter(None, (database.version(composition.MYSQL_PORT, place) for name, place in places.items() if name in running)), None)
-    return {"engine": "mysql", "version": found, **composition.urls(settings, *places.values()), "pid": members[0]["pid"], "members": members}
 
 
 def reachable(replica: dict) -> bool:

@@ -8,24 +8,22 @@ import os
 import pwd
 import shutil
 import socket
-import subprocess
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from programs import Program, digest
-from script import ROOT, TOOLS, Problem, must_run, program, warn, which, write
+from script import ROOT, Problem, must_run, program, warn, which, write
 from settings import Settings
 
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that was found: how its server is called, and what it has to be told about where its files are."""
+    """An engine that was found, and its server's program."""
 
     name: str
-    server: list
-    options: str = ""
+    server: str
 
 
 def chosen(settings: Settings) -> Engine:
@@ -39,38 +37,14 @@ def chosen(settings: Settings) -> Engine:
 def find(wanted: str) -> Engine:
     """The engine to use; MariaDB in MySQL's place is announced so that nobody takes its numbers for MySQL's."""
     if wanted == "mysql":
-        engine = installed_mysql() or unpacked_mysql()
-        if engine:
-            return engine
+        path = which("mysqld")
+        # MariaDB installs a program of that name, too.
+        if path and "MariaDB" not in must_run(f"{path} does not run", [path, "--version"]):
+            return Engine("mysql", path)
         if which("mariadbd") is None:
             raise Problem("there is no MySQL server: run `make install`")
         warn("WARNING: no MySQL could be had, so this cluster runs on MARIADB")
-    return Engine("mariadb", [program("mariadbd")])
-
-
-def installed_mysql():
-    """The system's `mysqld`, if it really is MySQL; MariaDB installs a program of that name too."""
-    path = which("mysqld")
-    if path is None or "MariaDB" in subprocess.run([path, "--version"], capture_output=True, text=True).stdout:
-        return None
-    return Engine("mysql", [path])
-
-
-def unpacked_mysql():
-    """The server that `local/fetch-mysql` unpacked, started through the C library that came with it."""
-    root = TOOLS / "mysql"
-    loaders = sorted(root.glob("usr/lib/*/ld-linux*.so.*"))
-    if not loaders or not (root / "usr/sbin/mysqld").exists():
-        return None
-    libraries = loaders[0].parent
-    server = [loaders[0], "--library-path", f"{libraries}:{libraries}/libtcmalloc", root / "usr/sbin/mysqld"]
-    options = f"""\
-basedir={root}/usr
-lc-messages-dir={root}/usr/share/mysql
-character-sets-dir={root}/usr/share/mysql/charsets
-plugin-dir={root}/usr/lib/mysql/plugin
-"""
-    return Engine("mysql", server, options)
+    return Engine("mariadb", program("mariadbd"))
 
 
 def servers(settings: Settings, engine: Engine, supervisor_pid: int, joins: bool = False) -> list:
@@ -100,12 +74,12 @@ def duplicate(model: Path, data: Path) -> None:
 
 def server(settings: Settings, engine: Engine, name: str, supervisor_pid: int) -> Program:
     data, port, configuration = folder(settings, engine, name), settings.members()[name], configuration_of(settings, engine, name)
-    command = [*engine.server, f"--defaults-file={configuration}", f"--init-file={settings.secrets / 'init.sql'}"]
+    command = [engine.server, f"--defaults-file={configuration}", f"--init-file={settings.secrets / 'init.sql'}"]
     ready = lambda: version(port) is not None
     if settings.db_members == 1:
         return Program(name, command, data, ready)
     # The note makes its file change, and so the member restart, when the server or its configuration does: no order notices that.
-    note = f"server of {Path(engine.server[-1]).stat().st_mtime_ns}, configuration {digest((ROOT / 'mysql').glob('*.cnf'))}"
+    note = f"server of {Path(engine.server).stat().st_mtime_ns}, configuration {digest((ROOT / 'mysql').glob('*.cnf'))}"
     command = ["sh", ROOT / "mysql" / "rejoin.sh", configuration, *command]
     # A member that was filled by a copy of another one ends to start anew, if it knows that somebody does that for it.
     return Program(name, command, data, ready, {"MYSQLD_PARENT_PID": supervisor_pid}, note=note, always=True)
@@ -131,7 +105,7 @@ def write_options(settings: Settings, engine: Engine, name: str, joins: bool) ->
         own += member(settings, name, places) + look_for_group(joins)
         shared.append("group")
     path = configuration_of(settings, engine, name)
-    write(path, "[mysqld]\n" + own + engine.options + "".join((ROOT / "mysql" / f"{part}.cnf").read_text() for part in shared))
+    write(path, "[mysqld]\n" + own + "".join((ROOT / "mysql" / f"{part}.cnf").read_text() for part in shared))
     return path
 
 
@@ -195,7 +169,7 @@ def initialise(engine: Engine, configuration: Path, data: Path) -> None:
     """Makes an empty data folder, under another name until it is whole, so that an interrupted try leaves no half."""
     draft = draft_of(data)
     if engine.name == "mysql":
-        command = [*engine.server, f"--defaults-file={configuration}", f"--datadir={draft}", "--initialize-insecure"]
+        command = [engine.server, f"--defaults-file={configuration}", f"--datadir={draft}", "--initialize-insecure"]
     else:
         user = pwd.getpwuid(os.getuid()).pw_name
         command = [program("mariadb-install-db"), f"--defaults-file={configuration}", f"--datadir={draft}",

@@ -78,7 +78,7 @@ def render(settings: Settings, names: list) -> None:
         "process": process(settings),
         "http": http(settings),
         "listen": f"listen 127.0.0.1:{settings.nginx_port} backlog=4096 reuseport;\n",
-        "lab": LAB_LOCATION.format(root=quoted(lab_files(folder / "site"))),
+        "lab": LAB_LOCATION.format(root=ROOT, tools=TOOLS),
     }.items():
         write(folder / "runtime" / f"{name}.conf", text)
 
@@ -90,23 +90,12 @@ location /lab/ {{
     allow 127.0.0.1;
     allow ::1;
     deny all;
-    root {root};
+    alias "{root}/web/";
     include lab.conf;
+    location /lab/dashboards/ {{ alias "{root}/grafana/dashboards/"; }}
+    location /lab/uplot/ {{ alias "{tools}/uplot/"; }}
 }}
 """
-
-
-def lab_files(root: Path) -> Path:
-    """The page, the dashboards and uPlot under one root, as links, so that an edit shows at the next reload."""
-    links = {page.name: page for page in sorted((ROOT / "web").iterdir())}
-    links |= {"dashboards": ROOT / "grafana" / "dashboards", "uplot": TOOLS / "uplot"}
-    (root / "lab").mkdir(parents=True, exist_ok=True)
-    for name, target in links.items():
-        link = root / "lab" / name
-        if not link.is_symlink() or link.readlink() != target:
-            link.unlink(missing_ok=True)
-            link.symlink_to(target)
-    return root
 
 
 def process(settings: Settings) -> str:

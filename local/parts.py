@@ -148,22 +148,16 @@ def exporter(settings: Settings, name: str, *options: str) -> Program:
 
 
 def exporter_targets(settings: Settings) -> dict:
-    """Per job the targets; one exporter asks every lock node, so that a node is a target with the exporter's address."""
-    at = {name: [f"127.0.0.1:{settings.exporter(f'exporter-{name}')}"] for name in ("node", "redis", "nginx")}
+    """Per job the targets. One exporter asks every lock node, so that a node is a target with the exporter's address. The one server of
+    the database is known by its exporter's address, a member of a group by its name."""
+    at = {name: [f"127.0.0.1:{settings.exporter(name)}"] for name in settings.exporter_programs()}
     nodes = [
-        {"targets": at["redis"], "labels": {"instance": f"redis-{node}", "__param_target": f"redis://127.0.0.1:{settings.redis_port + node}"}}
+        {"targets": at["exporter-redis"], "labels": {"instance": f"redis-{node}", "__param_target": f"redis://127.0.0.1:{settings.redis_port + node}"}}
         for node in range(1, settings.redis_nodes + 1)
     ]
-    single = {job: [{"targets": at[name]}] for job, name in (("host", "node"), ("nginx", "nginx"))}
-    return {**single, "mysql": databases(settings), "redis": nodes}
-
-
-def databases(settings: Settings) -> list:
-    """The one server is known by its exporter's address, a member of a group by its name."""
-    targets = [f"127.0.0.1:{settings.exporter(name)}" for name in database_exporters(settings)]
-    if settings.db_members == 1:
-        return [{"targets": targets}]
-    return [{"targets": [target], "labels": {"instance": name}} for target, name in zip(targets, settings.members())]
+    servers = [{"targets": at[name], "labels": {"instance": member} if settings.db_members > 1 else {}}
+               for name, member in zip(database_exporters(settings), settings.members())]
+    return {"host": [{"targets": at["exporter-node"]}], "nginx": [{"targets": at["exporter-nginx"]}], "mysql": servers, "redis": nodes}
 
 
 def write_targets(settings: Settings, job: str, targets: list) -> None:

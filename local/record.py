@@ -8,10 +8,12 @@ from script import write
 from settings import Settings
 
 
-def keep(settings: Settings, nginx=None, replicas=(), redis=(), mysql=None, prometheus=None) -> None:
+def keep(settings: Settings, pids: dict, replicas=(), redis=(), mysql=None) -> None:
     """Writes the record. It holds passwords, so only its owner may read it."""
+    ports = {"nginx": settings.nginx_port, "prometheus": settings.prometheus_port}
+    single = {name: {"url": url(port), "pid": pids[name]} if name in pids else None for name, port in ports.items()}
     record = {
-        "nginx": nginx, "replicas": list(replicas), "redis": list(redis), "mysql": mysql, "prometheus": prometheus,
+        **single, "replicas": list(replicas), "redis": list(redis), "mysql": mysql,
         "strategy": settings.strategy if replicas else None,
         "admin_token_file": str(settings.secrets / "admin-token") if replicas else None,
     }
@@ -27,12 +29,11 @@ def read(settings: Settings) -> dict:
 def write_record(settings: Settings, supervisor: Supervisor) -> None:
     """Writes what runs at this moment."""
     pids = supervisor.pids()
-    single = {name: {"url": url(port), "pid": pids[name]}
-              for name, port in (("nginx", settings.nginx_port), ("prometheus", settings.prometheus_port)) if name in pids}
-    if any(name in pids for name in settings.members()):
-        single["mysql"] = mysql(settings, pids)
     nodes = [{"url": f"redis://127.0.0.1:{settings.redis_port + number_of(name)}", "pid": pids[name]} for name in numbered("redis", pids)]
-    keep(settings, replicas=[replica(settings, name, pids[name]) for name in replicas(pids)], redis=nodes, **single)
+    ports = settings.members()
+    found = next(filter(None, map(version, ports.values())), None)
+    database = mysql(pids, ports, found, lambda *some: urls(settings, *some))
+    keep(settings, pids, [replica(settings, name, pids[name]) for name in replicas(pids)], nodes, database)
 
 
 def replica(settings: Settings, name: str, pid: int) -> dict:
@@ -40,12 +41,13 @@ def replica(settings: Settings, name: str, pid: int) -> dict:
     return {"name": name, "url": url(settings.replica_port + number), "ops_url": url(settings.ops_port + number), "pid": pid}
 
 
-def mysql(settings: Settings, pids: dict) -> dict:
-    ports = settings.members()
-    found = next(filter(None, map(version, ports.values())), None)
+def mysql(pids: dict, places: dict, found, ways):
+    """The servers of the database, each at its place, of the version that was found; `ways` leads to one or to all of them."""
+    if not any(name in pids for name in places):
+        return None
     engine = "mariadb" if found and "MariaDB" in found else "mysql"
-    members = [{"name": name, **urls(settings, port), "pid": pids.get(name)} for name, port in ports.items()]
-    return {"engine": engine, "version": found, **urls(settings, *ports.values()), "pid": members[0]["pid"], "members": members}
+    members = [{"name": name, **ways(place), "pid": pids.get(name)} for name, place in places.items()]
+    return {"engine": engine, "version": found, **ways(*places.values()), "pid": members[0]["pid"], "members": members}
 
 
 def replicas(names) -> list:
