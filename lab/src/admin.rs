@@ -17,6 +17,9 @@ use crate::cluster::{Cluster, Replica};
 /// A call that changed something answers after 1.1 s; what takes this long was forgotten.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Longest that a new round is asked for.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// Before a call that failed is repeated.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -105,10 +108,10 @@ impl Admin {
     }
 
     /// Ends the current round and begins the next one: full stock, empty wallets. The round is looked up once, so that what is
-    /// asked again for want of an answer ends no other one.
-    pub async fn reset(&self) -> anyhow::Result<()> {
-        let ends = self.event().await?.round;
-        insist(3 * TIMEOUT, async || self.end(ends).await).await.map(drop)
+    /// asked again for want of an answer ends no other one. Returns the next one.
+    pub async fn reset(&self) -> anyhow::Result<u32> {
+        let ends = insist(PATIENCE, async || self.event().await).await?.round;
+        insist(PATIENCE, async || self.end(ends).await).await
     }
 
     /// Ends this round, if it has not ended yet, and returns the next one. Repeating is safe.

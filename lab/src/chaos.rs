@@ -98,6 +98,8 @@ pub struct ChaosArgs {
 struct Results {
     seed: u64,
     ground: Ground,
+    /// What could break.
+    faults: Vec<Fault>,
     /// Which one the waves ran on, and its version.
     database: String,
     /// Whether a lock node was to hang after the waves.
@@ -112,7 +114,7 @@ struct Results {
 
 impl Results {
     fn is_broken(&self) -> bool {
-        self.findings().next().is_some()
+        self.violations() > 0
     }
 
     /// Nothing to report: no wave came to its end, and the hung node has shown nothing either.
@@ -121,11 +123,8 @@ impl Results {
     }
 
     fn violations(&self) -> usize {
-        self.findings().map(|finding| finding.count).sum()
-    }
-
-    fn findings(&self) -> impl Iterator<Item = &Finding> {
-        self.tallies.iter().flat_map(|tally| &tally.findings).chain(&self.hung_findings)
+        let findings = self.tallies.iter().flat_map(|tally| &tally.findings).chain(&self.hung_findings);
+        findings.map(|finding| finding.count).sum()
     }
 }
 
@@ -140,10 +139,10 @@ impl ChaosArgs {
             barrier::can_be_made().await?;
         }
         let faults = self.faults(ground).await?;
-        let (started, mut results) = (Instant::now(), Results { seed, ground, ..Results::default() });
+        let (started, mut results) = (Instant::now(), Results { seed, ground, faults, ..Results::default() });
         let (folder, machine) = (self.folder(root)?, Machine::describe(root));
         eprintln!("seed {seed}; what is found goes to {}", folder.display());
-        let mut done = self.disturb(root, &folder, &faults, &mut results, interrupt).await;
+        let mut done = self.disturb(root, &folder, &mut results, interrupt).await;
         if results.is_empty() {
             done = Ok(done.context("no wave came to its end")?);
         }
@@ -163,20 +162,13 @@ impl ChaosArgs {
         }
     }
 
-    async fn disturb(
-        &self,
-        root: &Path,
-        into: &Path,
-        faults: &[Fault],
-        results: &mut Results,
-        stop: Interrupt,
-    ) -> anyhow::Result<()> {
+    async fn disturb(&self, root: &Path, into: &Path, results: &mut Results, stop: Interrupt) -> anyhow::Result<()> {
         let knobs = Knobs { strategy: self.strategy, replicas: REPLICAS, others: [].into() };
         let name = if results.ground.hosts { "chaos-docker" } else { "chaos" };
         let mut private = Private::start(root, name, self.port_offset, knobs, stop.clone()).await?;
         let work = async {
             let wires = if results.ground.hosts { None } else { Some(lay_wires(&mut private).await?) };
-            self.all(Run::new(self, into, &private, wires.as_ref())?, faults, results).await
+            self.all(Run::new(self, into, &private, wires.as_ref())?, results).await
         };
         let done = Box::pin(stop.or(work)).await;
         private.stop().await.context("cannot stop the cluster")?;
@@ -218,10 +210,10 @@ impl ChaosArgs {
         Ok(faults)
     }
 
-    async fn all(&self, mut run: Run<'_>, faults: &[Fault], results: &mut Results) -> anyhow::Result<()> {
+    async fn all(&self, mut run: Run<'_>, results: &mut Results) -> anyhow::Result<()> {
         results.database = run.cluster.database();
         let (count, minutes) = match results.ground {
-            _ if self.quick => (u32::try_from(EACH_QUICK * faults.len())?, 0),
+            _ if self.quick => (u32::try_from(EACH_QUICK * results.faults.len())?, 0),
             Ground { group: true, .. } => (WAVES_GROUP, 0),
             Ground { hosts: true, .. } => (WAVES_HOSTS, 0),
             Ground { .. } => (WAVES, HUNG_MINUTES),
@@ -229,7 +221,7 @@ impl ChaosArgs {
         let hung = Duration::from_mins(self.hung_minutes.unwrap_or(minutes).into());
         results.hangs = !hung.is_zero();
         let count = self.waves.unwrap_or(count);
-        let waves: Vec<Wave> = wave::waves(results.seed, faults, self.first, count).collect();
+        let waves: Vec<Wave> = wave::waves(results.seed, &results.faults, self.first, count).collect();
         let steps = waves.len() + usize::from(results.hangs);
         let mut progress = Progress::new(steps, waves.iter().map(Wave::estimate).sum::<f64>() + hung.as_secs_f64());
         let mut bad = 0;
@@ -241,7 +233,7 @@ impl ChaosArgs {
             progress.ended(wave.estimate(), &format!("{name}: {said}"));
             if done.as_ref().map_or(true, |tally| !tally.findings.is_empty()) {
                 bad += 1;
-                eprintln!("{}", self.replay(results, wave, faults));
+                eprintln!("{}", self.replay(results, wave));
             }
             if done.is_err() {
                 run.keep_logs(wave).await;
@@ -262,9 +254,9 @@ impl ChaosArgs {
     }
 
     /// How to see the same wave again, also on a machine that can bring about more faults than this one.
-    fn replay(&self, Results { seed, ground, .. }: &Results, wave: &Wave, faults: &[Fault]) -> String {
+    fn replay(&self, Results { seed, ground, faults, .. }: &Results, wave: &Wave) -> String {
         let names: Vec<_> = faults.iter().map(|fault| fault.name()).collect();
-        let only = if faults == Fault::of(*ground) { String::new() } else { format!(" ONLY={}", names.join(",")) };
+        let only = if *faults == Fault::of(*ground) { String::new() } else { format!(" ONLY={}", names.join(",")) };
         let (runtime, members) =
             (if ground.hosts { " RUNTIME=docker" } else { "" }, if ground.group { " DB_MEMBERS=3" } else { "" });
         let (number, strategy) = (wave.number, self.strategy);

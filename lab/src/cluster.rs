@@ -98,9 +98,7 @@ impl MySql {
     /// The place of the primary among the members of a group, and a connection to it.
     pub(crate) async fn primary(&self) -> anyhow::Result<(usize, MySqlConnection)> {
         for (place, member) in self.members.iter().enumerate() {
-            let Ok(Ok(mut connection)) = timeout(MEMBER_PATIENCE, self.connect(&member.admin_url)).await else {
-                continue;
-            };
+            let Ok(mut connection) = self.connect_to(member).await else { continue };
             if matches!(timeout(MEMBER_PATIENCE, database::is_primary(&mut connection)).await, Ok(Ok(true))) {
                 return Ok((place, connection));
             }
@@ -113,21 +111,24 @@ impl MySql {
     /// An error when a member takes no connections.
     pub(crate) async fn all_answer(&self) -> anyhow::Result<()> {
         for member in &self.members {
-            timeout(MEMBER_PATIENCE, self.connect(&member.admin_url)).await??;
+            self.connect_to(member).await?;
         }
         Ok(())
     }
 
-    /// Whether every member takes itself for a well one, and so does the primary.
+    /// Whether one takes writes, and every member takes all of them for well ones.
     pub(crate) async fn is_whole(&self) -> anyhow::Result<bool> {
         for member in &self.members {
-            let mut connection = timeout(MEMBER_PATIENCE, self.connect(&member.admin_url)).await??;
-            if !timeout(MEMBER_PATIENCE, database::is_online(&mut connection)).await?? {
+            let mut connection = self.connect_to(member).await?;
+            if timeout(MEMBER_PATIENCE, database::members_online(&mut connection)).await?? != self.members.len() {
                 return Ok(false);
             }
         }
-        let (_, mut primary) = self.primary().await?;
-        Ok(timeout(MEMBER_PATIENCE, database::members_online(&mut primary)).await?? == self.members.len())
+        self.primary().await.map(|_| true)
+    }
+
+    async fn connect_to(&self, member: &Member) -> anyhow::Result<MySqlConnection> {
+        timeout(MEMBER_PATIENCE, self.connect(&member.admin_url)).await?
     }
 
     /// Errors never contain the address, for it has a password in it.
@@ -152,11 +153,15 @@ impl Cluster {
 
     /// Opens a connection that may read everything: where the database is a group, to its primary.
     pub async fn connect(&self) -> anyhow::Result<MySqlConnection> {
-        let mysql = self.mysql.as_ref().context("the cluster has no database running; `make up` starts it")?;
+        let mysql = self.mysql()?;
         match &mysql.members[..] {
             [_] => mysql.connect(&mysql.admin_url).await,
             _ => Ok(mysql.primary().await?.1),
         }
+    }
+
+    pub(crate) fn mysql(&self) -> anyhow::Result<&MySql> {
+        self.mysql.as_ref().context("the cluster has no database running; `make up` starts it")
     }
 
     /// Where nginx answers.

@@ -84,13 +84,8 @@ pub async fn is_primary(connection: &mut MySqlConnection) -> anyhow::Result<bool
     Ok(sqlx::query_scalar::<_, i64>(AssertSqlSafe(query)).fetch_one(connection).await? == 1)
 }
 
-/// Whether this server takes itself for a well member of a group; one that was killed and started again knows that it is none yet.
-pub async fn is_online(connection: &mut MySqlConnection) -> anyhow::Result<bool> {
-    let query = format!("SELECT EXISTS (SELECT 1 {MEMBERS} AND member_id = @@server_uuid)");
-    Ok(sqlx::query_scalar::<_, i64>(AssertSqlSafe(query)).fetch_one(connection).await? == 1)
-}
-
-/// How many members of its group this server takes for well; one that was killed or is frozen is among them for seconds.
+/// How many members of its group this server takes for well; another one that was killed or is frozen is among them for seconds. One
+/// that was killed and started again itself knows that it is none yet.
 pub async fn members_online(connection: &mut MySqlConnection) -> anyhow::Result<usize> {
     let count: i64 =
         sqlx::query_scalar(AssertSqlSafe(format!("SELECT COUNT(*) {MEMBERS}"))).fetch_one(connection).await?;

@@ -63,9 +63,8 @@ impl FaultProxy {
     pub async fn start(server: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("cannot listen for a server's clients")?;
         let port = listener.local_addr()?.port();
-        let (silent, newcomers) = (watch::Sender::new(false), Mutex::default());
-        let (connections, refusing, struck) = (Mutex::default(), AtomicBool::default(), AtomicU32::default());
-        let server = Mutex::new(server);
+        let (server, connections, newcomers) = (Mutex::new(server), Mutex::default(), Mutex::default());
+        let (silent, refusing, struck) = (watch::Sender::new(false), AtomicBool::default(), AtomicU32::default());
         let state = Arc::new(State { server, refusing, silent, connections, newcomers, struck });
         let shared = Arc::clone(&state);
         tokio::spawn(async move {

@@ -7,7 +7,6 @@ use tokio::time::sleep;
 
 use crate::chaos::fault::Fault;
 use crate::chaos::group::Group;
-use crate::chaos::supervised::Supervised;
 use crate::load::Load;
 use crate::measure::{Sample, Scenario, Stage, plan};
 use crate::verify::verify;
@@ -21,11 +20,9 @@ pub async fn measure(stage: &mut Stage, fault: Fault, scenario: &Scenario) -> an
     stage.prepare(&scenario.stock).await?;
     let load = Load::connect(plan(stage, scenario)?).await?;
     let private = stage.private.as_ref().context("members fail in a cluster of the laboratory's own only")?;
-    let supervisor = private.file().with_file_name("supervisor.sock");
-    let parts = Supervised { cluster: stage.cluster.clone(), supervisor };
     let strike = async {
         sleep(scenario.warm_up + STRIKES_AFTER).await;
-        Group::of(private, &parts).await?.breaks(fault, Duration::ZERO, 0).await
+        Group::of(private, &stage.cluster).await?.breaks(fault, Duration::ZERO, 0).await
     };
     let (outcome, ()) = tokio::try_join!(load.run_warmed(scenario.warm_up), strike)?;
     stage.renew().await?;

@@ -26,7 +26,7 @@ pub enum Ways {
 }
 
 /// What parts a host from these addresses.
-pub fn from(peers: &[IpAddr], ways: Ways) -> Vec<String> {
+pub fn parting(peers: &[IpAddr], ways: Ways) -> Vec<String> {
     let peers: Vec<_> = peers.iter().map(ToString::to_string).collect();
     let peers = peers.join(",");
     let (from, to) = (format!("INPUT -s {peers} -j DROP"), format!("OUTPUT -d {peers} -j DROP"));
@@ -72,11 +72,6 @@ impl Barrier {
         }
         Ok(kept_back(&counted))
     }
-
-    /// The container has ended.
-    pub fn forget(self) {
-        self.mends.into_iter().for_each(Mend::spare);
-    }
 }
 
 /// Where the engine runs elsewhere, its processes have other numbers: a rule must not part this host from the world.
@@ -114,9 +109,9 @@ mod tests {
         let peers = ["10.0.0.2", "10.0.0.3"].map(|address| address.parse().unwrap());
         let (comes, goes) = ("INPUT -s 10.0.0.2,10.0.0.3 -j DROP", "OUTPUT -d 10.0.0.2,10.0.0.3 -j DROP");
 
-        assert_eq!(from(&peers, Ways::Both), [comes, goes]);
-        assert_eq!(from(&peers, Ways::In), [comes]);
-        assert_eq!(from(&peers, Ways::Out), [goes]);
+        assert_eq!(parting(&peers, Ways::Both), [comes, goes]);
+        assert_eq!(parting(&peers, Ways::In), [comes]);
+        assert_eq!(parting(&peers, Ways::Out), [goes]);
     }
 
     #[test]

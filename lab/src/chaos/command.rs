@@ -46,11 +46,6 @@ impl Mend {
         self.0 = None;
         Ok(())
     }
-
-    /// What it would mend is gone.
-    pub fn spare(mut self) {
-        self.0 = None;
-    }
 }
 
 impl Drop for Mend {
@@ -85,8 +80,6 @@ mod tests {
         mend().now().await.unwrap();
         assert_eq!(said(), "mended\n");
         drop(mend());
-        assert_eq!(said(), "mended\nmended\n");
-        mend().spare();
         assert_eq!(said(), "mended\nmended\n");
         fs::remove_file(file).unwrap();
     }

@@ -29,8 +29,7 @@ pub struct Crowds {
     pub began: Instant,
     /// When a user without a final answer gives up.
     end: Instant,
-    attempts: RefCell<Vec<Attempt>>,
-    looks: RefCell<Vec<Look>>,
+    heard: RefCell<History>,
     /// Which replicas answered the orders for each code.
     replicas: RefCell<BTreeMap<&'static str, BTreeSet<String>>>,
 }
@@ -39,23 +38,14 @@ impl Crowds {
     /// A wave of `round` that begins now and ends after `limit` at the latest.
     pub fn new(url: &str, round: u32, limit: Duration) -> anyhow::Result<Self> {
         let client = Client::builder().no_proxy().timeout(CLIENT_PATIENCE).build().context("cannot make a client")?;
-        let (url, began) = (url.to_owned(), Instant::now());
-        Ok(Self {
-            client,
-            url,
-            round,
-            began,
-            end: began + limit,
-            attempts: RefCell::default(),
-            looks: RefCell::default(),
-            replicas: RefCell::default(),
-        })
+        let (url, began, heard, replicas) = (url.to_owned(), Instant::now(), RefCell::default(), RefCell::default());
+        Ok(Self { client, url, round, began, end: began + limit, heard, replicas })
     }
 
     /// Sends everybody and waits until all have a final answer, or the limit has passed. What was changed meanwhile is not in it.
     pub async fn ask(&self, wave: &Wave) -> History {
         join_all(wave.users.iter().map(|user| self.user(user))).await;
-        History { attempts: self.attempts.take(), looks: self.looks.take(), ..History::default() }
+        self.heard.take()
     }
 
     /// How many codes several replicas have served.
@@ -108,7 +98,7 @@ impl Crowds {
             let asked = micros(self.began);
             if let Some(entries) = self.wallet(name).await {
                 let answered = micros(self.began);
-                return self.looks.borrow_mut().push(Look { user, asked, answered, entries });
+                return self.heard.borrow_mut().looks.push(Look { user, asked, answered, entries });
             }
             sleep(PAUSE_MAX.mul_f64(rng.f64())).await;
         }
@@ -125,7 +115,8 @@ impl Crowds {
         let told = told.ok().flatten().unwrap_or(Told::Nothing);
         let (answered, round) = (micros(self.began), self.round);
         let [user, code, key] = [&*user.name, user.code, key].map(str::to_owned);
-        self.attempts.borrow_mut().push(Attempt { user, code, round, key, asked, answered, told: told.clone() });
+        let attempt = Attempt { user, code, round, key, asked, answered, told: told.clone() };
+        self.heard.borrow_mut().attempts.push(attempt);
         told
     }
 

@@ -29,15 +29,15 @@ pub struct Group<'a> {
     pub private: &'a Private,
     pub database: &'a MySql,
     /// The processes of its members, in the order of their numbers.
-    pub members: Vec<(String, Pid)>,
+    pub members: Vec<Pid>,
 }
 
 impl<'a> Group<'a> {
     /// Whose members are processes under a supervisor.
-    pub async fn of(private: &'a Private, parts: &'a Supervised) -> anyhow::Result<Self> {
-        let (database, mut members) = (database(&parts.cluster)?, Vec::new());
+    pub async fn of(private: &'a Private, cluster: &'a Cluster) -> anyhow::Result<Self> {
+        let (parts, database, mut members) = (Supervised::of(private, cluster), cluster.mysql()?, Vec::new());
         for member in &database.members {
-            members.extend(parts.one(&member.name).await?);
+            members.push(parts.pid(&member.name).await?);
         }
         Ok(Self { private, database, members })
     }
@@ -46,7 +46,7 @@ impl<'a> Group<'a> {
     pub async fn breaks(&self, fault: Fault, lasts: Duration, pick: u32) -> anyhow::Result<()> {
         let (place, mut connection) = self.primary().await?;
         let mut others = self.members.clone();
-        let primary = vec![others.remove(place)];
+        let primary = [others.remove(place)];
         match fault {
             Fault::PrimaryKilled => kill(&primary)?,
             Fault::SecondaryKilled => {
@@ -58,10 +58,8 @@ impl<'a> Group<'a> {
             Fault::PrimarySwitched => database::switch_primary(&mut connection, pick).await?,
             Fault::MajorityKilled => {
                 kill(&others)?;
-                let answers = async |database: &MySql| database.all_answer().await.map(|()| true);
-                self.until(answers, Duration::ZERO, BACK_WITHIN)
-                    .await
-                    .context("the killed members did not come back")?;
+                let back = insist(BACK_WITHIN, async || self.private.look().await?.mysql()?.all_answer().await);
+                back.await.context("the killed members did not come back")?;
                 self.private.mend().await?;
             }
             Fault::Nothing => {}
@@ -75,27 +73,17 @@ impl<'a> Group<'a> {
         insist(PRIMARY_WITHIN, async || self.database.primary().await).await
     }
 
+    /// Waits until all members are well, and stay so. A member that could not be reached may have another address by now.
     pub async fn until_whole(&self) -> anyhow::Result<()> {
-        let whole = self.until(async |database| database.is_whole().await, STAYS_WHOLE, WHOLE_WITHIN).await;
-        whole.context("the group was not whole again")
-    }
-
-    /// Waits until something is so, and stays so. A member that could not be reached may have another address by now.
-    async fn until(
-        &self,
-        is_so: impl AsyncFn(&MySql) -> anyhow::Result<bool>,
-        stays: Duration,
-        within: Duration,
-    ) -> anyhow::Result<()> {
-        let (deadline, mut since, mut cluster) = (Instant::now() + within, None, self.private.look().await?);
+        let (deadline, mut since, mut cluster) = (Instant::now() + WHOLE_WITHIN, None, self.private.look().await?);
         loop {
-            let seen = is_so(database(&cluster)?).await;
+            let seen = cluster.mysql()?.is_whole().await;
             if !matches!(seen, Ok(true)) {
                 since = None;
-            } else if since.get_or_insert_with(Instant::now).elapsed() >= stays {
+            } else if since.get_or_insert_with(Instant::now).elapsed() >= STAYS_WHOLE {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "not within {within:?}: {seen:?}");
+            ensure!(Instant::now() < deadline, "the group was not whole again within {WHOLE_WITHIN:?}: {seen:?}");
             if seen.is_err() {
                 cluster = self.private.look().await?;
             }
@@ -105,10 +93,6 @@ impl<'a> Group<'a> {
 }
 
 /// Each is started again by what supervises it.
-fn kill(some: &[(String, Pid)]) -> anyhow::Result<()> {
-    some.iter().try_for_each(|(_, pid)| send(*pid, Signal::SIGKILL))
-}
-
-fn database(cluster: &Cluster) -> anyhow::Result<&MySql> {
-    cluster.mysql.as_ref().context("the cluster has no database")
+fn kill(some: &[Pid]) -> anyhow::Result<()> {
+    some.iter().try_for_each(|pid| send(*pid, Signal::SIGKILL))
 }

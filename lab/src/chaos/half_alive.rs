@@ -7,6 +7,7 @@ use futures_util::future::try_join_all;
 use redis::aio::MultiplexedConnection;
 use tokio::time::sleep_until;
 
+use super::supervised::{ALL, MOST, from};
 use crate::cluster::Server;
 
 /// What makes a lock node half alive, and what makes it whole.
@@ -20,10 +21,9 @@ pub const WRITES_PAUSED: Orders = ["CLIENT PAUSE 60000 WRITE", "CLIENT UNPAUSE"]
 
 /// Makes most of the nodes half alive, or all of them, until then.
 pub async fn halve(nodes: &[Server], [breaks, mends]: Orders, pick: u32, until: Instant) -> anyhow::Result<()> {
-    let first = (pick / 2) as usize;
-    let count = if pick.is_multiple_of(2) { nodes.len() / 2 + 1 } else { nodes.len() };
-    let some = (first..first + count).map(|place| nodes[place % nodes.len()].connect_redis());
-    let mut halved = try_join_all(some).await?;
+    let count = if pick.is_multiple_of(2) { MOST } else { ALL }(nodes.len());
+    let some = from(nodes.iter().collect(), pick / 2).into_iter().take(count);
+    let mut halved = try_join_all(some.map(Server::connect_redis)).await?;
     let broken = tell(&mut halved, breaks).await;
     sleep_until(until.into()).await;
     // Whatever became of that.

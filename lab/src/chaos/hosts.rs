@@ -2,19 +2,20 @@
 //! again: when the time is over, and also when that is interrupted.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use futures_util::future::join_all;
-use tokio::net::TcpStream;
-use tokio::time::{sleep, sleep_until, timeout};
+use nix::unistd::Pid;
+use tokio::time::{sleep, sleep_until};
 
-use super::barrier::{ALONE, Barrier, NAMELESS, Ways, from};
+use super::barrier::{ALONE, Barrier, NAMELESS, Ways, parting};
 use super::command::{Mend, run, words};
 use super::containers::{self, Host, REPLICA, inspect};
 use super::fault::Fault;
 use super::group::Group;
-use super::supervised::{BACK_WITHIN, LOOK_EVERY, greets};
+use super::supervised::{BACK_WITHIN, LOOK_EVERY, MOST, answers, from};
 use super::wave::Disturbance;
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
@@ -27,12 +28,12 @@ const REDIS: &str = "redis-";
 /// All containers of a cluster, as they were when this was made.
 pub struct Hosts<'a> {
     private: &'a Private,
-    pub cluster: Cluster,
+    pub cluster: &'a Cluster,
     every: BTreeMap<String, Host>,
 }
 
 impl<'a> Hosts<'a> {
-    pub async fn find(private: &'a Private, cluster: Cluster) -> anyhow::Result<Self> {
+    pub async fn find(private: &'a Private, cluster: &'a Cluster) -> anyhow::Result<Self> {
         let every = containers::of_project(&private.project()).await?;
         Ok(Self { private, cluster, every })
     }
@@ -46,7 +47,7 @@ impl<'a> Hosts<'a> {
         let one_way = if pick.is_multiple_of(2) { Ways::In } else { Ways::Out };
         let replica = || some(&self.every, REPLICA, pick).swap_remove(0);
         let nodes = some(&self.every, REDIS, pick / 2);
-        let (node, most) = (&nodes[..1], &nodes[..=nodes.len() / 2]);
+        let (node, most) = (&nodes[..1], &nodes[..MOST(nodes.len())]);
         match fault {
             Fault::DatabaseParted => return self.part(&[home], &[MYSQL], Ways::Both, until).await,
             Fault::DatabasePartedOneWay => return self.part(&[home], &[MYSQL], one_way, until).await,
@@ -88,7 +89,7 @@ impl<'a> Hosts<'a> {
             peers.extend(&self.host(other)?.addresses);
         }
         for name in some {
-            barriers.push(Barrier::around(self.host(name)?.pid, &from(&peers, ways)).await?);
+            barriers.push(Barrier::around(self.host(name)?.pid, &parting(&peers, ways)).await?);
         }
         sleep_until(until.into()).await;
         let opened = join_all(barriers.into_iter().map(Barrier::open)).await;
@@ -96,15 +97,11 @@ impl<'a> Hosts<'a> {
     }
 
     /// Breaks members of the database's group, and waits until it is whole again. Tells whether anything broke.
-    async fn breaks_group(
-        &self,
-        Disturbance { fault, lasts, pick, .. }: Disturbance,
-        home: &str,
-        until: Instant,
-    ) -> anyhow::Result<bool> {
-        let database = self.cluster.mysql.as_ref().context("the cluster has no database")?;
+    async fn breaks_group(&self, disturbance: Disturbance, home: &str, until: Instant) -> anyhow::Result<bool> {
+        let Disturbance { fault, lasts, pick, .. } = disturbance;
+        let database = self.cluster.mysql()?;
         let mut others: Vec<_> = database.members.iter().map(|member| &*member.name).collect();
-        let members = others.iter().map(|name| Ok(((*name).to_owned(), self.host(name)?.process()?)));
+        let members = others.iter().map(|name| Ok(Pid::from_raw(self.host(name)?.pid.cast_signed())));
         let group = Group { private: self.private, database, members: members.collect::<anyhow::Result<_>>()? };
         if !fault.needs_own_hosts() {
             return group.breaks(fault, lasts, pick).await.map(|()| true);
@@ -144,7 +141,8 @@ impl<'a> Hosts<'a> {
         let comes_back = Mend::by(words(&format!("docker start {id}")));
         let barrier = Barrier::around(*pid, &ALONE).await?;
         run(&words(&format!("docker kill {id}"))).await?;
-        barrier.forget();
+        // Its rules have gone with the container.
+        mem::forget(barrier);
         sleep_until(until.into()).await;
         comes_back.now().await?;
         until_back(name, id).await
@@ -162,10 +160,7 @@ impl<'a> Hosts<'a> {
 /// The hosts of one kind, from the drawn one on.
 fn some<'a>(every: &'a BTreeMap<String, Host>, kind: &str, pick: u32) -> Vec<&'a str> {
     let is_one = |(_, host): &(_, &Host)| host.service.starts_with(kind);
-    let mut names: Vec<_> = every.iter().filter(is_one).map(|(name, _)| &**name).collect();
-    let all = names.len().max(1);
-    names.rotate_left(pick as usize % all);
-    names
+    from(every.iter().filter(is_one).map(|(name, _)| &**name).collect(), pick)
 }
 
 /// Waits until a host serves; it may have another address than before.
@@ -180,29 +175,22 @@ async fn until_back(name: &str, id: &str) -> anyhow::Result<()> {
 
 async fn serves(Host { addresses, service, .. }: &Host) -> bool {
     let Some(address) = addresses.first() else { return false };
-    match &**service {
-        name if name.starts_with(MYSQL) => greets(&format!("{address}:3306")).await,
-        REPLICA => connects(&format!("{address}:8080")).await,
-        _ => connects(&format!("{address}:6379")).await,
-    }
-}
-
-async fn connects(address: &str) -> bool {
-    timeout(LOOK_EVERY, TcpStream::connect(address)).await.is_ok_and(|stream| stream.is_ok())
+    let is_database = service.starts_with(MYSQL);
+    let port = match &**service {
+        REPLICA => 8080,
+        _ if is_database => 3306,
+        _ => 6379,
+    };
+    answers(&format!("{address}:{port}"), is_database).await
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
-    use super::super::containers::hosts;
-    use super::super::containers::tests::container;
     use super::*;
 
     #[test]
     fn the_drawn_one_of_a_kind_comes_first() {
-        let all = ["redis-1", "redis-2", "redis-3", "nginx"].map(|service| container(service, service, &[]));
-        let every = hosts(&json!(all).to_string()).unwrap();
+        let every = containers::hosts("1 7 a redis-1\n2 7 b redis-2\n3 7 c redis-3\n4 7 d nginx\n").unwrap();
 
         assert_eq!(some(&every, REDIS, 4), ["redis-2", "redis-3", "redis-1"]);
         assert!(some(&every, REPLICA, 4).is_empty());

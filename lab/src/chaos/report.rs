@@ -1,28 +1,26 @@
 //! What a person reads at the end of a run: one row a fault, then the targets.
 
 use super::Results;
-use super::fault::Fault;
+use super::fault::{Fault, Ground};
 use super::tally::{TWO, Tally};
 use crate::table::Table;
 
-/// Seconds that the others may stall after a home's death: the lock's time to live and one second.
-const STALL_MAX: f64 = 2.5;
-/// Seconds that anybody may wait for a silent home: nginx gives it up after six, and another replica has its own deadline.
-const FROZEN_MAX: f64 = 11.0;
-/// Seconds from the moment at which a restarted database takes connections to the answer of the last user that waited.
-const RECOVERY_MAX: f64 = 3.0;
-/// Seconds that anybody may wait when the primary of a group died: eight until another one takes writes, and a client's own pauses.
-const FAILOVER_MAX: f64 = 9.0;
-const COUPONS_MIN: f64 = 2_000.0;
+/// What a target is called, and its bound.
+type Bound = (&'static str, f64);
+
 /// The target that every run has.
-const BROKEN: &str = "broken promises";
-/// The targets of the waves in which a home was killed, which only a process can be, and of those in which it fell silent.
-const DIED: &str = "longest wait when a home died, s";
-const FROZE: &str = "longest wait when a home fell silent, s";
-const FAILED_OVER: &str = "longest wait when the primary died, s";
-/// The target of a run in which a lock node hangs, and the percentage of late answers that it stays below.
-const LATE: &str = "late answers with one hung lock node, %";
-const LATE_MAX: f64 = 1.0;
+const BROKEN: Bound = ("broken promises", 0.0);
+const COUPONS: Bound = ("coupons that sold out, at least", 2_000.0);
+/// For the waves in which a home was killed, which only a process can be: the lock's time to live and one second.
+const DIED: Bound = ("longest wait when a home died, s", 2.5);
+/// For those in which it fell silent: nginx gives it up after six seconds, and another replica has its own deadline.
+const FROZE: Bound = ("longest wait when a home fell silent, s", 11.0);
+/// From the moment at which the database takes connections to the answer of the last user that waited.
+const RECOVERED: Bound = ("wait after a restarted database greeted, s", 3.0);
+/// Eight seconds until another member of the group takes writes, and a client's own pauses.
+const FAILED_OVER: Bound = ("longest wait when the primary died, s", 9.0);
+/// For a run in which a lock node hangs.
+const LATE: Bound = ("late answers with one hung lock node, %", 1.0);
 
 /// What a column says of some waves.
 type Figure = fn(&[&Tally]) -> String;
@@ -64,14 +62,14 @@ pub struct Target {
 }
 
 impl Target {
-    fn new(name: &'static str, figure: Option<f64>, holds: fn(&f64, &f64) -> bool, bound: f64) -> Self {
+    fn new((name, bound): Bound, figure: Option<f64>, holds: fn(&f64, &f64) -> bool) -> Self {
         Self { name, bound, figure, met: figure.is_some_and(|figure| holds(&figure, &bound)) }
     }
 
     fn verdict(&self, is_whole: bool) -> &'static str {
         match self {
             Self { figure: None, .. } => "not measured",
-            _ if !is_whole && self.name != BROKEN => "not judged",
+            _ if !is_whole && self.name != BROKEN.0 => "not judged",
             Self { met: true, .. } => "met",
             _ => "MISSED",
         }
@@ -94,23 +92,18 @@ pub fn targets(results: &Results) -> Vec<Target> {
     let recovery = longest(&[Fault::DatabaseKilled, Fault::DatabaseHostLost], |tally| tally.after_fault);
     let failovers = longest(&[Fault::PrimaryKilled], |tally| tally.longest_wait);
     let broken = (!results.is_empty()).then_some(results.violations() as f64);
-    let mut targets = vec![
-        Target::new(BROKEN, broken, f64::le, 0.0),
-        Target::new("coupons that sold out, at least", Some(coupons as f64), f64::ge, COUPONS_MIN),
+    let late = results.hung.as_ref().map(|hung| hung.late_percent);
+    let Ground { hosts, group } = results.ground;
+    let targets = [
+        (true, Target::new(BROKEN, broken, f64::le)),
+        (true, Target::new(COUPONS, Some(coupons as f64), f64::ge)),
+        (!hosts, Target::new(DIED, deaths, f64::le)),
+        (group, Target::new(FAILED_OVER, failovers, f64::le)),
+        (!group, Target::new(FROZE, freezes, f64::le)),
+        (!group, Target::new(RECOVERED, recovery, f64::le)),
+        (results.hangs, Target::new(LATE, late, f64::lt)),
     ];
-    if !results.ground.hosts {
-        targets.push(Target::new(DIED, deaths, f64::le, STALL_MAX));
-    }
-    if results.ground.group {
-        targets.push(Target::new(FAILED_OVER, failovers, f64::le, FAILOVER_MAX));
-    } else {
-        targets.push(Target::new(FROZE, freezes, f64::le, FROZEN_MAX));
-        targets.push(Target::new("wait after a restarted database greeted, s", recovery, f64::le, RECOVERY_MAX));
-    }
-    if results.hangs {
-        targets.push(Target::new(LATE, results.hung.as_ref().map(|hung| hung.late_percent), f64::lt, LATE_MAX));
-    }
-    targets
+    targets.into_iter().filter_map(|(is_asked, target)| is_asked.then_some(target)).collect()
 }
 
 /// The table and what follows from it. Only a whole run has a say in more than broken promises.
@@ -159,10 +152,10 @@ mod tests {
         Tally { faults: faults.to_vec(), missed, coupons: 10, longest_wait, ..Tally::default() }
     }
 
-    /// Figure and verdict of the target whose name begins so.
-    fn of(results: &Results, name: &str) -> (Option<f64>, &'static str) {
+    /// Figure and verdict of a target.
+    fn of(results: &Results, (name, _): Bound) -> (Option<f64>, &'static str) {
         let targets = targets(results);
-        let target = targets.iter().find(|target| target.name.starts_with(name)).unwrap();
+        let target = targets.iter().find(|target| target.name == name).unwrap();
         assert_eq!(target.met, target.verdict(true) == "met");
         (target.figure, target.verdict(true))
     }
@@ -173,9 +166,12 @@ mod tests {
 
         assert_eq!(of(&found, DIED), (None, "not measured"));
         assert_eq!(of(&found, FROZE), (None, "not measured"));
-        assert_eq!(of(&found, "wait after"), (None, "not measured"));
-        assert_eq!(of(&found, "broken"), (Some(0.0), "met"));
-        assert_eq!(of(&found, "coupons"), (Some(10.0), "MISSED"));
+        assert_eq!(of(&found, RECOVERED), (None, "not measured"));
+        assert_eq!(of(&found, BROKEN), (Some(0.0), "met"));
+        assert_eq!(of(&found, COUPONS), (Some(10.0), "MISSED"));
+        let nothing_was_judged = Results { failed: 42, ..Results::default() };
+        assert_eq!(of(&nothing_was_judged, BROKEN), (None, "not measured"));
+        assert!(text(&nothing_was_judged, &targets(&nothing_was_judged), false).contains("not measured"));
     }
 
     #[test]
@@ -204,16 +200,8 @@ mod tests {
         };
 
         assert_eq!(targets(&found(false, None)).len(), 5);
-        assert_eq!(of(&found(true, None), "late"), (None, "not measured"));
-        assert_eq!(of(&found(true, Some(1.0)), "late"), (Some(1.0), "MISSED"));
-        assert_eq!(of(&found(true, Some(0.9)), "late"), (Some(0.9), "met"));
-    }
-
-    #[test]
-    fn a_run_in_which_nothing_was_judged_has_kept_no_promise() {
-        let found = Results { failed: 42, ..Results::default() };
-
-        assert_eq!(of(&found, "broken"), (None, "not measured"));
-        assert!(text(&found, &targets(&found), false).contains("not measured"));
+        assert_eq!(of(&found(true, None), LATE), (None, "not measured"));
+        assert_eq!(of(&found(true, Some(1.0)), LATE), (Some(1.0), "MISSED"));
+        assert_eq!(of(&found(true, Some(0.9)), LATE), (Some(0.9), "met"));
     }
 }

@@ -66,7 +66,7 @@ impl<'a> Run<'a> {
         if wave.administration().is_some() {
             self.exclusive = None;
         }
-        let breaker = Breaker::new(self.private, self.wires).await?;
+        let breaker = Breaker::new(self.private, &self.cluster, self.wires).await?;
         let crowds = Crowds::new(&self.cluster.url()?, round, WAVE_LIMIT)?;
         // All of them to their ends, also when one fails: each mends what it broke.
         let strikes = join_all(wave.faults.iter().map(|fault| breaker.strike(*fault, crowds.began)));
@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
             self.keep(&format!("wave-{}.txt", wave.number), &report.to_string());
             self.keep(&format!("wave-{}.jsonl", wave.number), &history::text(&history)?);
         }
-        Ok(Tally::new(wave, &history.attempts, crowds.shared(), &struck, crowds.began, report))
+        Ok(Tally::new(wave, &history.attempts, crowds.shared(), &struck, report))
     }
 
     /// Looks up where everything is: a host that was lost may have come back with another address.
@@ -117,9 +117,7 @@ impl<'a> Run<'a> {
         if self.exclusive != Some(exclusive) {
             insist(READY_WITHIN, async || self.admin.put_event(exclusive, true).await).await?;
         }
-        // Looked up once: the same round is ended when it is asked again.
-        let ends = insist(READY_WITHIN, async || self.admin.event().await).await?.round;
-        let round = insist(READY_WITHIN, async || self.admin.end(ends).await).await?;
+        let round = self.admin.reset().await?;
         if self.exclusive.is_none() {
             let puts = || COUPONS.map(|(code, total)| self.admin.put_coupon(code, total));
             insist(READY_WITHIN, async || try_join_all(puts()).await).await?;
@@ -132,7 +130,7 @@ impl<'a> Run<'a> {
     pub async fn hung(&mut self, lasts: Duration, findings: &mut Vec<Finding>) -> anyhow::Result<Hung> {
         self.set_homes(false).await?;
         self.fresh_round(false).await?;
-        let (breaker, longer) = (Breaker::new(self.private, self.wires).await?, Duration::from_secs(10));
+        let (breaker, longer) = (Breaker::new(self.private, &self.cluster, self.wires).await?, Duration::from_secs(10));
         let url = self.cluster.url()?;
         let hangs = Disturbance {
             fault: if self.wires.is_some() { Fault::RedisHung } else { Fault::RedisPaused },

@@ -1,5 +1,6 @@
 //! Breaks a part of the running cluster, and puts it right again: when the time is over, and also when it is interrupted.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,8 @@ const SENDS: &str = "sendto,sendmsg,write,writev";
 const CONNECTIONS_LEAST: u32 = 10;
 
 pub struct Struck {
-    pub mended: Instant,
+    /// From the start of the wave.
+    pub mended: Duration,
     /// Whether anything broke: a process may not get as far as the step at which it was to break, and there may be no lock to
     /// delete.
     pub hit: bool,
@@ -50,10 +52,9 @@ pub enum Breaker<'a> {
 
 impl<'a> Breaker<'a> {
     /// Only processes have `wires`.
-    pub async fn new(private: &'a Private, wires: Option<&'a Wires>) -> anyhow::Result<Self> {
-        let (cluster, supervisor) = (private.cluster()?, private.file().with_file_name("supervisor.sock"));
+    pub async fn new(private: &'a Private, cluster: &'a Cluster, wires: Option<&'a Wires>) -> anyhow::Result<Self> {
         Ok(match wires {
-            Some(wires) => Self::Processes(Processes { private, wires, parts: Supervised { cluster, supervisor } }),
+            Some(wires) => Self::Processes(Processes { private, wires, parts: Supervised::of(private, cluster) }),
             None => Self::Hosts(Hosts::find(private, cluster).await?),
         })
     }
@@ -61,8 +62,10 @@ impl<'a> Breaker<'a> {
     /// Waits until the fault is due after `began`, breaks something, mends it.
     pub async fn strike(&self, disturbance: Disturbance, began: Instant) -> anyhow::Result<Struck> {
         let Disturbance { fault, at, lasts, code, .. } = disturbance;
+        let (Self::Processes(Processes { parts: Supervised { cluster, .. }, .. }) | Self::Hosts(Hosts { cluster, .. })) =
+            self;
         // While nobody else asks: a full home hands orders on.
-        let home = home(self.cluster(), code).await?;
+        let home = home(cluster, code).await?;
         let due = began + at;
         let ahead = if fault.needs_tracer() { TRACE_AHEAD } else { Duration::ZERO };
         sleep_until(due.checked_sub(ahead).unwrap_or(due).into()).await;
@@ -71,21 +74,14 @@ impl<'a> Breaker<'a> {
             Self::Hosts(hosts) => hosts.breaks(disturbance, &home, due + lasts).await,
         };
         let hit = hit.with_context(|| format!("cannot strike with {fault}"))?;
-        Ok(Struck { mended: Instant::now(), hit })
-    }
-
-    fn cluster(&self) -> &Cluster {
-        match self {
-            Self::Processes(processes) => &processes.parts.cluster,
-            Self::Hosts(hosts) => &hosts.cluster,
-        }
+        Ok(Struck { mended: began.elapsed(), hit })
     }
 }
 
 pub struct Processes<'a> {
     private: &'a Private,
     wires: &'a Wires,
-    parts: Supervised,
+    parts: Supervised<'a>,
 }
 
 impl Processes<'_> {
@@ -101,14 +97,14 @@ impl Processes<'_> {
             Fault::RedisCutOff => return Ok(self.wires.cut(pick, lasts).await),
             Fault::LocksVanish => return self.delete_locks(until).await,
             Fault::ConnectionsKilled => return self.kill_connections(pick, until).await,
-            Fault::HomeKilled => kill(parts, parts.one(home).await?).await?,
+            Fault::HomeKilled => kill(parts, parts.some(home, pick, ONE).await?).await?,
             Fault::EveryReplicaKilled => kill(parts, parts.some("replica-", pick, ALL).await?).await?,
-            Fault::HomeFrozen => freeze(parts.one(home).await?, lasts).await?,
-            Fault::RedisHung => freeze(parts.some("redis-", pick, ONE).await?, lasts).await?,
-            Fault::RedisMajorityHung => freeze(parts.some("redis-", pick, MOST).await?, lasts).await?,
+            Fault::HomeFrozen => freeze(parts.some(home, pick, ONE).await?.into_values(), lasts).await?,
+            Fault::RedisHung => freeze(parts.some("redis-", pick, ONE).await?.into_values(), lasts).await?,
+            Fault::RedisMajorityHung => freeze(parts.some("redis-", pick, MOST).await?.into_values(), lasts).await?,
             Fault::RedisKilled => kill(parts, parts.some("redis-", pick, ONE).await?).await?,
             Fault::EveryRedisKilled => kill(parts, parts.some("redis-", pick, ALL).await?).await?,
-            Fault::DatabaseHung => freeze(parts.some("mysql", pick, ALL).await?, lasts).await?,
+            Fault::DatabaseHung => freeze(parts.some("mysql", pick, ALL).await?.into_values(), lasts).await?,
             Fault::DatabaseKilled => kill(parts, parts.some("mysql", pick, ALL).await?).await?,
             Fault::ConnectionsExhausted => self.exhaust_connections(lasts).await?,
             Fault::DatabaseReadOnly => self.between(database::READ_ONLY, lasts).await?,
@@ -124,7 +120,7 @@ impl Processes<'_> {
             | Fault::PrimarySwitched
             | Fault::SecondaryKilled
             | Fault::MajorityFrozen
-            | Fault::MajorityKilled => Group::of(self.private, parts).await?.breaks(fault, lasts, pick).await?,
+            | Fault::MajorityKilled => Group::of(self.private, parts.cluster).await?.breaks(fault, lasts, pick).await?,
             // The administrator and the clients do it by themselves, and homes are small before the wave begins.
             Fault::Nothing | Fault::Administration | Fault::ClientsHangUp | Fault::CodesHidden | Fault::HomeFull => {
                 sleep(lasts).await;
@@ -243,10 +239,8 @@ impl Processes<'_> {
 }
 
 /// Kills some parts; the supervisor starts them again, and this returns when they serve.
-async fn kill(parts: &Supervised, some: Vec<(String, Pid)>) -> anyhow::Result<()> {
-    for (_, pid) in &some {
-        send(*pid, Signal::SIGKILL)?;
-    }
+async fn kill(parts: &Supervised<'_>, some: BTreeMap<String, Pid>) -> anyhow::Result<()> {
+    some.values().try_for_each(|pid| send(*pid, Signal::SIGKILL))?;
     for (name, pid) in some {
         parts.until_back(&name, Some(pid)).await?;
     }

@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 
 use crate::cluster::Cluster;
+use crate::cluster::private::Private;
 
 /// The header in which a replica names itself.
 pub const REPLICA: &str = "x-replica";
@@ -31,30 +32,34 @@ pub const ONE: HowMany = |_| 1;
 pub const MOST: HowMany = |all| all / 2 + 1;
 pub const ALL: HowMany = |all| all;
 
-pub struct Supervised {
-    pub cluster: Cluster,
-    /// Where the supervisor listens.
-    pub supervisor: PathBuf,
+/// All of them, the drawn one first.
+pub fn from<T>(mut some: Vec<T>, pick: u32) -> Vec<T> {
+    let all = some.len().max(1);
+    some.rotate_left(pick as usize % all);
+    some
 }
 
-impl Supervised {
+pub struct Supervised<'a> {
+    pub cluster: &'a Cluster,
+    /// Where the supervisor listens.
+    supervisor: PathBuf,
+}
+
+impl<'a> Supervised<'a> {
+    pub fn of(private: &Private, cluster: &'a Cluster) -> Self {
+        Self { cluster, supervisor: private.file().with_file_name("supervisor.sock") }
+    }
+
     pub async fn pid(&self, name: &str) -> anyhow::Result<Pid> {
         self.pids().await?.get(name).copied().with_context(|| format!("{name} does not run"))
     }
 
-    /// One part and its process.
-    pub async fn one(&self, name: &str) -> anyhow::Result<Vec<(String, Pid)>> {
-        Ok(vec![(name.to_owned(), self.pid(name).await?)])
-    }
-
-    /// So many of a kind of part and their processes.
-    pub async fn some(&self, prefix: &str, pick: u32, many: HowMany) -> anyhow::Result<Vec<(String, Pid)>> {
-        let mut parts: Vec<_> = self.pids().await?.into_iter().filter(|(name, _)| name.starts_with(prefix)).collect();
+    /// So many of the parts whose names begin so, and their processes.
+    pub async fn some(&self, prefix: &str, pick: u32, many: HowMany) -> anyhow::Result<BTreeMap<String, Pid>> {
+        let parts: Vec<_> = self.pids().await?.into_iter().filter(|(name, _)| name.starts_with(prefix)).collect();
         ensure!(!parts.is_empty(), "no {prefix} runs");
-        let all = parts.len();
-        parts.rotate_left(pick as usize % all);
-        parts.truncate(many(all));
-        Ok(parts)
+        let count = many(parts.len());
+        Ok(from(parts, pick).into_iter().take(count).collect())
     }
 
     /// Waits until a part serves again; one that was `killed` as another process, for the kernel accepts connections for the
@@ -85,11 +90,8 @@ impl Supervised {
     }
 
     async fn serves(&self, name: &str) -> bool {
-        match self.address(name) {
-            Some(address) if name == "mysql" => greets(&address).await,
-            Some(address) => TcpStream::connect(address).await.is_ok(),
-            None => false,
-        }
+        let Some(address) = self.address(name) else { return false };
+        answers(&address, name == "mysql").await
     }
 
     fn address(&self, name: &str) -> Option<String> {
@@ -124,20 +126,22 @@ fn running(answer: &str) -> BTreeMap<String, Pid> {
     answer.split("<struct>").skip(1).filter_map(one).collect()
 }
 
-/// Whether a database speaks first, as one does that takes connections.
-pub async fn greets(address: &str) -> bool {
-    let Ok(mut stream) = TcpStream::connect(address).await else { return false };
+/// Whether a server takes connections; a database that does speaks first.
+pub async fn answers(address: &str, is_database: bool) -> bool {
     let mut greeting = [0; 5];
+    let spoken = async {
+        let mut stream = TcpStream::connect(address).await?;
+        if is_database { stream.read_exact(&mut greeting).await.map(drop) } else { Ok(()) }
+    };
+    let is_up = matches!(timeout(Duration::from_secs(1), spoken).await, Ok(Ok(())));
     // The fifth byte is the protocol's version; a refusal has another one there.
-    matches!(timeout(Duration::from_secs(1), stream.read_exact(&mut greeting)).await, Ok(Ok(_))) && greeting[4] == 10
+    is_up && (!is_database || greeting[4] == 10)
 }
 
 /// Stops processes for a while.
-pub async fn freeze(parts: Vec<(String, Pid)>, lasts: Duration) -> anyhow::Result<()> {
-    let frozen = Frozen(parts.into_iter().map(|(_, pid)| pid).collect());
-    for pid in &frozen.0 {
-        send(*pid, Signal::SIGSTOP)?;
-    }
+pub async fn freeze(some: impl IntoIterator<Item = Pid>, lasts: Duration) -> anyhow::Result<()> {
+    let frozen = Frozen(some.into_iter().collect());
+    frozen.0.iter().try_for_each(|pid| send(*pid, Signal::SIGSTOP))?;
     sleep(lasts).await;
     Ok(())
 }
@@ -164,12 +168,11 @@ mod tests {
 
     #[test]
     fn a_part_that_does_not_run_has_no_process() {
-        let member =
-            |name: &str, value: &str| format!("<member>\n<name>{name}</name>\n<value>{value}</value>\n</member>\n");
         let part = |name: &str, pid: u32| {
-            let [name, pid] = [format!("<string>{name}</string>"), format!("<int>{pid}</int>")];
-            let all = [("name", &*name), ("statename", "<string>any</string>"), ("pid", &*pid)];
-            format!("<value><struct>\n{}</struct></value>\n", all.map(|(name, value)| member(name, value)).concat())
+            format!(
+                "<value><struct>\n<member>\n<name>name</name>\n<value><string>{name}</string></value>\n</member>\n\
+                 <member>\n<name>pid</name>\n<value><int>{pid}</int></value>\n</member>\n</struct></value>\n"
+            )
         };
 
         let found =

@@ -1,7 +1,7 @@
 //! What one wave came to, in figures.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::fault::Fault;
 use super::strike::Struck;
@@ -33,16 +33,9 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn new(
-        wave: &Wave,
-        attempts: &[Attempt],
-        shared: usize,
-        struck: &[Struck],
-        began: Instant,
-        report: Report,
-    ) -> Self {
+    pub fn new(wave: &Wave, attempts: &[Attempt], shared: usize, struck: &[Struck], report: Report) -> Self {
         let hit = |(it, struck): &(&Disturbance, &Struck)| struck.hit && (shared > 0 || !it.fault.spreads_codes());
-        let mended = struck.iter().map(|it| it.mended - began).max().unwrap_or_default();
+        let mended = struck.iter().map(|it| it.mended).max().unwrap_or_default();
         let (longest_wait, after_fault) = waits(attempts, mended);
         Self {
             faults: wave.faults.iter().map(|it| it.fault).collect(),
@@ -111,10 +104,9 @@ mod tests {
         let disturbance = |fault| Disturbance { fault, at: Duration::ZERO, lasts: Duration::ZERO, pick: 0, code: "A" };
         let faults = [Fault::RedisHung, Fault::HomesMoved].map(disturbance).to_vec();
         let wave = Wave { number: 3, faults, exclusive: false, users: Vec::new() };
-        let began = Instant::now();
         let missed = |shared, hits: [bool; 2]| {
-            let struck = hits.map(|hit| Struck { mended: began, hit });
-            Tally::new(&wave, &[], shared, &struck, began, Report::default()).missed
+            let struck = hits.map(|hit| Struck { mended: Duration::ZERO, hit });
+            Tally::new(&wave, &[], shared, &struck, Report::default()).missed
         };
 
         assert_eq!((missed(1, [true, true]), missed(1, [false, true])), (0, 1));
@@ -130,16 +122,9 @@ mod tests {
             attempt("u-2", 5_000_000, 5_500_000, Told::SoldOut),
         ];
 
-        let (longest, after) = waits(&attempts, Duration::from_millis(3_500));
-
-        assert_eq!((longest, after), (3.0, 0.5));
-    }
-
-    #[test]
-    fn a_user_without_a_final_answer_waited_to_the_end() {
-        let attempts =
+        assert_eq!(waits(&attempts, Duration::from_millis(3_500)), (3.0, 0.5));
+        let unanswered =
             [attempt("u-1", 0, 1_000_000, Told::Nothing), attempt("u-1", 1_000_000, 8_000_000, Told::Retryable)];
-
-        assert_eq!(waits(&attempts, Duration::ZERO), (8.0, 0.0));
+        assert_eq!(waits(&unanswered, Duration::ZERO), (8.0, 0.0), "without one it is to the end of the last attempt");
     }
 }

@@ -148,7 +148,7 @@ impl Stage {
         if self.private.is_some() {
             database::empty_wallets(&mut self.database).await?;
         }
-        self.admin.reset().await
+        self.admin.reset().await.map(drop)
     }
 
     /// Reads every counter where a measurement begins, while the load is under way.
