@@ -1,9 +1,13 @@
 //! What can break. How it is broken is in `strike`, and where every part is a host of its own in `hosts`.
 
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use strum::{Display, IntoStaticStr, VariantArray};
+
+/// How long nginx waits for a silent replica: a second longer than an order's deadline.
+const GIVEN_UP: Duration = Duration::from_secs(6);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Display, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "kebab-case")]
@@ -182,15 +186,16 @@ impl Fault {
         self.nature().1
     }
 
-    /// Whether requests may wait inside a process that does not run, where no deadline can reach them.
-    pub(super) fn freezes_replicas(self) -> bool {
-        matches!(self, Self::HomeFrozen | Self::HomeFrozenAtAStep | Self::HomePaused | Self::ReplicaPaused)
-    }
-
-    /// Whether requests may have gone where no answer comes from, also when the fault has ended: nobody says that they are lost, and
-    /// what is lost on its way is sent again later and later.
-    pub(super) fn swallows_requests(self) -> bool {
-        matches!(self, Self::HomeHostLost | Self::ReplicaHostLost | Self::NginxParted | Self::NginxPartedOneWay)
+    /// How long requests may wait where no deadline can reach them, until nginx gives the replica up.
+    pub(super) fn silence(self, lasts: Duration) -> Duration {
+        match self {
+            // Inside a process that does not run.
+            Self::HomeFrozen | Self::HomeFrozenAtAStep | Self::HomePaused | Self::ReplicaPaused => lasts.min(GIVEN_UP),
+            // Where no answer comes from, also when the fault has ended: nobody says that they are lost, and what is lost on its way is
+            // sent again later and later.
+            Self::HomeHostLost | Self::ReplicaHostLost | Self::NginxParted | Self::NginxPartedOneWay => GIVEN_UP,
+            _ => Duration::ZERO,
+        }
     }
 
     /// Whether it shows in that several replicas serve a code.

@@ -26,8 +26,6 @@ const WAVE_LIMIT: Duration = Duration::from_mins(3);
 /// A quick run may share its machine, so that only what was forgotten counts: just less than a client's own patience, and just more than
 /// nginx asks one replica after the other.
 const PATIENCE_QUICK: Duration = Duration::from_secs(15);
-/// How long nginx waits for a silent replica: a second longer than an order's deadline.
-const GIVEN_UP: Duration = Duration::from_secs(6);
 /// So many orders at a time are few for a home: the smallest crowds fit in, the largest are more than all homes take together.
 const HOME_ORDERS_FEW: u32 = 16;
 /// Until all parts serve again after a wave.
@@ -156,12 +154,8 @@ impl<'a> Run<'a> {
     /// How long an attempt may take. What waits inside a frozen replica is answered when that goes on, or by another one when nginx
     /// has given it up; what was swallowed waits until then in any case.
     fn patience(&self, wave: &Wave) -> Duration {
-        let silent = |it: &Disturbance| match it.fault {
-            fault if fault.freezes_replicas() => it.lasts.min(GIVEN_UP),
-            fault if fault.swallows_requests() => GIVEN_UP,
-            _ => Duration::ZERO,
-        };
-        let within = PATIENCE + wave.faults.iter().map(silent).max().unwrap_or_default();
+        let silence = wave.faults.iter().map(|it| it.fault.silence(it.lasts)).max().unwrap_or_default();
+        let within = PATIENCE + silence;
         if self.args.quick { within.max(PATIENCE_QUICK) } else { within }
     }
 

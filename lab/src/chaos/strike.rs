@@ -115,12 +115,9 @@ impl Processes<'_> {
             Fault::RedisReadOnly => halve(redis, half_alive::READ_ONLY, pick, until).await?,
             Fault::RedisScriptsForbidden => halve(redis, half_alive::SCRIPTS_FORBIDDEN, pick, until).await?,
             Fault::RedisWritesPaused => halve(redis, half_alive::WRITES_PAUSED, pick, until).await?,
-            Fault::PrimaryKilled
-            | Fault::PrimaryFrozen
-            | Fault::PrimarySwitched
-            | Fault::SecondaryKilled
-            | Fault::MajorityFrozen
-            | Fault::MajorityKilled => Group::of(self.private, parts.cluster).await?.breaks(fault, lasts, pick).await?,
+            _ if fault >= Fault::PrimaryKilled => {
+                Group::of(self.private, parts.cluster).await?.breaks(fault, lasts, pick).await?;
+            }
             // The administrator and the clients do it by themselves, and homes are small before the wave begins.
             Fault::Nothing | Fault::Administration | Fault::ClientsHangUp | Fault::CodesHidden | Fault::HomeFull => {
                 sleep(lasts).await;
