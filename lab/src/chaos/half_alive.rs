@@ -21,8 +21,8 @@ pub const WRITES_PAUSED: Orders = ["CLIENT PAUSE 60000 WRITE", "CLIENT UNPAUSE"]
 
 /// Makes most of the nodes half alive, or all of them, until then.
 pub async fn halve(nodes: &[Server], [breaks, mends]: Orders, pick: u32, until: Instant) -> anyhow::Result<()> {
-    let count = if pick.is_multiple_of(2) { MOST } else { ALL }(nodes.len());
-    let some = from(nodes.iter().collect(), pick / 2).into_iter().take(count);
+    let many = if pick.is_multiple_of(2) { MOST } else { ALL };
+    let some = from(nodes.iter().collect(), pick / 2).into_iter().take(many(nodes.len()));
     let mut halved = try_join_all(some.map(Server::connect_redis)).await?;
     let broken = tell(&mut halved, breaks).await;
     sleep_until(until.into()).await;
