@@ -35,7 +35,7 @@ pub struct Group<'a> {
 impl<'a> Group<'a> {
     /// Whose members are processes under a supervisor.
     pub async fn of(private: &'a Private, cluster: &'a Cluster) -> anyhow::Result<Self> {
-        let (parts, database, mut members) = (Supervised::of(private, cluster), cluster.mysql()?, Vec::new());
+        let (parts, database, mut members) = (Supervised::of(private, cluster)?, cluster.mysql()?, Vec::new());
         for member in &database.members {
             members.push(parts.pid(&member.name).await?);
         }

@@ -33,9 +33,7 @@ pub async fn halve(nodes: &[Server], [breaks, mends]: Orders, pick: u32, until: 
 /// Tells all of them, also when one does not obey.
 async fn tell(nodes: &mut [MultiplexedConnection], order: &str) -> anyhow::Result<()> {
     let mut command = redis::Cmd::new();
-    for word in order.split(' ') {
-        command.arg(word);
-    }
+    command.arg(order.split(' ').collect::<Vec<_>>());
     let mut told = Ok(());
     for node in nodes {
         told = told.and(command.query_async::<()>(node).await);

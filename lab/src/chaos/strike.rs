@@ -54,7 +54,7 @@ impl<'a> Breaker<'a> {
     /// Only processes have `wires`.
     pub async fn new(private: &'a Private, cluster: &'a Cluster, wires: Option<&'a Wires>) -> anyhow::Result<Self> {
         Ok(match wires {
-            Some(wires) => Self::Processes(Processes { private, wires, parts: Supervised::of(private, cluster) }),
+            Some(wires) => Self::Processes(Processes { private, wires, parts: Supervised::of(private, cluster)? }),
             None => Self::Hosts(Hosts::find(private, cluster).await?),
         })
     }

@@ -2,16 +2,16 @@
 //! signals to it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use reqwest::Client;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, Url};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::cluster::Cluster;
@@ -22,7 +22,7 @@ pub const REPLICA: &str = "x-replica";
 pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long a killed part may take to come back; a database recovers within some seconds.
 pub const BACK_WITHIN: Duration = Duration::from_mins(1);
-/// What the supervisor is asked; it closes the connection after its answer.
+/// What the supervisor is asked.
 const QUESTION: &str =
     "<?xml version='1.0'?><methodCall><methodName>supervisor.getAllProcessInfo</methodName></methodCall>";
 
@@ -41,13 +41,14 @@ pub fn from<T>(mut some: Vec<T>, pick: u32) -> Vec<T> {
 
 pub struct Supervised<'a> {
     pub cluster: &'a Cluster,
-    /// Where the supervisor listens.
-    supervisor: PathBuf,
+    /// Reaches the supervisor, whatever the address.
+    supervisor: Client,
 }
 
 impl<'a> Supervised<'a> {
-    pub fn of(private: &Private, cluster: &'a Cluster) -> Self {
-        Self { cluster, supervisor: private.file().with_file_name("supervisor.sock") }
+    pub fn of(private: &Private, cluster: &'a Cluster) -> anyhow::Result<Self> {
+        let socket = private.file().with_file_name("supervisor.sock");
+        Ok(Self { cluster, supervisor: Client::builder().no_proxy().unix_socket(socket).build()? })
     }
 
     pub async fn pid(&self, name: &str) -> anyhow::Result<Pid> {
@@ -78,15 +79,9 @@ impl<'a> Supervised<'a> {
     }
 
     async fn pids(&self) -> anyhow::Result<BTreeMap<String, Pid>> {
-        let asked = async {
-            let mut stream = UnixStream::connect(&self.supervisor).await?;
-            let head = format!("POST /RPC2 HTTP/1.0\r\nContent-Type: text/xml\r\nContent-Length: {}", QUESTION.len());
-            stream.write_all(format!("{head}\r\n\r\n{QUESTION}").as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            std::io::Result::Ok(answer)
-        };
-        Ok(running(&asked.await.context("the cluster's supervisor does not answer")?))
+        let question = self.supervisor.post("http://supervisor/RPC2").header(CONTENT_TYPE, "text/xml").body(QUESTION);
+        let answer = async { question.send().await?.error_for_status()?.text().await };
+        Ok(running(&answer.await.context("the cluster's supervisor does not answer")?))
     }
 
     async fn serves(&self, name: &str) -> bool {
@@ -97,13 +92,14 @@ impl<'a> Supervised<'a> {
     fn address(&self, name: &str) -> Option<String> {
         let number = |prefix| name.strip_prefix(prefix)?.parse::<usize>().ok()?.checked_sub(1);
         let url = if name == "mysql" {
-            self.cluster.mysql.as_ref()?.url.rsplit_once('@')?.1
+            &self.cluster.mysql.as_ref()?.url
         } else if let Some(place) = number("redis-") {
-            self.cluster.redis.get(place)?.url.rsplit_once("//")?.1
+            &self.cluster.redis.get(place)?.url
         } else {
-            self.cluster.replicas.iter().find(|replica| replica.name == name)?.url.rsplit_once("//")?.1
+            &self.cluster.replicas.iter().find(|replica| replica.name == name)?.url
         };
-        Some(url.split('/').next()?.to_owned())
+        let url = Url::parse(url).ok()?;
+        Some(format!("{}:{}", url.host_str()?, url.port()?))
     }
 }
 
@@ -175,8 +171,7 @@ mod tests {
             )
         };
 
-        let found =
-            running(&format!("HTTP/1.0 200 OK\r\n\r\n<array>{}{}</array>", part("redis-1", 41), part("mysql", 0)));
+        let found = running(&format!("<array>{}{}</array>", part("redis-1", 41), part("mysql", 0)));
 
         assert_eq!(found, BTreeMap::from([("redis-1".to_owned(), Pid::from_raw(41))]));
     }
