@@ -93,7 +93,7 @@ async fn run(command: &Command) -> anyhow::Result<u8> {
         Command::Verify(arguments) => judge(arguments).await.map(|report| u8::from(!report.is_clean())),
         Command::Load(load) => load.run().await.map(|fine| u8::from(!fine)),
         Command::Fairness(fairness) => fairness.run(Interrupt::watch()?).await,
-        Command::Bench(bench) => bench.run(&here()?, Interrupt::watch()?).await,
+        Command::Bench(bench) => Box::pin(bench.run(&here()?, Interrupt::watch()?)).await,
         Command::Sweep(sweep) => sweep.run(&here()?, Interrupt::watch()?).await,
         Command::Chaos(chaos) => chaos.run(&here()?, Interrupt::watch()?).await,
         Command::Distance(distance) => distance.run(Interrupt::watch()?).await,
