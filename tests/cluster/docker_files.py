@@ -5,11 +5,8 @@ have theirs beside this one: docker_nginx.
 """
 
 import json
-import os
 import re
-import shutil
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +15,11 @@ import balance
 import composition
 import containers
 import parts
-from script import ROOT, TOOLS, VENV, Problem, must_run, program, run_to_end
+from script import ROOT, TOOLS, VENV, Problem, must_run, program
 from settings import PASSED_THROUGH, PATIENCE, PORTS, REQUEST_DEADLINE_MS, STOP_MS, STOP_MS_MAX, from_environment
 from stack import Stack
 
-UNSTABLE = TOOLS / "docker"
+pytest_plugins = ["docker_project"]
 HARDENED = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges:true"]}
 # What runs once and ends, or only when a person asks for it.
 BRIEF = ("migrate", "seed", "k6")
@@ -40,52 +37,6 @@ def words(pattern, path):
     return found
 
 
-class Files:
-    """The Compose files as Compose understands them, with all profiles and fresh secrets."""
-
-    def __init__(self, db_members=1):
-        os.environ["CLUSTER_DIR"] = f".cluster/check/docker-{db_members}"
-        self.settings = replace(from_environment(), db_members=db_members)
-        shutil.rmtree(self.settings.home, ignore_errors=True)
-        self.given = composition.prepare(self.settings, rootless=False)
-        self.project = json.loads(self.config(self.given, "--format", "json"))
-        self.services = self.project["services"]
-
-    def config(self, given, *more):
-        # Nothing else of the caller's environment: the defaults are to be seen.
-        environment = {"PATH": os.environ.get("PATH", ""), "HOME": os.environ.get("HOME", "/"), **given}
-        named = [word for name in composition.files(self.settings) for word in ("--file", ROOT / name)]
-        command = [*compose(), "--env-file", "/dev/null", *named, "--profile", "*", "config", *more]
-        return must_run("Compose refuses", command, environment)
-
-    def mounts(self):
-        return [(name, mount) for name, one in self.services.items() for mount in one.get("volumes", []) if mount["type"] == "bind"]
-
-
-def compose():
-    own = UNSTABLE / "usr/libexec/docker/cli-plugins/docker-compose"
-    if own.exists():
-        return [own]
-    assert run_to_end([program("docker"), "compose", "version"]).returncode == 0, "there is no Compose: run `local/install docker-checks`"
-    return ["docker", "compose"]
-
-
-@pytest.fixture(scope="module")
-def files():
-    return Files()
-
-
-@pytest.fixture(scope="module")
-def grouped():
-    return Files(db_members=3)
-
-
-@pytest.fixture(params=["files", "grouped"])
-def each(request):
-    """With one server of the database, and with three."""
-    return request.getfixturevalue(request.param)
-
-
 def test_compose_asks_for_what_the_file_lacks(files):
     with pytest.raises(Problem, match="local/docker prepare"):
         files.config({}, "--quiet")
@@ -97,7 +48,7 @@ def test_hadolint_accepts_the_dockerfiles():
 
 
 def test_promtool_accepts_prometheus_configuration_and_rules():
-    own = UNSTABLE / "usr/bin/promtool"
+    own = TOOLS / "docker" / "usr/bin/promtool"
     promtool = own if own.exists() else program("promtool")
     must_run("promtool refuses", [promtool, "check", "config", ROOT / "prometheus" / "docker.yml"])
     must_run("promtool refuses", [promtool, "test", "rules", *sorted((ROOT / "prometheus" / "rules").glob("*_test.yml"))])

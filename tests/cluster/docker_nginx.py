@@ -19,8 +19,9 @@ import pytest
 import balance
 import composition
 import nginx
-from docker_files import files  # noqa: F401, a fixture
 from script import must_run, program, wait
+
+pytest_plugins = ["docker_project"]
 
 
 @pytest.mark.parametrize("rate", [0, 20])
