@@ -47,10 +47,10 @@ def of(project):
     return "--filter", f"label=com.docker.compose.project={project}"
 
 
-def left():
-    """What the engine has of the cluster."""
+def left(project=PROJECT):
+    """What the engine has of a cluster."""
     kinds = (("ps", "--all"), ("volume", "ls"), ("network", "ls"))
-    return [name for kind in kinds for name in docker(*kind, "--quiet", *of(PROJECT)).split()]
+    return [name for kind in kinds for name in docker(*kind, "--quiet", *of(project)).split()]
 
 
 def found(service=None, project=PROJECT):
@@ -99,9 +99,19 @@ def killed(service):
 
 
 def back(one):
-    """Whether a container was started again by itself, and all is well."""
+    """Whether a container was started again by itself."""
     now = next(other for other in found() if other["Id"] == one["Id"])
-    return now["State"]["Pid"] not in (0, one["State"]["Pid"]) and cluster("status")[0] == 0
+    return now["State"]["Pid"] not in (0, one["State"]["Pid"])
+
+
+def all_is_well():
+    """As `status` tells a person."""
+    return cluster("status")[0] == 0
+
+
+def are_well(project=PROJECT):
+    """Whether the containers of a cluster are as they should be, as the engine tells a test before it begins."""
+    return all(containers.state(one)[1] == "yes" for one in found(project=project))
 
 
 @contextmanager

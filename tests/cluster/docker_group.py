@@ -1,5 +1,5 @@
 """Three servers of the database as one group, in the cluster with Docker: one story in the order of its tests. It begins where
-`docker_story` has ended, with nothing, and leaves nothing."""
+`docker_story` has ended, with a cluster that has one server, and leaves nothing."""
 
 import os
 import re
@@ -7,9 +7,11 @@ import signal
 
 import pytest
 
-from docker_cluster import HOME, PROJECT, by_hand, cluster, docker, found, ids, left, order, run
-from docker_story import engine, interruptions  # noqa: F401, fixtures
+import composition
+from docker_cluster import HOME, PROJECT, all_is_well, by_hand, cluster, docker, found, ids, left, new_round, order, run
 from story import eventually, lab, must, refused
+
+pytest_plugins = ["docker_engine"]
 
 THREE = {"DB_MEMBERS": 3, "REPLICAS": 2}
 NAMES = ["mysql", "mysql-2", "mysql-3"]
@@ -21,7 +23,7 @@ CLIENT = "MYSQL_PWD=$(cat /run/secrets/admin-password) mysql --user=root --host=
 @pytest.fixture
 def grouped(engine):
     """A cluster with three servers of the database, each with its place in the group."""
-    if len(members()) != len(NAMES) or cluster("status")[0] != 0:
+    if not found(NAMES[-1]) or not all_is_well():
         must(cluster("clean"))
         must(cluster("up", **THREE))
 
@@ -31,8 +33,9 @@ def members():
     return dict(re.findall(rf"^{PROJECT}-(mysql(?:-\d)?)-1 +\S+ +\S+ +(.+?) +(?:yes|no)$", cluster("status")[1], re.MULTILINE))
 
 
-def with_role(role):
-    return [name for name, words in members().items() if words == f"{role} online"]
+def primary():
+    """The one that takes writes, if there is one."""
+    return [name for name, words in members().items() if words == "primary online"]
 
 
 def says(name, statement):
@@ -44,28 +47,23 @@ def kill(*names):
         os.kill(found(name)[0]["State"]["Pid"], signal.SIGKILL)
 
 
-def all_are_well():
-    return cluster("status")[0] == 0
-
-
-def test_one_server_becomes_a_group_and_keeps_its_data(engine):
-    must(cluster("prepare"))
-    # As many files as any engine may give: which limit this one has is found out by `up`.
-    must(by_hand("COUPON_NOFILE=1024 docker compose up --detach --wait mysql"))
-    says("mysql", "CREATE TABLE coupon_rush.kept (n INT PRIMARY KEY)")
+def test_one_server_becomes_a_group_and_keeps_its_data(plain):
+    new_round()
+    assert order("before-the-group") == 201
     must(cluster("down"))
     must(cluster("up", **THREE), "mysql begins the group")
-    assert (with_role("primary"), with_role("secondary")) == (["mysql"], ["mysql-2", "mysql-3"])
-    assert [says(name, "SELECT COUNT(*) FROM coupon_rush.kept") for name in NAMES] == ["0"] * 3
+    assert members() == {"mysql": "primary online", "mysql-2": "secondary online", "mysql-3": "secondary online"}
+    assert order("before-the-group") == 409
+    assert [says(name, "SELECT COUNT(*) FROM coupon_rush.wallet WHERE user_id = 'before-the-group'") for name in NAMES] == ["1"] * 3
 
 
 def test_a_rush_loses_nothing_while_the_primary_dies_and_comes_back(grouped):
-    before, primary = ids(), with_role("primary")
+    before, first = ids(), primary()
     must(cluster("record"))
     said = must(run("k6", "rush", "--expect-sold-out", "--lose-primary", USERS=6000, VUS=200), "verdict: clean")
-    assert f"killed {primary[0]}" in said
-    assert with_role("primary") not in ([], primary)
-    eventually(all_are_well, JOIN_SECONDS)
+    assert f"killed {first[0]}" in said
+    assert primary() not in ([], first)
+    eventually(all_is_well, JOIN_SECONDS)
     assert ids() == before
 
 
@@ -73,12 +71,12 @@ def test_up_once_more_replaces_nothing(grouped):
     before = ids()
     must(cluster("up", **THREE))
     must(by_hand("docker compose up --detach"))
-    assert ids() == before and all_are_well()
+    assert ids() == before and all_is_well()
 
 
 def test_after_all_members_died_a_group_is_begun_anew_with_all_that_was_promised(grouped):
     before = ids()
-    must(cluster("reset", ROUND=re.search(r"make reset ROUND=(\d+)", cluster("reset")[1])[1]))
+    new_round()
     assert order("before-the-crash") == 201
     kill(*NAMES)
     must(cluster("group"), "begins the group")
@@ -96,6 +94,8 @@ def test_a_group_is_neither_taken_for_one_server_nor_given_to_a_swarm(grouped):
     assert found() == []
 
 
-def test_clean_leaves_nothing(engine):
+def test_clean_leaves_nothing_but_the_results(engine):
     must(cluster("clean"))
     assert left() == []
+    assert {path.name for path in HOME.iterdir()} <= {"runs"}
+    assert not composition.NOTE.exists()

@@ -10,9 +10,10 @@ import pytest
 
 from compose import remove
 from docker_cluster import KNOBS, OFFSET, SHELL, docker
-from docker_story import interruptions  # noqa: F401, a fixture
 from script import ROOT
 from story import content, eventually, must, refused, said_by
+
+pytest_plugins = ["docker_engine"]
 
 HOME = ROOT / ".cluster" / "swarm"
 STACK = "coupon-rush-swarm"

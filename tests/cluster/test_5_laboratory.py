@@ -7,7 +7,7 @@ import psutil
 from script import ROOT
 from story import LAB, OFFSET, eventually, interrupted, lab, must, refused, said_by
 
-TWO_CELLS = "--replicas 2 --strategies batched --balances home --distances 0 --shapes few,rate --seconds 4 --rate 100".split()
+TWO_CELLS = "--replicas 2 --strategies batched --balances home --distances 0 --shapes few,rate --seconds 1 --rate 100".split()
 
 
 def test_a_sweep_that_was_interrupted_goes_on_where_it_stopped(tmp_path):
