@@ -20,7 +20,7 @@ const PRIMARY_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a group may take to be whole again: a member recovers, joins, and catches up. One that looked for its place in vain, for a
 /// minute, is called back within ten seconds.
-const WHOLE_WITHIN: Duration = Duration::from_secs(120);
+const WHOLE_WITHIN: Duration = Duration::from_mins(2);
 
 /// A member that was frozen or parted is expelled some time after it woke or was reached again, and takes itself for well until then.
 const STAYS_WHOLE: Duration = Duration::from_secs(2);
