@@ -94,13 +94,20 @@ def crowd(settings: Settings, script: str) -> None:
     os.environ["ADMIN_TOKEN"] = first_line(settings.secrets / "admin-token")
     variables = [f"{name}={value}" for name, value in one["environment"].items() if value is not None]
     given = [name for name in (*CROWD, "ADMIN_TOKEN") if os.environ.get(name)]
-    words = ["--rm", "--network", f"{project()}_front", "--ulimit", f"nofile={one['ulimits']['nofile']['hard']}",
-             "--volume", f"{ROOT / 'k6'}:/k6:ro", *(f"--env={variable}" for variable in variables + given), one["image"]]
+    words = ["--rm", "--network", f"{project()}_front", "--volume", f"{ROOT / 'k6'}:/k6:ro", *bounds(one),
+             *(f"--env={variable}" for variable in variables + given), one["image"]]
     # The console would have a line for each coupon.
     done = subprocess.run(["docker", "run", *words, "run", "--quiet", "--console-output", "/dev/null", f"/k6/{script}.js"])
     if done.returncode != 0:
         raise Problem(f"k6 ended with {done.returncode}: see above")
     say(f"{script}: k6 is content: every answer was right, and the audit found no promise broken")
+
+
+def bounds(one: dict) -> list:
+    """What a service may not do and how much it may take, as the engine is told for a container that Compose does not start."""
+    return ["--user", one["user"], "--read-only", *(f"--tmpfs={path}" for path in one["tmpfs"]),
+            *(f"--cap-drop={right}" for right in one["cap_drop"]), *(f"--security-opt={option}" for option in one["security_opt"]),
+            "--memory", str(one["deploy"]["resources"]["limits"]["memory"]), "--ulimit", f"nofile={one['ulimits']['nofile']['hard']}"]
 
 
 def differing(settings: Settings, every: list) -> list:

@@ -1,4 +1,4 @@
-//! A database that fails: connections cut at every point of an issue, data that is refused, rows that stay locked.
+//! A database that fails: connections cut at every point of an issue, and data that is refused.
 //! Nobody loses a coupon, nobody gets two, and asking again with the same key yields the entry.
 
 use std::collections::HashSet;
@@ -7,13 +7,6 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 
 use crate::support::{Answer, Cluster, Fault, FaultProxy, SOON, SOUND, Setup, eventually, pace, until};
-
-/// How many statements a replica has given up: the server said that the row stays locked, or did not say so in time. InnoDB looks once a
-/// second at most which waits are over, so that a wait of one second may take more than the two that the service listens.
-async fn given_up(cluster: &Cluster, replica: usize) -> f64 {
-    let contended = cluster.metric(replica, r#"coupon_batch_reruns_total{reason="contended"}"#).await;
-    contended + cluster.unknown_outcomes(replica).await
-}
 
 /// Users that ask at the same time while something breaks.
 const USERS: usize = 2;
@@ -214,7 +207,7 @@ async fn a_replica_that_vanishes_in_the_middle_of_a_transaction_does_not_keep_th
             assert!(matches!(later.status, 200 | 201), "{strategy}: {}", later.text);
         }
         // The first is the statement that vanished.
-        assert!(given_up(&cluster, 0).await > 1.0, "{strategy}: no row was locked");
+        assert!(cluster.given_up(0).await > 1.0, "{strategy}: no row was locked");
         finish(cluster).await;
     }))
     .await;
@@ -335,55 +328,6 @@ async fn a_poisoned_batch_is_split_until_the_bad_request_stands_alone() {
     cluster.run("DROP TRIGGER poison").await;
     assert_eq!(cluster.issue(0, "A", "u-4", "k").await.member("serial"), 10);
     cluster.finish().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_locked_for_longer_than_one_wait_is_only_a_delay() {
-    join_all(["batched", "conditional", "pessimistic", "redlock"].map(|strategy| async move {
-        let cluster = Setup::new(strategy).sure_of_nodes().start().await;
-        let row = cluster.hold("A").await;
-        let release = async {
-            eventually("a wait has timed out", async || given_up(&cluster, 0).await > 0.0).await;
-            row.release().await;
-        };
-        let (answer, ()) = tokio::join!(cluster.issue(0, "A", "u-1", "k"), release);
-        assert_eq!(answer.status, 201, "{strategy}: {}", answer.text);
-        cluster.finish().await;
-    }))
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_row_that_stays_locked_is_answered_busy_and_is_nobodys_loss() {
-    join_all(["batched", "conditional", "pessimistic", "redlock"].map(|strategy| async move {
-        let cluster = Setup::new(strategy).sure_of_nodes().start().await;
-        let row = cluster.hold("A").await;
-        let asks = (0..4).map(|user| {
-            let cluster = &cluster;
-            async move { cluster.issue(user % 2, "A", &format!("u-{user}"), "k").await }
-        });
-        let answers = join_all(asks).await;
-        row.release().await;
-        let mut unavailable = 0.0;
-        for answer in &answers {
-            match answer.member("type").as_str() {
-                Some("/problems/busy") => {}
-                Some("/problems/unavailable") => unavailable += 1.0,
-                _ => panic!("{strategy}: {}", answer.text),
-            }
-            assert_eq!(answer.status, 503, "{strategy}");
-        }
-        // Only where the server itself did not say in time that the row stays locked.
-        let unknown = cluster.unknown_outcomes(0).await + cluster.unknown_outcomes(1).await;
-        assert!(unavailable <= unknown, "{strategy}: {answers:?}");
-        for user in 0..4 {
-            let answer = cluster.decided(1, "A", &format!("u-{user}")).await;
-            assert!(matches!(answer.status, 200 | 201), "{strategy}: {}", answer.text);
-        }
-        assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, 4, "{strategy}");
-        cluster.finish().await;
-    }))
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

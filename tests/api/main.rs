@@ -34,6 +34,7 @@ mod lifecycle;
 mod line;
 mod lock_faults;
 mod lock_network;
+mod locked_rows;
 mod memory;
 mod metrics;
 mod overload;

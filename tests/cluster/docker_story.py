@@ -25,6 +25,8 @@ pytest_plugins = ["docker_engine"]
 def test_up_starts_everything_that_runs_without_grafana(engine):
     must(cluster("prepare"))
     must(by_hand(f"docker compose -f {FILE} build app"))
+    # As many files as any engine may give: which limit this one has is found out by `up`.
+    must(by_hand(f"COUPON_NOFILE=1024 docker compose -f {FILE} up --detach --wait mysql"))
     must(cluster("up"), "3 replicas")
     said = must(cluster("status"))
     services = {containers.service(one) for one in found()}
@@ -53,7 +55,7 @@ def test_the_crowd_of_the_files_header_is_sent_by_hand_and_moves_nothing(plain):
 def test_a_rush_from_this_host_is_proved_by_the_tables(plain):
     must(cluster("record"))
     must(run("k6", "smoke"))
-    must(run("k6", "rush", "--expect-sold-out", USERS=3000, VUS=100), "verdict: clean")
+    must(run("k6", "rush", "--expect-sold-out", USERS=6000, VUS=200), "verdict: clean")
 
 
 def test_every_container_may_open_as_many_files_as_the_engine_may_give(plain):
@@ -110,6 +112,7 @@ def test_killed_programs_come_back_and_cost_nobody_an_answer_or_what_was_promise
     start, database, nginx = time.time(), killed("mysql"), killed("nginx")
     eventually(lambda: all(map(back, (replica, database, nginx))) and all_is_well(), 90)
     eventually(lambda: order("before-the-crash") == 409)
+    assert order("after-the-crash") in (201, 410)
     # The exporter of the host lives in nginx's network, which is another one now.
     fresh = f"and on(instance, job) timestamp(up) > {start + 10:.0f}"
     heard = lambda: {labels["job"] for query in (f'up{{job="host"}} == 1 {fresh}', f"nginx_up == 1 {fresh}") for labels, _ in prometheus(query)}

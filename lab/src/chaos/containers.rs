@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anyhow::{Context, ensure};
+use nix::unistd::Pid;
 
 use super::command::{run, words};
 
@@ -21,6 +22,14 @@ pub struct Host {
     /// One in each of its networks.
     pub addresses: Vec<IpAddr>,
     pub service: String,
+}
+
+impl Host {
+    /// An error for one that does not run: a signal to process 0 would reach this program and its children.
+    pub fn process(&self) -> anyhow::Result<Pid> {
+        ensure!(self.pid > 0, "{} does not run", self.service);
+        Ok(Pid::from_raw(i32::try_from(self.pid)?))
+    }
 }
 
 /// All of a cluster: the replicas by what they call themselves, the others by their services.
@@ -61,6 +70,7 @@ mod tests {
 
         assert_eq!(found["af1"].addresses, ["10.1.0.2", "10.2.0.2"].map(|it| it.parse::<IpAddr>().unwrap()));
         assert_eq!((&*found["mysql"].id, found["mysql"].addresses.len()), ("id-2", 0));
+        assert_eq!(found["mysql"].process().unwrap_err().to_string(), "mysql does not run");
         assert!(hosts("id-3 7 c1").is_err(), "it is of no service");
     }
 }

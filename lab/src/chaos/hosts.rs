@@ -7,7 +7,6 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use futures_util::future::join_all;
-use nix::unistd::Pid;
 use tokio::time::{sleep, sleep_until};
 
 use super::barrier::{ALONE, Barrier, NAMELESS, Ways, parting};
@@ -101,7 +100,7 @@ impl<'a> Hosts<'a> {
         let Disturbance { fault, lasts, pick, .. } = disturbance;
         let database = self.cluster.mysql()?;
         let mut others: Vec<_> = database.members.iter().map(|member| &*member.name).collect();
-        let members = others.iter().map(|name| Ok(Pid::from_raw(self.host(name)?.pid.cast_signed())));
+        let members = others.iter().map(|name| self.host(name)?.process());
         let group = Group { private: self.private, database, members: members.collect::<anyhow::Result<_>>()? };
         if !fault.needs_own_hosts() {
             return group.breaks(fault, lasts, pick).await.map(|()| true);

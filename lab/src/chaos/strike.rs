@@ -97,9 +97,9 @@ impl Processes<'_> {
             Fault::RedisCutOff => return Ok(self.wires.cut(pick, lasts).await),
             Fault::LocksVanish => return self.delete_locks(until).await,
             Fault::ConnectionsKilled => return self.kill_connections(pick, until).await,
-            Fault::HomeKilled => kill(parts, parts.some(home, pick, ONE).await?).await?,
+            Fault::HomeKilled => kill(parts, parts.one(home).await?).await?,
             Fault::EveryReplicaKilled => kill(parts, parts.some("replica-", pick, ALL).await?).await?,
-            Fault::HomeFrozen => freeze(parts.some(home, pick, ONE).await?.into_values(), lasts).await?,
+            Fault::HomeFrozen => freeze(parts.one(home).await?.into_values(), lasts).await?,
             Fault::RedisHung => freeze(parts.some("redis-", pick, ONE).await?.into_values(), lasts).await?,
             Fault::RedisMajorityHung => freeze(parts.some("redis-", pick, MOST).await?.into_values(), lasts).await?,
             Fault::RedisKilled => kill(parts, parts.some("redis-", pick, ONE).await?).await?,
@@ -115,7 +115,12 @@ impl Processes<'_> {
             Fault::RedisReadOnly => halve(redis, half_alive::READ_ONLY, pick, until).await?,
             Fault::RedisScriptsForbidden => halve(redis, half_alive::SCRIPTS_FORBIDDEN, pick, until).await?,
             Fault::RedisWritesPaused => halve(redis, half_alive::WRITES_PAUSED, pick, until).await?,
-            _ if fault >= Fault::PrimaryKilled => {
+            Fault::PrimaryKilled
+            | Fault::PrimaryFrozen
+            | Fault::PrimarySwitched
+            | Fault::SecondaryKilled
+            | Fault::MajorityFrozen
+            | Fault::MajorityKilled => {
                 Group::of(self.private, parts.cluster).await?.breaks(fault, lasts, pick).await?;
             }
             // The administrator and the clients do it by themselves, and homes are small before the wave begins.

@@ -55,6 +55,11 @@ impl<'a> Supervised<'a> {
         self.pids().await?.get(name).copied().with_context(|| format!("{name} does not run"))
     }
 
+    /// One part and its process.
+    pub async fn one(&self, name: &str) -> anyhow::Result<BTreeMap<String, Pid>> {
+        Ok([(name.to_owned(), self.pid(name).await?)].into())
+    }
+
     /// So many of the parts whose names begin so, and their processes.
     pub async fn some(&self, prefix: &str, pick: u32, many: HowMany) -> anyhow::Result<BTreeMap<String, Pid>> {
         let parts: Vec<_> = self.pids().await?.into_iter().filter(|(name, _)| name.starts_with(prefix)).collect();

@@ -103,6 +103,8 @@ mod tests {
             let answer = async {
                 tokio::task::yield_now().await;
                 let during = timeout(LASTS / 20, ask(&mut stream)).await;
+                let is_kept_waiting = during.is_err();
+                assert_eq!(is_kept_waiting, cut == SILENT, "{during:?}");
                 assert!(!matches!(during, Ok(Ok(4))), "a wire that was cut carried an answer");
                 stream.read(&mut [0; 4]).await.unwrap_or(0)
             };

@@ -110,6 +110,13 @@ impl Cluster {
         self.metric(replica, "coupon_unknown_outcomes_total").await
     }
 
+    /// How many statements a replica has given up: the server said that the row stays locked, or did not say so in time. InnoDB looks once
+    /// a second at most which waits are over, so that a wait of one second may take more than the two that the service listens.
+    pub async fn given_up(&self, replica: usize) -> f64 {
+        let contended = self.metric(replica, r#"coupon_batch_reruns_total{reason="contended"}"#).await;
+        contended + self.unknown_outcomes(replica).await
+    }
+
     /// The service's own URL of this cluster's database.
     pub fn database_url(&self) -> String {
         let file = self.arguments().into_iter().find(|(flag, _)| flag == "--database-url-file").unwrap().1;
