@@ -14,7 +14,9 @@ async fn a_row_locked_for_longer_than_one_wait_is_only_a_delay() {
             row.release().await;
         };
         let (answer, ()) = tokio::join!(cluster.issue(0, "A", "u-1", "k"), release);
-        assert_eq!(answer.status, 201, "{strategy}: {}", answer.text);
+        // A call that was given up without a word of the server may have been carried out; then the next run finds its row.
+        let told = if cluster.unknown_outcomes(0).await > 0.0 { 200..=201 } else { 201..=201 };
+        assert!(told.contains(&answer.status), "{strategy}: {} {}", answer.status, answer.text);
         cluster.finish().await;
     }))
     .await;
