@@ -17,7 +17,7 @@ def test_a_sweep_that_was_interrupted_goes_on_where_it_stopped(tmp_path):
         eventually(lambda: done() or sweep.poll() is not None, 60)
     first = done()
     assert (sweep.returncode, len(first)) == (130, 1), sweep.said
-    assert not (ROOT / ".cluster" / "sweep" / "cluster.json").exists()
+    assert not (ROOT / ".cluster" / f"sweep-{OFFSET + 1000}" / "cluster.json").exists()
     must(lab("sweep", "--resume", tmp_path, "--dry-run"))
     must(said_by([*command, "--resume", tmp_path]))
     assert len(done()) == 2 and first.items() <= done().items()
@@ -33,7 +33,7 @@ def test_wrong_knobs_of_a_sweep_are_named():
 
 def test_chaos_that_is_interrupted_while_the_database_hangs_leaves_nothing(tmp_path):
     command = [LAB, "chaos", "--port-offset", str(OFFSET + 2000), "--only", "database-hung", "--seed", "1", "--waves", "3", "--hung-minutes", "0", "--into", tmp_path]
-    home = ROOT / ".cluster" / "chaos"
+    home = ROOT / ".cluster" / f"chaos-{OFFSET + 2000}"
     with interrupted(command) as chaos:
         eventually(lambda: something_hangs(home / "supervisord.pid") or chaos.poll() is not None, 90)
     assert chaos.returncode == 130, chaos.said

@@ -87,9 +87,9 @@ pub struct Private {
 }
 
 impl Private {
-    /// Starts a cluster in `.cluster/NAME`, afresh: what an earlier laboratory left there is cleared away.
+    /// Starts a cluster in `.cluster/NAME-OFFSET`, afresh: what an earlier laboratory left there is cleared away.
     ///
-    /// `root` is the project's folder, `port_offset` moves every port, so that the cluster fits beside others.
+    /// `root` is the project's folder, `port_offset` moves every port, so that the cluster fits beside others of the same name.
     pub async fn start(
         root: &Path,
         name: &str,
@@ -99,7 +99,7 @@ impl Private {
     ) -> anyhow::Result<Self> {
         let script = root.join(script_name());
         ensure!(script.exists(), "{} is missing: run the laboratory in the project's folder", script.display());
-        let folder = root.join(".cluster").join(name);
+        let folder = root.join(".cluster").join(format!("{name}-{port_offset}"));
         let alone = lock(&folder)?;
         // After an error on the way it is dropped, and so stopped.
         let root = root.to_owned();
