@@ -45,7 +45,7 @@ export CLUSTER_DIR COUPON_RUSH_BIN COUPON_LAB_BIN
 # What a target needs comes in its order: a machine that lacks something is told so, or gets it, before minutes of building.
 .NOTPARALLEL:
 .PHONY: help demo install build up upgrade scale status logs reset purge doctor down clean backup restore record rush arrival capacity spike fairness
-.PHONY: sweep report bench chaos smoke verify dashboards dashboards-check test-page test-docker check test
+.PHONY: sweep report bench chaos smoke verify dashboards dashboards-check test-page test-docker check test test-service test-cluster
 MAKEFLAGS += --no-print-directory
 
 help: ## Print this
@@ -188,9 +188,13 @@ check: install ## Judge without a server: format, lints, docs, licences, configu
 	@local/install docker-checks
 	@local/check
 
-# Tests of Redis, of nginx and of texts, which would not end otherwise if the database were another one.
-ABOUT_NO_DATABASE := description:: documents:: half_alive:: home:: line:: lock_network:: metrics:: settings:: slow_clients::
+# Tests of Redis, of nginx, of queues and of texts, which would not end otherwise if the database were another one.
+ABOUT_NO_DATABASE := description:: documents:: half_alive:: home:: line:: lock_network:: metrics:: overload:: settings:: slow_clients::
 
-test: install build ## Test on real servers beside a running cluster: service, then cluster; DB=mariadb: what asks the database
+test: test-service test-cluster ## Test on real servers beside a running cluster: service, then cluster; DB=mariadb: what asks the database
+
+test-service: install build
 	@local/test-rust $(if $(filter mariadb,$(DB)),--test api -- $(addprefix --skip ,$(ABOUT_NO_DATABASE)))
+
+test-cluster: install build
 	@local/test $(if $(filter mariadb,$(DB)),-m database)

@@ -45,9 +45,11 @@ pub async fn statements(connection: &mut MySqlConnection) -> anyhow::Result<u64>
     Ok(count.parse()?)
 }
 
+/// The server's numbers of the service's connections. `information_schema` would fail where any statement holds bytes that are no text.
 pub async fn service_connections(connection: &mut MySqlConnection) -> anyhow::Result<Vec<u64>> {
-    let list = "SELECT CAST(id AS UNSIGNED) FROM information_schema.processlist WHERE user = ?";
-    Ok(sqlx::query_scalar(list).bind(SERVICE).fetch_all(connection).await?)
+    let mut rows = sqlx::raw_sql("SHOW PROCESSLIST").fetch_all(connection).await?;
+    rows.retain(|row| row.try_get("User").is_ok_and(|user: String| user == SERVICE));
+    Ok(rows.iter().map(|row| row.try_get_unchecked("Id")).collect::<Result<_, _>>()?)
 }
 
 /// Ends all connections of the service.
