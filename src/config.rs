@@ -192,8 +192,8 @@ pub struct Serve {
     #[arg(long, env = "REDIS_CA_FILE")]
     redis_ca_file: Option<PathBuf>,
 
-    /// Milliseconds within which a healthy Redis server answers: several times the round trip to it. One that takes longer twice in a row
-    /// is not asked for locks.
+    /// Milliseconds within which a healthy Redis server answers: several times the round trip to it. One that takes twice as long, two
+    /// times in a row, is not asked for locks.
     #[arg(long, env = "PROBE_TIMEOUT_MS", default_value_t = 40, value_parser = value_parser!(u64).range(10..=400))]
     probe_timeout_ms: u64,
 

@@ -166,7 +166,15 @@ struct AuditedBody {
 
 async fn audit(State(api): State<Arc<Api>>) -> Result<Body<Audit>, Problem> {
     let store = api.store.clone();
-    let read = async move { Ok::<_, Problem>((store.event().await?, store.audit().await?)) };
+    let read = async move {
+        loop {
+            let (event, audited) = (store.event().await?, store.audit().await?);
+            // Otherwise a reset came between the two.
+            if audited.iter().all(|books| books.round == event.round) {
+                return Ok::<_, Problem>((event, audited));
+            }
+        }
+    };
     let (event, audited) = detached(read).await?;
     let coupons = audited.into_iter().map(|books| AuditedBody {
         earliest_loser_arrival: api.memory.earliest_loser(&books.code, books.round).map(Timestamp::from_millis),

@@ -3,8 +3,8 @@
 //! Orders gather in a queue per code. The first one starts a task that attends to the queue (`attend`): it takes a lane and the lock.
 //! When the lock is granted the batch closes, so that orders which came meanwhile are in it, and one `CALL issue_batch` settles it
 //! (`settle`). Then the lease goes back and the answers go out; or, while no waiter wants a lock, the lease stays, and the next batch
-//! follows under it (`work_off`). Where memory expects a refusal, one read without the lock answers the whole queue instead (`refuse`).
-//! The task ends when its queue is empty.
+//! follows under it (`work_off`). Where memory expects a refusal, one read without the lock answers as many as a call could carry instead
+//! (`refuse`). The task ends when its queue is empty.
 //!
 //! Round trips: 1 to MySQL and 2 to Redis (lock, unlock) per batch, and 1 for the wake-up, to one Redis node. Under a lease that stays 1 to
 //! one node, which asks whether it may, is instead of all these to Redis. 2 more for every attempt at a lock that another replica holds. So
