@@ -116,10 +116,10 @@ def are_well(project=PROJECT):
 
 @contextmanager
 def arrivals(home):
-    """300 requests a second to the cluster of this folder, as long as the block does, of which none may be refused."""
+    """150 requests a second to the cluster of this folder, as long as the block does, of which none may be refused."""
     folder = HOME / "runs" / "arrivals"
     shutil.rmtree(folder, ignore_errors=True)
-    knobs = {"CLUSTER_DIR": str(home), "RATE": "300", "DURATION": "10m", "CODES": "8", "STRICT": "1", "DROPS": "allow", "VUS": "600"}
+    knobs = {"CLUSTER_DIR": str(home), "RATE": "150", "DURATION": "10m", "CODES": "8", "STRICT": "1", "DROPS": "allow", "VUS": "600"}
     with interrupted([ROOT / "local" / "k6", "arrival", "--into", folder], KNOBS | knobs) as crowd:
         eventually(lambda: (folder / "acks.log").exists() and (folder / "acks.log").stat().st_size > 0)
         yield

@@ -96,8 +96,8 @@ def derived(version, line):
 
 @contextmanager
 def arrivals():
-    """300 requests a second, as long as the block does, of which none may be refused."""
-    knobs = environment(RATE="300", DURATION="10m", CODES="8", STRICT="1", DROPS="allow", VUS="600")
+    """150 requests a second, as long as the block does, of which none may be refused."""
+    knobs = environment(RATE="150", DURATION="10m", CODES="8", STRICT="1", DROPS="allow", VUS="600")
     with subprocess.Popen([ROOT / "local" / "swarm", "arrival"], env=knobs, text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as crowd:
         try:
