@@ -87,6 +87,8 @@ def group():
               (f"max by (instance) (mysql_perf_schema_transactions_remote_in_applier_queue{{{MYSQL}}})", "{{instance}}")),
         lines("Time since the start", "A curve that falls to zero is a member that was expelled or died, and started anew.", "s",
               (f"max by (instance) (mysql_global_status_uptime{{{MYSQL}}})", "{{instance}}")),
+        lines("Primary found anew", "Replicas that found another member to take writes. One that did not, when the others did, still asks the old one.",
+              "ops", per("replica", rate("coupon_database_primary_changes_total", 'job="coupon"')), span=24),
     )
 
 
