@@ -287,6 +287,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
                 answer_all(batch, &IssueError::Busy);
             }
             Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, orders = batch.len(), "a refusal failed");
                 answer_all(batch, &error.into());
                 tokio::time::sleep(FAILURE_PAUSE).await;
             }
