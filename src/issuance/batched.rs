@@ -240,10 +240,10 @@ impl<D: Database, L: Locking> Batched<D, L> {
         runs: &mut Runs,
     ) -> Result<Vec<Answer>, StoreError> {
         let settlement = loop {
-            self.parts.issue.batch(orders.len());
             let started = Instant::now();
             match lane.issue_batch(round, code, orders).await {
                 Ok(settlement) => {
+                    self.parts.issue.batch(orders.len());
                     self.parts.issue.transaction(started);
                     break settlement;
                 }
