@@ -21,7 +21,7 @@ use super::problem::Problem;
 use super::{Api, detached};
 use crate::coupons::Timestamp;
 use crate::memory::CHANGE_SEEN_BY_ALL;
-use crate::store::admin::{Audited, Changed, CouponChange, Event, Reset, Retired};
+use crate::store::admin::{Audit, Audited, Changed, CouponChange, Event, Reset, Retired};
 
 /// Most pieces of one coupon.
 const TOTAL_MAX: u32 = 1_000_000;
@@ -149,7 +149,7 @@ async fn reset(State(api): State<Arc<Api>>, Json(Round { round }): Json<Round>) 
 
 /// The books of the current round.
 #[derive(Serialize)]
-struct Audit {
+struct AuditBody {
     round: u32,
     exclusive: bool,
     coupons: Vec<AuditedBody>,
@@ -164,24 +164,14 @@ struct AuditedBody {
     earliest_loser_arrival: Option<Timestamp>,
 }
 
-async fn audit(State(api): State<Arc<Api>>) -> Result<Body<Audit>, Problem> {
+async fn audit(State(api): State<Arc<Api>>) -> Result<Body<AuditBody>, Problem> {
     let store = api.store.clone();
-    let read = async move {
-        loop {
-            let (event, audited) = (store.event().await?, store.audit().await?);
-            // Otherwise a reset came between the two.
-            if audited.iter().all(|books| books.round == event.round) {
-                return Ok::<_, Problem>((event, audited));
-            }
-        }
-    };
-    let (event, audited) = detached(read).await?;
-    let coupons = audited.into_iter().map(|books| AuditedBody {
-        earliest_loser_arrival: api.memory.earliest_loser(&books.code, books.round).map(Timestamp::from_millis),
+    let Audit { round, exclusive, books } = detached(async move { store.audit().await }).await?;
+    let coupons = books.into_iter().map(|books| AuditedBody {
+        earliest_loser_arrival: api.memory.earliest_loser(&books.code, round).map(Timestamp::from_millis),
         books,
     });
-    let coupons = coupons.collect();
-    Ok(Body(Audit { round: event.round, exclusive: event.exclusive, coupons }))
+    Ok(Body(AuditBody { round, exclusive, coupons: coupons.collect() }))
 }
 
 #[cfg(test)]

@@ -240,10 +240,10 @@ impl<D: Database, L: Locking> Batched<D, L> {
         runs: &mut Runs,
     ) -> Result<Vec<Answer>, StoreError> {
         let settlement = loop {
-            self.parts.issue.batch(orders.len());
             let started = Instant::now();
             match lane.issue_batch(round, code, orders).await {
                 Ok(settlement) => {
+                    self.parts.issue.batch(orders.len());
                     self.parts.issue.transaction(started);
                     break settlement;
                 }
@@ -287,6 +287,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
                 answer_all(batch, &IssueError::Busy);
             }
             Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, orders = batch.len(), "a refusal failed");
                 answer_all(batch, &error.into());
                 tokio::time::sleep(FAILURE_PAUSE).await;
             }

@@ -43,6 +43,9 @@ impl Single {
             let mut runs = parts.runs(&ticket);
             let settled = parts.run(&mut lane, &ticket, &caller, &mut runs).await;
             parts.reserve.took(runs.took());
+            if let Err(IssueError::Unavailable(Some(error))) = &settled {
+                tracing::warn!(error = &**error as &dyn std::error::Error, "an order failed");
+            }
             // A caller that has left meanwhile finds the same answer when it asks again.
             let _ = caller.send(settled);
         });

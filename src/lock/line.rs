@@ -68,25 +68,32 @@ impl Line {
         self.ask(&push, Duration::ZERO).await == Some((false,))
     }
 
-    /// What the first node answers, after a sleep of at most `sleeps`; `None` when it cannot be asked, or refuses.
+    /// What the first node answers, after a sleep of at most `sleeps`; `None` when it cannot be asked, or refuses. What does not sleep leaves
+    /// its connection among the idle ones, so that a question that is given up does not cost it.
     async fn ask<T: FromRedisValue>(&self, commands: &Pipeline, sleeps: Duration) -> Option<T> {
         let place = self.nodes.first()?;
-        let idle = self.idle[place].lock().pop();
-        if idle.is_none() && Instant::now() < *self.rests_until.lock() {
+        let idle = &self.idle[place];
+        let known = if sleeps.is_zero() { idle.lock().last().cloned() } else { idle.lock().pop() };
+        if known.is_none() && Instant::now() < *self.rests_until.lock() {
             return None;
         }
+        let stays_idle = sleeps.is_zero() && known.is_some();
         let asked = timeout(sleeps + 5 * self.nodes.config.probe_timeout / 2, async {
-            let mut connection = match idle {
+            let mut connection = match known {
                 Some(connection) => connection,
                 None => connect(&self.nodes.clients[place]).await?,
             };
             commands.query_async(&mut connection).await.map(|answer| (answer, connection))
         });
         let Ok(Ok((answer, connection))) = asked.await else {
+            // What ended one has mostly ended all.
+            idle.lock().clear();
             *self.rests_until.lock() = Instant::now() + PAUSE;
             return None;
         };
-        self.idle[place].lock().push(connection);
+        if !stays_idle {
+            idle.lock().push(connection);
+        }
         Some(answer)
     }
 

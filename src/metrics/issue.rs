@@ -148,7 +148,7 @@ impl IssueMetrics {
         self.outcomes.get_or_create(&IssueLabels { code: code.to_owned(), outcome }).inc();
     }
 
-    /// Records a batch that is about to be settled.
+    /// Records a batch that the database has settled.
     #[expect(clippy::cast_precision_loss, reason = "a batch has a few hundred orders at most")]
     pub fn batch(&self, size: usize) {
         self.batch_size.observe(size as f64);

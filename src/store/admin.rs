@@ -59,11 +59,11 @@ const REFILL: &str = "UPDATE coupon AS c JOIN event AS e ON TRUE \
 const EVENT: &str = "SELECT name, round, exclusive, exclusive_next, \
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', closes_at) FROM event";
 
-/// Joined on the copies in the coupon row, so that one statement sees one round.
-const AUDIT: &str = "SELECT c.code, c.round, c.total, c.remaining, COUNT(w.user_id), COUNT(DISTINCT w.user_id), \
+/// One statement, and so one moment: the event, and the books of its round.
+const AUDIT: &str = "SELECT e.round, e.exclusive, c.code, c.total, c.remaining, COUNT(w.user_id), COUNT(DISTINCT w.user_id), \
        CAST(MIN(w.serial) AS UNSIGNED), CAST(MAX(w.serial) AS UNSIGNED), CAST(MAX(w.arrived_ms) AS UNSIGNED) \
-  FROM coupon AS c LEFT JOIN wallet AS w ON w.coupon_id = c.id AND w.round = c.round \
- WHERE c.code IS NOT NULL GROUP BY c.id, c.code, c.round, c.total, c.remaining ORDER BY c.code";
+  FROM event AS e LEFT JOIN coupon AS c ON c.code IS NOT NULL LEFT JOIN wallet AS w ON w.coupon_id = c.id AND w.round = c.round \
+ GROUP BY c.id ORDER BY c.code";
 
 /// Runs of a change before it is given up; each waits a second for its rows.
 const RUNS_MAX: u32 = 4;
@@ -147,15 +147,23 @@ pub struct Event {
     pub window: Window,
 }
 
+/// The books of the current round.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    /// The round.
+    pub round: u32,
+    /// Its rule.
+    pub exclusive: bool,
+    /// Those of each code.
+    pub books: Vec<Audited>,
+}
+
 /// One code's books in the current round.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Audited {
     /// The coupon.
     pub code: Code,
-    /// The round.
-    #[serde(skip)]
-    pub round: u32,
     /// Pieces in the round.
     pub total: u32,
     /// Pieces left by the counter.
@@ -279,10 +287,12 @@ impl Store {
         })
     }
 
-    /// The books of every code in the current round, in one statement.
-    pub async fn audit(&self) -> Result<Vec<Audited>, StoreError> {
+    /// The books of every code in the current round.
+    pub async fn audit(&self) -> Result<Audit, StoreError> {
         let rows = self.audits.soon().await?.read(|| sqlx::query(AUDIT)).await?;
-        Ok(rows.iter().map(audited).collect::<Result<_, _>>()?)
+        let first = rows.first().ok_or(StoreError::NoEvent)?;
+        let books = rows.iter().filter_map(|row| audited(row).transpose()).collect::<Result<_, _>>()?;
+        Ok(Audit { round: first.try_get(0)?, exclusive: first.try_get(1)?, books })
     }
 }
 
@@ -314,20 +324,20 @@ fn windowed(query: Query<'_, MySql, MySqlArguments>, window: Window) -> Query<'_
     query.bind(window.opens_at.map(|time| time.0)).bind(window.closes_at.map(|time| time.0))
 }
 
-fn audited(row: &MySqlRow) -> Result<Audited, sqlx::Error> {
+/// The books in a row of the audit; `None` when the event has no coupons at all.
+fn audited(row: &MySqlRow) -> Result<Option<Audited>, sqlx::Error> {
     let count = |column: usize| -> Result<u64, sqlx::Error> {
         row.try_get::<i64, _>(column).map(|count| u64::try_from(count).unwrap_or(0))
     };
-    let code: String = row.try_get(0)?;
-    Ok(Audited {
+    let Some(code) = row.try_get::<Option<String>, _>(2)? else { return Ok(None) };
+    Ok(Some(Audited {
         code: Code::stored(&code).ok_or_else(|| sqlx::Error::Decode(format!("`{code}` is no code").into()))?,
-        round: row.try_get(1)?,
-        total: row.try_get(2)?,
-        remaining: row.try_get(3)?,
-        rows: count(4)?,
-        distinct_users: count(5)?,
-        lowest_serial: row.try_get(6)?,
-        highest_serial: row.try_get(7)?,
-        latest_winner_arrival: row.try_get::<Option<u64>, _>(8)?.map(Timestamp::from_millis),
-    })
+        total: row.try_get(3)?,
+        remaining: row.try_get(4)?,
+        rows: count(5)?,
+        distinct_users: count(6)?,
+        lowest_serial: row.try_get(7)?,
+        highest_serial: row.try_get(8)?,
+        latest_winner_arrival: row.try_get::<Option<u64>, _>(9)?.map(Timestamp::from_millis),
+    }))
 }

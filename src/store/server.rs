@@ -282,7 +282,7 @@ pub(super) fn takes_no_writes() -> sqlx::Error {
 }
 
 fn none_found() -> sqlx::Error {
-    sqlx::Error::Protocol("no primary of the database was to be had in time".to_owned())
+    sqlx::Error::Protocol("no connection to a server that takes writes was made within a second".to_owned())
 }
 
 fn has_no_majority() -> sqlx::Error {

@@ -15,12 +15,16 @@ const PARAMETERS: [&str; 6] = ["ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "soc
 pub(super) fn members(url: &str) -> Result<Vec<MySqlConnectOptions>, sqlx::Error> {
     // sqlx takes any scheme.
     let rest = url.strip_prefix("mysql://").ok_or_else(|| refused("the URL does not begin with mysql://"))?;
+    let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (account, hosts) = authority.rsplit_once('@').map_or(("", authority), |(account, hosts)| (account, hosts));
+    // Such a password would be read as host and port, and the rest as a database.
+    if account.contains('#') || account.is_empty() && rest.contains('@') {
+        return Err(refused("the URL has an account with a plain /, ? or #: write %2F, %3F or %23"));
+    }
     let mut names = parameters(url).map(|parameter| parameter.split('=').next().unwrap_or_default());
     if !names.all(|name| PARAMETERS.contains(&name)) {
         return Err(refused(&format!("the URL has a parameter that is none of {}", PARAMETERS.join(", "))));
     }
-    let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let (account, hosts) = authority.rsplit_once('@').map_or(("", authority), |(account, hosts)| (account, hosts));
     let at = if account.is_empty() { "" } else { "@" };
     let hosts: Vec<_> = hosts.split(',').collect();
     let has_several = hosts.len() > 1;
@@ -82,6 +86,18 @@ mod tests {
             let found: Vec<_> = members.iter().map(|member| (member.get_host(), member.get_port())).collect();
             assert_eq!(found, hosts, "{url}");
             assert!(members.iter().all(|member| member.get_database() == members[0].get_database()), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_a_url_cannot_hold_as_it_is_is_refused_with_the_cure() {
+        for bad in ["p/w", "12/w", "p?w", "p#w", "12#w"] {
+            let error = members(&format!("mysql://u:{bad}@h/c")).expect_err(bad);
+            assert!(error.to_string().contains("write %2F, %3F or %23"), "{bad}: {error}");
+        }
+        for good in ["p%2Fw", "p%3Fw", "p%23w", "p@w", "p,w", "p:w", "p%25w"] {
+            let members = members(&format!("mysql://u:{good}@h/c")).unwrap();
+            assert_eq!((members[0].get_host(), members[0].get_database()), ("h", Some("c")), "{good}");
         }
     }
 

@@ -1,9 +1,10 @@
 //! The administrative calls: the tokens that they need, what they refuse, and the books that they show.
 
 use serde_json::{Value, json};
+use sqlx::Executor;
 
 use crate::support::documented::{assert_no_new_series, assert_problem, books, order, series};
-use crate::support::{ADMIN_TOKEN, Setup};
+use crate::support::{ADMIN_TOKEN, Answer, Cluster, SOON, Setup, eventually, until};
 
 /// What no coupon can be.
 fn bad_coupons(good: &Value) -> Vec<Value> {
@@ -142,4 +143,34 @@ async fn the_audit_has_the_books_of_the_round_and_the_arrivals_at_its_edge() {
                    "highestSerial": null, "latestWinnerArrival": null, "earliestLoserArrival": null});
     assert_eq!(audit.json(), json!({"round": 1, "exclusive": false, "coupons": [a, b]}));
     cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_during_a_reset_has_the_round_of_its_books() {
+    let cluster = Setup::new("batched").replicas(1).coupons([("A", 2)]).start().await;
+    assert_eq!(cluster.issue(0, "A", "u-1", "k").await.status, 201);
+
+    let audit = until("the audit is answered", SOON, async || {
+        let answer = audit_and_reset(&cluster).await;
+        if answer.status == 200 { Ok(answer.json()) } else { Err(answer.text) }
+    })
+    .await;
+
+    let round = cluster.number("SELECT round FROM event").await;
+    assert_eq!((&audit["round"], &audit["coupons"][0]["rows"]), (&json!(round), &json!(0)));
+    cluster.finish().await;
+}
+
+/// Asks for the audit, which meets a table that is locked, and ends the round before it gets on. Where that takes longer than the audit waits
+/// for a table, it is refused.
+async fn audit_and_reset(cluster: &Cluster) -> Answer {
+    let mut table = cluster.sql().await;
+    table.execute("LOCK TABLES coupon WRITE").await.unwrap();
+    let reset = async {
+        eventually("the audit waits", async || cluster.runs("DISTINCT w.user_id").await).await;
+        cluster.run("UPDATE event SET round = round + 1, generation = generation + 1").await;
+        table.execute("UPDATE coupon SET round = round + 1, remaining = total, next_serial = 1").await.unwrap();
+        table.execute("UNLOCK TABLES").await.unwrap();
+    };
+    tokio::join!(cluster.admin(0, "GET", "/admin/audit", None), reset).0
 }

@@ -154,6 +154,9 @@ async fn a_connection_that_is_not_made_in_time_is_made_again_within_the_deadline
         };
         let (answer, ()) = tokio::join!(cluster.issue(0, "A", "u-1", "k"), heal);
         assert_eq!(answer.status, 201, "{strategy}: {}", answer.text);
+        // The runs for which there was no connection are no batches.
+        let batches = if strategy == "batched" { 2.0 } else { 0.0 };
+        assert_eq!(cluster.metric(0, "coupon_batch_size_count").await, batches, "{strategy}");
         finish(cluster).await;
     }))
     .await;

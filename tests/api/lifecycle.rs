@@ -197,3 +197,30 @@ async fn without_an_event_a_replica_runs_says_once_what_is_missing_and_is_not_re
     assert_eq!(said.matches(missing).count(), 1, "{said}");
     cluster.finish().await;
 }
+
+/// A refusal that is read without the lock, and an order of a strategy that issues one by one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn why_the_database_decided_nothing_about_an_order_is_in_the_log() {
+    join_all(["batched", "conditional"].map(|strategy| async move {
+        let cluster = Setup::new(strategy).replicas(0).exclusive().coupons([("A", 1), ("B", 5)]).start().await;
+        let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}.log", cluster.name));
+        let mut replica = Process::spawn_telling(&cluster.arguments(), "warn", &log);
+        let issues = async || matches!(replica.issue(&cluster.client, "A", "u-1").await.status, 200 | 201);
+        eventually("it issues", issues).await;
+        let coupon = format!("{}/coupons/A", replica.url);
+        let state = async || cluster.client.get(&coupon).await.member("state");
+        eventually("it knows that nothing is left", async || state().await == "sold-out").await;
+
+        cluster.run("RENAME TABLE wallet TO elsewhere").await;
+        assert_eq!(replica.issue(&cluster.client, "A", "u-2").await.status, 503, "{strategy}");
+        cluster.run("RENAME TABLE elsewhere TO wallet").await;
+
+        replica.signal("TERM");
+        assert!(replica.ended().await);
+        let said = std::fs::read_to_string(&log).unwrap();
+        std::fs::remove_file(log).unwrap();
+        assert!(said.contains("wallet' doesn't exist"), "{strategy}: {said}");
+        cluster.finish().await;
+    }))
+    .await;
+}

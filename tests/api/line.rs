@@ -2,15 +2,19 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use coupon_rush::lock::{LockConfig, Locks, Nodes};
 use coupon_rush::metrics::Metrics;
 use futures_util::future::{Either, join_all, select};
 use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, PrivateRedis, Setup, eventually, free_port, pace};
+use crate::support::{Cluster, PrivateRedis, Process, Setup, eventually, free_port, pace};
 
 /// The usual life of a lock.
 const TTL: Duration = Duration::from_millis(1_500);
@@ -59,6 +63,53 @@ async fn a_lease_may_stay_until_somebody_else_lines_up() {
     let (theirs, ()) = tokio::join!(waiter.acquire("A", || true), hold);
 
     waiter.hand_over(theirs.unwrap()).await;
+}
+
+/// The question whether a lease may stay is given up where the node is far away, after every batch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_to_a_far_node_that_is_given_up_costs_no_connection() {
+    const QUESTIONS: usize = 20;
+    let port = free_port();
+    let _node = Process::redis(port).await;
+    let (url, made) = far(port, Duration::from_millis(20)).await;
+    let locks = locks_within(&url, Duration::from_mins(1), Duration::from_millis(400)).await;
+    let lease = locks.acquire("A", || true).await.unwrap();
+    assert!(locks.may_stay(&lease).await);
+    let before = made.load(Ordering::Relaxed);
+
+    for _ in 0..QUESTIONS {
+        assert!(timeout(Duration::from_millis(2), locks.may_stay(&lease)).await.is_err(), "the node is not far away");
+    }
+
+    assert!(locks.may_stay(&lease).await);
+    assert_eq!(made.load(Ordering::Relaxed), before);
+    locks.hand_over(lease).await;
+}
+
+/// Makes a node seem so far away, in one direction. Returns the URL to ask it by, and how many connections were made to it.
+async fn far(port: u16, away: Duration) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (url, made) = (format!("redis://{}/", listener.local_addr().unwrap()), Arc::<AtomicUsize>::default());
+    let count = Arc::clone(&made);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::Relaxed);
+            let node = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let ((mut from_client, mut to_client), (mut from_node, mut to_node)) =
+                (client.into_split(), node.into_split());
+            tokio::spawn(async move { copy(&mut from_client, &mut to_node).await });
+            tokio::spawn(async move {
+                let mut answer = vec![0; 64 * 1024];
+                while let Ok(size @ 1..) = from_node.read(&mut answer).await {
+                    sleep(away).await;
+                    if to_client.write_all(&answer[..size]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (url, made)
 }
 
 /// Where replicas take turns, a waiter that is woken finds the lock free. On a busy machine a wake-up may overtake the release, and a turn
@@ -203,9 +254,14 @@ fn waits(turns: &[usize], replicas: usize) -> Vec<usize> {
 
 /// The locks of one replica.
 pub async fn locks(urls: &str, ttl: Duration) -> Arc<Locks> {
+    locks_within(urls, ttl, Duration::from_millis(40)).await
+}
+
+/// The same with nodes that may take so long to answer.
+async fn locks_within(urls: &str, ttl: Duration, probe_timeout: Duration) -> Arc<Locks> {
     let urls: Vec<_> = urls.split(',').map(str::to_owned).collect();
     let metrics = Metrics::new("batched", urls.len()).lock;
-    let (prefix, probe_timeout) = ("test:".to_owned(), Duration::from_millis(40));
+    let prefix = "test:".to_owned();
     let nodes = Nodes::new(LockConfig { urls, ca: None, ttl, prefix, probe_timeout }).await.unwrap();
     tokio::spawn(Arc::clone(&nodes).watch(metrics.clone(), CancellationToken::new()));
     Locks::new(nodes, metrics)

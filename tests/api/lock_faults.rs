@@ -340,10 +340,11 @@ async fn a_holder_stopped_past_its_lease_whose_call_goes_through_does_no_harm() 
     assert_eq!(cluster.decided(0, "A", "o-2").await.status, 410);
     holder.signal("CONT");
     for (user, answer) in asks.join_all().await {
-        assert!(matches!(answer.status, 201 | 503), "{}", answer.text);
+        // A holder that woke too late for the answer has run its call again, and has found its entries.
+        assert!(matches!(answer.status, 200 | 201 | 503), "{}", answer.text);
         let again = cluster.decided(0, "A", user).await;
         assert_eq!(again.status, 200, "{}", again.text);
-        if answer.status == 201 {
+        if answer.status != 503 {
             assert_eq!(again.json(), answer.json());
         }
     }

@@ -91,13 +91,22 @@ impl Cluster {
 
     /// For how many seconds the oldest statement of the service has been at work.
     pub async fn oldest_statement(&self) -> i64 {
-        // `information_schema` fails for all while any statement holds bytes that are no text.
-        let sessions = self.sql().await.fetch_all("SHOW PROCESSLIST").await.unwrap();
         // A test waits for nothing that is prepared, and a trigger runs under another name.
-        let is_ours = |row: &&MySqlRow| {
-            row.get_unchecked::<Option<&str>, _>("db") == Some(&self.name) && row.get::<&str, _>("Command") == "Execute"
-        };
-        sessions.iter().filter(is_ours).map(|row| row.get_unchecked("Time")).max().unwrap_or(0)
+        let at_work = |session: &&MySqlRow| session.get::<&str, _>("Command") == "Execute";
+        self.sessions().await.iter().filter(at_work).map(|session| session.get_unchecked("Time")).max().unwrap_or(0)
+    }
+
+    /// Whether a statement with these words runs.
+    pub async fn runs(&self, words: &str) -> bool {
+        let sessions = self.sessions().await;
+        sessions.iter().any(|session| session.get::<Option<&str>, _>("Info").is_some_and(|text| text.contains(words)))
+    }
+
+    /// What is connected to this cluster's database. `information_schema` would fail while any statement holds bytes that are no text.
+    async fn sessions(&self) -> Vec<MySqlRow> {
+        let mut sessions = self.sql().await.fetch_all("SHOW FULL PROCESSLIST").await.unwrap();
+        sessions.retain(|session| session.get::<Option<&str>, _>("db") == Some(&self.name));
+        sessions
     }
 
     /// Kills all of the service's connections to this cluster's database. Returns how many.
