@@ -20,7 +20,7 @@ mod list;
 mod report;
 
 use crate::cluster::private::{Knobs, Private, inherited, users_own};
-use crate::interrupt::{Interrupt, Interrupted};
+use crate::interrupt::Interrupt;
 use crate::load::Pace;
 use crate::machine::Machine;
 use crate::measure::{Sample, Scenario, Stage, measure, quiet};
@@ -89,8 +89,7 @@ impl Command {
 
     async fn measure(&self, root: &Path, interrupt: Interrupt, items: &[Item], kept: &mut Kept) -> anyhow::Result<()> {
         let Some(first) = items.first() else { return Ok(()) };
-        let watched = interrupt.clone();
-        let private = Private::start(root, "bench", self.port_offset, first.knobs.clone(), watched).await?;
+        let private = interrupt.or(Private::start(root, "bench", self.port_offset, first.knobs.clone())).await?;
         let mut stage = Stage::of(private).await?;
         kept.database = stage.cluster.database();
         let measured = interrupt.or(all(&mut stage, items, kept)).await;
@@ -116,8 +115,7 @@ impl Command {
     }
 }
 
-/// Measures all items. One that fails is a measurement without a figure; only an interrupt, or a cluster that cannot be
-/// changed, ends the run.
+/// Measures all items. One that fails is a measurement without a figure; only a cluster that cannot be changed ends the run.
 async fn all(stage: &mut Stage, items: &[Item], kept: &mut Kept) -> anyhow::Result<()> {
     let coupons = items.iter().filter_map(|item| Some(item.scenario()?.stock.coupons())).flatten();
     let coupons: BTreeMap<String, u32> = coupons.collect();
@@ -130,11 +128,8 @@ async fn all(stage: &mut Stage, items: &[Item], kept: &mut Kept) -> anyhow::Resu
             // All of them at once, so that the last repeat finds what the first one found. k6 brings its own.
             stage.offer(coupons.clone().into_iter().collect()).await?;
         }
-        let mut sample = match one(stage, item, &kept.samples).await {
-            Ok(sample) => sample,
-            Err(error) if error.is::<Interrupted>() => return Err(error),
-            Err(error) => Sample { broken: Some(format!("{error:#}")), ..Sample::default() },
-        };
+        let failed = |error| Sample { broken: Some(format!("{error:#}")), ..Sample::default() };
+        let mut sample = one(stage, item, &kept.samples).await.unwrap_or_else(failed);
         (sample.scenario, sample.repeat) = (item.name.clone(), item.repeat);
         sample.knobs = knobs.others;
         progress.ended(item.estimate(), &format!("repeat {}: {}", item.repeat, report::line(&sample)));

@@ -165,7 +165,7 @@ impl ChaosArgs {
     async fn disturb(&self, root: &Path, into: &Path, results: &mut Results, stop: Interrupt) -> anyhow::Result<()> {
         let knobs = Knobs { strategy: self.strategy, replicas: REPLICAS, others: [].into() };
         let name = if results.ground.hosts { "chaos-docker" } else { "chaos" };
-        let mut private = Private::start(root, name, self.port_offset, knobs, stop.clone()).await?;
+        let mut private = stop.or(Private::start(root, name, self.port_offset, knobs)).await?;
         let work = async {
             let wires = if results.ground.hosts { None } else { Some(lay_wires(&mut private).await?) };
             self.all(Run::new(self, into, &private, wires.as_ref())?, results).await

@@ -12,8 +12,6 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
-use crate::interrupt::Interrupt;
-
 /// A script that was asked to end stops what it started; one that needs longer than this is killed.
 const GRACE: Duration = Duration::from_secs(90);
 /// Between two looks at a script that was asked to end.
@@ -41,27 +39,14 @@ impl Done {
 /// A script on its way. Dropped before its end, it is asked to end and the thread waits until it did: nothing is left behind.
 struct Running(Child);
 
-/// Runs `root`/`words[0]` with the rest as arguments and `environment` on top of our own; what is empty there is taken out. With an
-/// interrupt, the script is dropped as soon as somebody asks us to stop, and the error is
-/// [`Interrupted`](crate::interrupt::Interrupted); without one it runs to its end whatever happens, which is right for scripts that
-/// put things in order.
-pub async fn run(
-    root: &Path,
-    words: &[&str],
-    environment: &BTreeMap<String, String>,
-    interrupt: Option<&Interrupt>,
-) -> anyhow::Result<Done> {
+/// Runs `root`/`words[0]` with the rest as arguments and `environment` on top of our own; what is empty there is taken out. Work that
+/// somebody interrupts drops this future, and so ends the script.
+pub async fn run(root: &Path, words: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Done> {
     let mut running = start(root, words, environment)?;
-    let end = async {
-        // Its child keeps them open, so that a script which is asked to end can still print.
-        let Child { stdout, stderr, .. } = &mut running.0;
-        let (stdout, stderr) = tokio::join!(text(stdout), text(stderr));
-        Ok(Done { status: running.0.wait().await?, output: stdout + &stderr })
-    };
-    match interrupt {
-        None => end.await,
-        Some(interrupt) => interrupt.or(end).await,
-    }
+    // Its child keeps them open, so that a script which is asked to end can still print.
+    let Child { stdout, stderr, .. } = &mut running.0;
+    let (stdout, stderr) = tokio::join!(text(stdout), text(stderr));
+    Ok(Done { status: running.0.wait().await?, output: stdout + &stderr })
 }
 
 fn start(root: &Path, words: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Running> {
@@ -116,7 +101,7 @@ mod tests {
     async fn shell(line: &str) -> Done {
         // `PATH` is empty, so it is taken out: the shell looks where it looks by itself.
         let environment = [("PATH".to_owned(), String::new()), ("KNOB".to_owned(), "7".to_owned())].into();
-        run(Path::new("/bin"), &["sh", "-c", line], &environment, None).await.unwrap()
+        run(Path::new("/bin"), &["sh", "-c", line], &environment).await.unwrap()
     }
 
     #[tokio::test]
@@ -143,7 +128,7 @@ mod tests {
     #[tokio::test]
     async fn a_script_that_nobody_waits_for_is_ended() {
         // As the laboratory does: what a shell starts in the background ignores Ctrl-C, and so would the script.
-        let _watched = Interrupt::watch().unwrap();
+        let _watched = crate::interrupt::Interrupt::watch().unwrap();
         let running = start(Path::new("/bin"), &["sh", "-c", "sleep 600"], &BTreeMap::new()).unwrap();
         let (process, asked) = (format!("/proc/{}", running.0.id().unwrap()), Instant::now());
 

@@ -103,7 +103,7 @@ impl Command {
         let (started, machine) = (OffsetDateTime::now_utc().format(&Rfc3339)?, Machine::describe(root));
         let commit = machine.commit.clone();
         let shares = to.grid.settings.shares.map(|share| Shares::new(share, self.port_offset)).transpose()?;
-        let mut private = Private::start(root, "sweep", self.port_offset, first.knobs(), interrupt.clone()).await?;
+        let mut private = interrupt.or(Private::start(root, "sweep", self.port_offset, first.knobs())).await?;
         if let Some(shares) = shares {
             private.share(shares)?;
         }
@@ -168,7 +168,6 @@ async fn all(stage: &mut Stage, folder: &Folder, left: &[Cell], commit: &str) ->
         let measured = Measured::now(stage, cell, folder, commit).await;
         let said = match &measured {
             Ok(measured) => measured.line(),
-            Err(error) if error.is::<Interrupted>() => return measured.map(|_| 0),
             Err(error) => format!("{cell:<38} FAILED: {error:#}"),
         };
         progress.ended(folder.grid.estimate(&[cell]).as_secs_f64(), &said);

@@ -9,132 +9,149 @@ use strum::{Display, IntoStaticStr, VariantArray};
 /// How long nginx waits for a silent replica: a second longer than an order's deadline.
 const GIVEN_UP: Duration = Duration::from_secs(6);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Display, IntoStaticStr, VariantArray)]
-#[strum(serialize_all = "kebab-case")]
-pub enum Fault {
+/// Makes an enum of a table with a row for each fault: what it is, where it can be brought about, what it takes hold of, and the shortest and
+/// the longest it lasts, in milliseconds; a killed part comes back when it can.
+macro_rules! faults {
+    ($($(#[$what:meta])+ $name:ident: $place:ident, [$($part:ident),*], $lasts:expr;)+) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Display, IntoStaticStr, VariantArray)]
+        #[strum(serialize_all = "kebab-case")]
+        pub enum Fault {
+            $($(#[$what])+ $name,)+
+        }
+
+        const NATURES: &[Nature] = &[$(($place, &[$(Part::$part),*], $lasts)),+];
+    };
+}
+
+faults! {
     /// The control: all is well.
-    Nothing,
+    Nothing: ANYWHERE, [], 500..=1_000;
     /// The home of a code is killed while a crowd asks for it; the supervisor starts it again.
-    HomeKilled,
+    HomeKilled: ANY_PROCESSES, [Replicas], 500..=1_000;
     /// All replicas are killed at once.
-    EveryReplicaKilled,
+    EveryReplicaKilled: PROCESSES, [Replicas], 500..=1_000;
     /// The home of a code stops while a crowd asks for it, and goes on as if nothing had been: after its lock's life, or after nginx
     /// has given it up.
-    HomeFrozen,
+    HomeFrozen: PROCESSES, [Replicas], 1_500..=8_000;
     /// The home of a code is killed by the kernel while it sends its n-th packet: to Redis, to the database, or to a client.
-    HomeKilledAtAStep,
+    HomeKilledAtAStep: PROCESSES, [Replicas], 500..=1_000;
     /// The home of a code stops while it sends its n-th packet.
-    HomeFrozenAtAStep,
+    HomeFrozenAtAStep: PROCESSES, [Replicas], 1_500..=4_500;
     /// A home takes so few orders at a time that a crowd needs several replicas, and then more than there are.
-    HomeFull,
+    HomeFull: PROCESSES, [Nginx], 500..=1_000;
     /// A replica comes and goes, or goes and comes, and codes change their homes with it.
-    HomesMoved,
+    // A new replica is listed when it is ready, for which it needs the others.
+    HomesMoved: PROCESSES, [Replicas, Redis, Database, Nginx], 3_000..=6_000;
     /// One user in three writes the code so that nginx cannot read it, and meets any replica.
-    CodesHidden,
+    CodesHidden: PROCESSES, [Clients], 500..=1_000;
     /// One lock node hangs.
-    RedisHung,
+    RedisHung: PROCESSES, [Redis], 1_000..=3_000;
     /// One lock node is killed and comes back empty.
-    RedisKilled,
+    RedisKilled: PROCESSES, [Redis], 500..=1_000;
     /// Two of three lock nodes hang: no quorum.
-    RedisMajorityHung,
+    RedisMajorityHung: ANY_PROCESSES, [Redis], 1_000..=3_000;
     /// All lock nodes are killed and come back empty.
-    EveryRedisKilled,
+    EveryRedisKilled: PROCESSES, [Redis], 500..=1_000;
     /// Most or all lock nodes have no memory left: they answer, and take no key.
-    RedisMemoryFull,
+    RedisMemoryFull: PROCESSES, [Redis], 1_000..=3_000;
     /// Most or all lock nodes follow another server: they answer, and take no writes.
-    RedisReadOnly,
+    RedisReadOnly: PROCESSES, [Redis], 1_000..=3_000;
     /// Most or all lock nodes run no scripts: what was locked is not given back.
-    RedisScriptsForbidden,
+    RedisScriptsForbidden: PROCESSES, [Redis], 1_000..=3_000;
     /// Most or all lock nodes keep writes waiting, and answer everything else.
-    RedisWritesPaused,
+    RedisWritesPaused: PROCESSES, [Redis], 1_000..=3_000;
     /// One replica loses its way to one lock node or to most of them; the others reach all.
-    RedisCutOff,
+    RedisCutOff: PROCESSES, [Redis], 1_000..=3_000;
     /// Held locks vanish from all nodes again and again, as if their clocks had jumped: several holders at once.
-    LocksVanish,
+    LocksVanish: PROCESSES, [Redis], 1_000..=2_000;
     /// The database kills a connection of the service every 30 ms.
-    ConnectionsKilled,
+    ConnectionsKilled: PROCESSES, [Database], 1_000..=2_000;
     /// The database hangs with its connections open: nobody is told.
-    DatabaseHung,
+    DatabaseHung: PROCESSES, [Database], 1_000..=3_000;
     /// The database is killed and recovers.
-    DatabaseKilled,
+    DatabaseKilled: PROCESSES, [Database], 500..=1_000;
     /// The database takes no more connections, and the open ones are closed.
-    ConnectionsExhausted,
+    ConnectionsExhausted: PROCESSES, [Database], 1_000..=2_000;
     /// The database takes no writes, as one that was demoted in a failover.
-    DatabaseReadOnly,
+    DatabaseReadOnly: PROCESSES, [Database], 1_000..=2_000;
     /// Somebody locks the table of the coupons, as a migration does that waits behind a long transaction.
-    TableLocked,
+    TableLocked: PROCESSES, [Database], 1_000..=3_000;
     /// Every write to the disk takes 100 ms longer.
-    DiskSlow,
+    DiskSlow: PROCESSES, [Database], 1_000..=1_500;
     /// Every write of the database to a file fails: there is no room.
-    DiskFull,
+    DiskFull: PROCESSES, [Database], 500..=1_000;
     /// nginx reloads its configuration again and again.
-    NginxReloaded,
+    NginxReloaded: PROCESSES, [Nginx], 1_000..=1_500;
     /// Eight of ten users hang up their first request within 30 ms.
-    ClientsHangUp,
+    ClientsHangUp: ANY_PROCESSES, [Clients], 500..=1_000;
     /// An administrator resets, tops up, reduces, closes and opens, and changes the rule, while everybody asks and asks again.
-    Administration,
-    // From here on what only hosts and networks do.
+    // Its calls need a replica and the database; and each user asks in its own way then.
+    Administration: PROCESSES, [Replicas, Database, Clients], 3_000..=6_000;
     /// The host of a code's home is lost without a farewell: nothing reaches it or leaves it, then its processes are dead. It comes back.
-    HomeHostLost,
+    HomeHostLost: ANY_HOSTS, [Replicas], 1_500..=8_000;
     /// The host of any replica is lost without a farewell.
-    ReplicaHostLost,
+    ReplicaHostLost: HOSTS, [Replicas], 1_000..=3_000;
     /// The host of a lock node is lost without a farewell, and comes back empty.
-    RedisHostLost,
+    RedisHostLost: HOSTS, [Redis], 1_000..=3_000;
     /// The host of the database is lost without a farewell, and comes back with its data.
-    DatabaseHostLost,
+    DatabaseHostLost: HOSTS, [Database], 500..=1_000;
     /// The host of a code's home stands still, and goes on.
-    HomePaused,
+    HomePaused: ANY_HOSTS, [Replicas], 1_500..=8_000;
     /// The host of any replica stands still, and goes on.
-    ReplicaPaused,
+    ReplicaPaused: HOSTS, [Replicas], 1_500..=4_500;
     /// The host of a lock node stands still, and goes on.
-    RedisPaused,
+    RedisPaused: HOSTS, [Redis], 1_000..=3_000;
     /// The host of the database stands still, and goes on.
-    DatabasePaused,
+    DatabasePaused: HOSTS, [Database], 1_000..=3_000;
     /// A code's home and the database do not reach each other.
-    DatabaseParted,
+    DatabaseParted: HOSTS, [Replicas, Database], 1_000..=3_000;
     /// A code's home does not reach the database, or does not hear it.
-    DatabasePartedOneWay,
+    DatabasePartedOneWay: HOSTS, [Replicas, Database], 1_000..=3_000;
     /// A code's home and one lock node do not reach each other.
-    RedisParted,
+    RedisParted: HOSTS, [Replicas, Redis], 1_000..=3_000;
     /// A code's home does not reach one lock node, or does not hear it.
-    RedisPartedOneWay,
+    RedisPartedOneWay: HOSTS, [Replicas, Redis], 1_000..=3_000;
     /// A code's home and two of three lock nodes do not reach each other.
-    RedisMajorityParted,
+    RedisMajorityParted: ANY_HOSTS, [Replicas, Redis], 1_000..=3_000;
     /// A code's home does not reach two of three lock nodes, or does not hear them.
-    RedisMajorityPartedOneWay,
+    RedisMajorityPartedOneWay: HOSTS, [Replicas, Redis], 1_000..=3_000;
     /// nginx and a code's home do not reach each other.
-    NginxParted,
+    NginxParted: HOSTS, [Replicas, Nginx], 1_000..=3_000;
     /// A code's home does not hear nginx, or does not reach it.
-    NginxPartedOneWay,
+    NginxPartedOneWay: HOSTS, [Replicas, Nginx], 1_000..=3_000;
     /// A code's home finds no address for any name, and its connections to the database are closed, so that it needs one.
-    HomeWithoutNames,
+    HomeWithoutNames: HOSTS, [Replicas, Database], 1_000..=3_000;
     /// nginx is not told the replicas' addresses.
-    NginxWithoutNames,
-    // From here on what only the members of a group do.
+    NginxWithoutNames: HOSTS, [Nginx], 1_500..=3_000;
     /// The primary is killed; another member takes its place, and it joins again.
-    PrimaryKilled,
+    PrimaryKilled: GROUP, [Database], 500..=1_000;
     /// The primary stops until the others have expelled it, wakes, and takes itself for the primary still.
-    PrimaryFrozen,
+    // The others expel a silent member after five seconds.
+    PrimaryFrozen: GROUP, [Database], 6_500..=10_000;
     /// Another member becomes the primary because an administrator says so.
-    PrimarySwitched,
+    PrimarySwitched: GROUP, [Database], 500..=1_000;
     /// A member that is not the primary is killed, and joins again.
-    SecondaryKilled,
+    SecondaryKilled: GROUP, [Database], 500..=1_000;
     /// All members but the primary stop: it answers, and is no part of a majority.
-    MajorityFrozen,
+    MajorityFrozen: GROUP, [Database], 1_000..=8_000;
     /// All members but the primary are killed at once. The group is started anew.
-    MajorityKilled,
-    // From here on what only members on hosts of their own do.
+    MajorityKilled: GROUP, [Database], 500..=1_000;
     /// The host of the primary is lost without a farewell, and comes back with its data.
-    PrimaryHostLost,
+    // It comes back before or after the others have expelled it.
+    PrimaryHostLost: MEMBERS, [Database], 1_000..=10_000;
     /// The primary and the other members do not reach each other; every replica reaches all of them.
-    PrimaryParted,
+    // Some end before the others expel who is silent. None lasts until a member that sees no majority gives up its place.
+    PrimaryParted: MEMBERS, [Database], 2_000..=14_000;
     /// The primary and a code's home reach each other, and neither reaches another member or replica.
-    PrimaryPartedWithHome,
+    PrimaryPartedWithHome: MEMBERS, [Replicas, Database], 2_000..=14_000;
     /// The same, while an administrator is at work at a replica that reaches the others.
-    AdministrationParted,
+    AdministrationParted: MEMBERS, [Replicas, Database, Clients], 2_000..=14_000;
     /// A member that is not the primary and the others do not reach each other.
-    SecondaryParted,
+    SecondaryParted: MEMBERS, [Database], 2_000..=14_000;
 }
+
+/// What a row says of a fault.
+type Nature = (Place, &'static [Part], RangeInclusive<u64>);
 
 /// What a cluster consists of, and so what can break.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -144,6 +161,16 @@ pub struct Ground {
     /// The database is a group of several members.
     pub group: bool,
 }
+
+/// Where a fault can be brought about. A group has to bear some others beside its own.
+type Place = fn(Ground) -> bool;
+const ANYWHERE: Place = |_| true;
+const PROCESSES: Place = |it| !it.hosts && !it.group;
+const ANY_PROCESSES: Place = |it| !it.hosts;
+const HOSTS: Place = |it| it.hosts && !it.group;
+const ANY_HOSTS: Place = |it| it.hosts;
+const GROUP: Place = |it| it.group;
+const MEMBERS: Place = |it| it.group && it.hosts;
 
 /// What a fault takes hold of; two faults that share a part do not meet.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -165,15 +192,7 @@ impl Fault {
     }
 
     pub(super) fn fits(self, ground: Ground) -> bool {
-        match self {
-            Self::Nothing => true,
-            // Some that a group has to bear beside its own.
-            Self::HomeKilled | Self::RedisMajorityHung | Self::ClientsHangUp => !ground.hosts,
-            Self::HomeHostLost | Self::HomePaused | Self::RedisMajorityParted => ground.hosts,
-            _ if self.needs_own_hosts() => ground == Ground { hosts: true, group: true },
-            _ if self >= Self::PrimaryKilled => ground.group,
-            _ => ground == Ground { hosts: self >= Self::HomeHostLost, group: false },
-        }
+        (self.nature().0)(ground)
     }
 
     /// The name in tables and on the command line.
@@ -181,9 +200,9 @@ impl Fault {
         self.into()
     }
 
-    /// The shortest and the longest it lasts, in milliseconds; a killed part comes back when it can.
+    /// The shortest and the longest it lasts, in milliseconds.
     pub(super) fn lasts(self) -> RangeInclusive<u64> {
-        self.nature().1
+        self.nature().2.clone()
     }
 
     /// How long requests may wait where no deadline can reach them, until nginx gives the replica up.
@@ -203,9 +222,14 @@ impl Fault {
         matches!(self, Self::HomeFull | Self::HomesMoved | Self::CodesHidden)
     }
 
-    /// Whether it breaks a member of a group, and takes a host of its own for that.
+    /// Whether it breaks a member of a group, which a single server is not.
+    pub(super) fn is_of_a_group(self) -> bool {
+        [false, true].into_iter().all(|hosts| !self.fits(Ground { hosts, group: false }))
+    }
+
+    /// Whether the member must be a host of its own for that.
     pub(super) fn needs_own_hosts(self) -> bool {
-        self >= Self::PrimaryHostLost
+        self.is_of_a_group() && !self.fits(Ground { hosts: false, group: true })
     }
 
     /// Whether an administrator is at work meanwhile.
@@ -219,62 +243,11 @@ impl Fault {
     }
 
     pub(super) fn goes_with(self, other: Self) -> bool {
-        self.nature().0.iter().all(|part| !other.nature().0.contains(part))
+        self.nature().1.iter().all(|part| !other.nature().1.contains(part))
     }
 
-    fn nature(self) -> (&'static [Part], RangeInclusive<u64>) {
-        match self {
-            Self::Nothing => (&[], 500..=1_000),
-            Self::HomeKilled | Self::EveryReplicaKilled | Self::HomeKilledAtAStep => (&[Part::Replicas], 500..=1_000),
-            Self::HomeFrozen | Self::HomePaused | Self::HomeHostLost => (&[Part::Replicas], 1_500..=8_000),
-            Self::HomeFrozenAtAStep | Self::ReplicaPaused => (&[Part::Replicas], 1_500..=4_500),
-            Self::HomeFull => (&[Part::Nginx], 500..=1_000),
-            Self::RedisKilled | Self::EveryRedisKilled => (&[Part::Redis], 500..=1_000),
-            Self::RedisHung
-            | Self::RedisMajorityHung
-            | Self::RedisMemoryFull
-            | Self::RedisReadOnly
-            | Self::RedisScriptsForbidden
-            | Self::RedisWritesPaused
-            | Self::RedisCutOff
-            | Self::RedisHostLost
-            | Self::RedisPaused => (&[Part::Redis], 1_000..=3_000),
-            Self::LocksVanish => (&[Part::Redis], 1_000..=2_000),
-            Self::DatabaseHung | Self::TableLocked | Self::DatabasePaused => (&[Part::Database], 1_000..=3_000),
-            Self::ConnectionsKilled | Self::ConnectionsExhausted | Self::DatabaseReadOnly => {
-                (&[Part::Database], 1_000..=2_000)
-            }
-            Self::DatabaseKilled | Self::DiskFull | Self::DatabaseHostLost => (&[Part::Database], 500..=1_000),
-            Self::DiskSlow => (&[Part::Database], 1_000..=1_500),
-            Self::NginxReloaded => (&[Part::Nginx], 1_000..=1_500),
-            // A new replica is listed when it is ready, for which it needs the others.
-            Self::HomesMoved => (&[Part::Replicas, Part::Redis, Part::Database, Part::Nginx], 3_000..=6_000),
-            Self::CodesHidden | Self::ClientsHangUp => (&[Part::Clients], 500..=1_000),
-            // Its calls need a replica and the database; and each user asks in its own way then.
-            Self::Administration => (&[Part::Replicas, Part::Database, Part::Clients], 3_000..=6_000),
-            Self::ReplicaHostLost => (&[Part::Replicas], 1_000..=3_000),
-            Self::DatabaseParted | Self::DatabasePartedOneWay | Self::HomeWithoutNames => {
-                (&[Part::Replicas, Part::Database], 1_000..=3_000)
-            }
-            Self::RedisParted
-            | Self::RedisPartedOneWay
-            | Self::RedisMajorityParted
-            | Self::RedisMajorityPartedOneWay => (&[Part::Replicas, Part::Redis], 1_000..=3_000),
-            Self::NginxParted | Self::NginxPartedOneWay => (&[Part::Replicas, Part::Nginx], 1_000..=3_000),
-            Self::NginxWithoutNames => (&[Part::Nginx], 1_500..=3_000),
-            // The others expel a silent member after five seconds.
-            Self::PrimaryFrozen => (&[Part::Database], 6_500..=10_000),
-            Self::MajorityFrozen => (&[Part::Database], 1_000..=8_000),
-            Self::PrimaryKilled | Self::PrimarySwitched | Self::SecondaryKilled | Self::MajorityKilled => {
-                (&[Part::Database], 500..=1_000)
-            }
-            // It comes back before or after the others have expelled it.
-            Self::PrimaryHostLost => (&[Part::Database], 1_000..=10_000),
-            // Some end before the others expel who is silent. None lasts until a member that sees no majority gives up its place.
-            Self::PrimaryParted | Self::SecondaryParted => (&[Part::Database], 2_000..=14_000),
-            Self::PrimaryPartedWithHome => (&[Part::Replicas, Part::Database], 2_000..=14_000),
-            Self::AdministrationParted => (&[Part::Replicas, Part::Database, Part::Clients], 2_000..=14_000),
-        }
+    fn nature(self) -> &'static Nature {
+        &NATURES[self as usize]
     }
 }
 
@@ -297,6 +270,6 @@ mod tests {
             members.ends_with(&[Fault::SecondaryParted]) && !members.contains(&Fault::DatabaseParted),
             "{members:?}"
         );
-        assert!(group.iter().filter(|fault| **fault >= Fault::PrimaryKilled).all(|fault| members.contains(fault)));
+        assert!(group.iter().filter(|fault| fault.is_of_a_group()).all(|fault| members.contains(fault)));
     }
 }

@@ -40,7 +40,7 @@ impl<'a> Hosts<'a> {
     /// Tells whether anything broke. What is parted from something is the home, so that orders meet it.
     pub async fn breaks(&self, disturbance: Disturbance, home: &str, until: Instant) -> anyhow::Result<bool> {
         let Disturbance { fault, pick, .. } = disturbance;
-        if fault >= Fault::PrimaryKilled {
+        if fault.is_of_a_group() {
             return self.breaks_group(disturbance, home, until).await;
         }
         let one_way = if pick.is_multiple_of(2) { Ways::In } else { Ways::Out };

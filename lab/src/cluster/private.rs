@@ -12,7 +12,6 @@ use anyhow::{Context, bail, ensure};
 
 use super::Cluster;
 use super::shares::Shares;
-use crate::interrupt::Interrupt;
 use crate::script::{self, Done};
 use crate::strategy::Strategy;
 
@@ -78,7 +77,6 @@ pub struct Private {
     folder: PathBuf,
     port_offset: u16,
     knobs: Knobs,
-    interrupt: Interrupt,
     /// Held for as long as this cluster may exist, so that two laboratories do not share one.
     _alone: File,
     stopped: bool,
@@ -90,22 +88,16 @@ impl Private {
     /// Starts a cluster in `.cluster/NAME-OFFSET`, afresh: what an earlier laboratory left there is cleared away.
     ///
     /// `root` is the project's folder, `port_offset` moves every port, so that the cluster fits beside others of the same name.
-    pub async fn start(
-        root: &Path,
-        name: &str,
-        port_offset: u16,
-        knobs: Knobs,
-        interrupt: Interrupt,
-    ) -> anyhow::Result<Self> {
+    pub async fn start(root: &Path, name: &str, port_offset: u16, knobs: Knobs) -> anyhow::Result<Self> {
         let script = root.join(script_name());
         ensure!(script.exists(), "{} is missing: run the laboratory in the project's folder", script.display());
         let folder = root.join(".cluster").join(format!("{name}-{port_offset}"));
         let alone = lock(&folder)?;
-        // After an error on the way it is dropped, and so stopped.
+        // After an error on the way, or an interrupt, it is dropped, and so stopped.
         let root = root.to_owned();
-        let private = Self { root, folder, port_offset, knobs, interrupt, _alone: alone, stopped: false, shares: None };
-        private.script("clean", &private.knobs, Some(&private.interrupt)).await?;
-        private.script("up", &private.knobs, Some(&private.interrupt)).await?;
+        let private = Self { root, folder, port_offset, knobs, _alone: alone, stopped: false, shares: None };
+        private.script("clean", &private.knobs).await?;
+        private.script("up", &private.knobs).await?;
         Ok(private)
     }
 
@@ -126,7 +118,7 @@ impl Private {
     /// The cluster as it is now: containers may have other addresses than before.
     pub async fn look(&self) -> anyhow::Result<Cluster> {
         if in_containers() {
-            self.script("record", &self.knobs, Some(&self.interrupt)).await?;
+            self.script("record", &self.knobs).await?;
         }
         self.cluster()
     }
@@ -150,9 +142,9 @@ impl Private {
     /// ask for the wanted state again, or stop it.
     pub async fn change(&mut self, wanted: Knobs) -> anyhow::Result<Cluster> {
         if wanted.members() != self.knobs.members() {
-            self.script("clean", &self.knobs, Some(&self.interrupt)).await?;
+            self.script("clean", &self.knobs).await?;
         }
-        self.script("up", &wanted, Some(&self.interrupt)).await?;
+        self.script("up", &wanted).await?;
         self.knobs = wanted;
         let cluster = self.cluster()?;
         if let Some(shares) = &self.shares {
@@ -164,7 +156,7 @@ impl Private {
     /// Changes the number of replicas for a while, under load; nothing else is touched and nothing is lost. The caller goes back to
     /// the number in the knobs.
     pub async fn scale(&self, replicas: u32) -> anyhow::Result<()> {
-        self.script("scale", &Knobs { replicas, ..self.knobs.clone() }, Some(&self.interrupt)).await
+        self.script("scale", &Knobs { replicas, ..self.knobs.clone() }).await
     }
 
     /// Lets a home have so many orders at a time, for a while; nothing else is touched and nothing is lost. `None` goes back to the
@@ -172,7 +164,7 @@ impl Private {
     pub async fn bound_homes(&self, orders: Option<u32>) -> anyhow::Result<()> {
         let mut knobs = self.knobs.clone();
         knobs.others.extend(orders.map(|orders| ("HOME_ORDERS".to_owned(), orders.to_string())));
-        self.script("up", &knobs, Some(&self.interrupt)).await
+        self.script("up", &knobs).await
     }
 
     /// What all parts said last.
@@ -180,23 +172,23 @@ impl Private {
         let words = [script_name(), "logs"];
         let mut environment = self.environment(&self.knobs);
         environment.insert("TAIL".to_owned(), "2000".to_owned());
-        Ok(script::run(&self.root, &words, &environment, Some(&self.interrupt)).await?.must(&words.join(" "))?.output)
+        Ok(script::run(&self.root, &words, &environment).await?.must(&words.join(" "))?.output)
     }
 
     /// Starts what is down; nothing else is touched.
     pub async fn mend(&self) -> anyhow::Result<()> {
-        self.script("up", &self.knobs, Some(&self.interrupt)).await
+        self.script("up", &self.knobs).await
     }
 
-    /// Stops everything and deletes its data. Runs to its end even when we are asked to stop meanwhile.
+    /// Stops everything and deletes its data. Do not interrupt it.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         self.stopped = true;
-        self.script("clean", &self.knobs, None).await
+        self.script("clean", &self.knobs).await
     }
 
-    async fn script(&self, verb: &str, knobs: &Knobs, interrupt: Option<&Interrupt>) -> anyhow::Result<()> {
+    async fn script(&self, verb: &str, knobs: &Knobs) -> anyhow::Result<()> {
         let words = [script_name(), verb];
-        script::run(&self.root, &words, &self.environment(knobs), interrupt).await?.must(&words.join(" ")).map(drop)
+        script::run(&self.root, &words, &self.environment(knobs)).await?.must(&words.join(" ")).map(drop)
     }
 
     /// Sends a load by `local/k6` with these knobs, and none that a person may have set for runs of his own, such as `CODES` or
@@ -214,7 +206,7 @@ impl Private {
         let folder = self.folder.join("runs").join(name);
         let into = folder.display().to_string();
         let words = ["local/k6", name, "--into", &into];
-        Ok((script::run(&self.root, &words, &environment, Some(&self.interrupt)).await?, folder))
+        Ok((script::run(&self.root, &words, &environment).await?, folder))
     }
 
     /// What a script of the project needs in its environment to find this cluster, or to make it be like this.
