@@ -73,6 +73,18 @@ def test_a_rush_loses_nothing_while_every_replica_is_replaced(running):
     all_replaced(before)
 
 
+def test_a_knob_that_will_not_do_costs_no_replica(running):
+    before, knobs = replica_pids(), (HOME / "run" / "knobs.json").read_text()
+    with rush():
+        refused(cluster("up", LOCK_TTL_MS=1, STRATEGY="redlock"), "LOCK_TTL_MS")
+        after = replica_pids()
+        assert [name for name in before if before[name] != after[name]] == ["replica-1"]
+        refused(cluster("up", LOCK_TTL_MS=1, REPLICAS=1), "LOCK_TTL_MS")
+        assert replica_pids().keys() == before.keys()
+    assert (record()["strategy"], (HOME / "run" / "knobs.json").read_text()) == ("batched", knobs)
+    must(cluster("status"))
+
+
 def all_replaced(before):
     assert set(replica_pids().values()).isdisjoint(before.values())
 
