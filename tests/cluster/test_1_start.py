@@ -49,6 +49,8 @@ def test_a_machine_that_lacks_something_is_told_before_anything_is_built(tmp_pat
     assert "cargo was called" not in result[1], result[1]
     for target in ("demo", "sweep", "bench", "chaos", "test", "check"):
         assert must(made(tmp_path, "-n", target)).startswith("local/install\n"), target
+    for target in ("verify", "fairness"):
+        refused_in_one_line(made(tmp_path, target), "target/release/lab is missing: run `make build`")
     alone = [tmp_path / "local" / "cluster", "down"]
     refused_in_one_line(said_by(alone, tmp_path, bare(tmp_path)), "local/requirements.txt are missing: run `make install`")
 
