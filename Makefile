@@ -40,6 +40,8 @@ BUILT := $(or $(CARGO_TARGET_DIR),target)/$(patsubst dev,debug,$(PROFILE))
 COUPON_RUSH_BIN ?= $(BUILT)/coupon-rush
 COUPON_LAB_BIN ?= $(BUILT)/lab
 export CLUSTER_DIR COUPON_RUSH_BIN COUPON_LAB_BIN
+# For targets that do not build it.
+LAB = $(if $(wildcard $(COUPON_LAB_BIN)),$(COUPON_LAB_BIN),$(error $(COUPON_LAB_BIN) is missing: run `make build`))
 
 .DEFAULT_GOAL := help
 # What a target needs comes in its order: a machine that lacks something is told so, or gets it, before minutes of building.
@@ -136,7 +138,7 @@ spike: $(BEFORE_LOAD) ## Many times the rate all at once, and back: how long doe
 	@local/k6 spike
 
 fairness: $(BEFORE_LOAD) ## Sell out 200 tiny coupons one after the other, and say who overtook whom
-	@$(COUPON_LAB_BIN) fairness --cluster $(CLUSTER_DIR)/cluster.json $(if $(CONTESTS),--contests $(CONTESTS)) $(if $(PIECES),--pieces $(PIECES)) \
+	@$(LAB) fairness --cluster $(CLUSTER_DIR)/cluster.json $(if $(CONTESTS),--contests $(CONTESTS)) $(if $(PIECES),--pieces $(PIECES)) \
 	  $(if $(OVER),--over $(OVER)) $(if $(RATE),--rate $(RATE))
 
 smoke: $(BEFORE_LOAD) ## Try every call of the API once
@@ -164,7 +166,7 @@ chaos: install build ## Break everything under load for an hour, and prove that 
 	  $(if $(ONLY),--only $(ONLY)) $(if $(HUNG),--hung-minutes $(HUNG)) $(if $(INTO),--into $(INTO))
 
 verify: $(BEFORE_LOAD) ## Check the tables against every promise; ACKS=FILE and HISTORY=FILE against what clients were told, too
-	@$(COUPON_LAB_BIN) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS)) $(if $(HISTORY),--history $(HISTORY))
+	@$(LAB) verify --cluster $(CLUSTER_DIR)/cluster.json $(if $(ACKS),--acks $(ACKS)) $(if $(HISTORY),--history $(HISTORY))
 
 dashboards: install ## Write grafana/dashboards/ anew from grafana/*.py
 	@.cluster/venv/bin/python grafana/generate.py

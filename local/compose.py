@@ -21,7 +21,7 @@ def carry_out(verbs: dict, folder: Path, description: str):
     """Does what the command line says, with the cluster in this folder where the caller names no other one."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=list(verbs))
-    os.environ.setdefault("CLUSTER_DIR", str(folder))
+    os.environ["CLUSTER_DIR"] = os.environ.get("CLUSTER_DIR") or str(folder)
     # Containers read what is written here as other users; secrets have a mode of their own.
     os.umask(0o022)
     return verbs[parser.parse_args().verb]()

@@ -64,7 +64,10 @@ def open_files() -> list:
 
 def used_ports(settings: Settings, supervisor: Supervisor) -> list:
     """The ports that parts not running yet would need and another program holds."""
-    running = supervisor.pids()
+    running, taken = supervisor.pids(), {}
+    for part, (port, knob) in settings.ports().items():
+        if taken.setdefault(port, part) != part:
+            return [f"port {port} would be that of {taken[port]} and of {part}: choose another with {knob}="]
     return [
         f"port {port} for {part} is in use{holder(port)}: end that, or choose another with {knob}="
         for part, (port, knob) in settings.ports().items()

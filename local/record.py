@@ -4,7 +4,7 @@ import json
 
 from database import urls, version
 from programs import Supervisor, number_of
-from script import write
+from script import kept, write
 from settings import Settings
 
 
@@ -23,7 +23,7 @@ def keep(settings: Settings, pids: dict, replicas=(), redis=(), mysql=None) -> N
 def read(settings: Settings) -> dict:
     path = settings.home / "cluster.json"
     nothing = {"nginx": None, "replicas": [], "redis": [], "mysql": None, "prometheus": None, "strategy": None, "admin_token_file": None}
-    return json.loads(path.read_text()) if path.exists() else nothing
+    return kept(path) if path.exists() else nothing
 
 
 def write_record(settings: Settings, supervisor: Supervisor) -> None:

@@ -1,6 +1,7 @@
 """What all scripts share: a problem told in one line, programs found and run to their end, files written whole, waiting."""
 
 import http.client
+import json
 import os
 import shutil
 import signal
@@ -40,7 +41,7 @@ def told(name: str, work: Callable, interruption=KeyboardInterrupt) -> int:
         status, said = 1, f"{reason}; are the folders yours to read and write, and is the disk full?"
     except KeyboardInterrupt:
         status, said = 130, "interrupted"
-    print(f"{name}: {said}", file=sys.stderr)
+    say(f"{name}: {said}", sys.stderr)
     return status
 
 
@@ -50,12 +51,17 @@ def undisturbed() -> None:
         signal.signal(sign, signal.SIG_IGN)
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
+def say(text: str, to=None) -> None:
+    """A reader that has gone away, as `tee` has after a Ctrl-C, ends nothing: least of all what takes back what was begun."""
+    stream = to or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def warn(*lines: str) -> None:
-    print("\n".join(["=" * 78, *lines, "=" * 78]), file=sys.stderr)
+    say("\n".join(["=" * 78, *lines, "=" * 78]), sys.stderr)
 
 
 def which(name: str):
@@ -96,6 +102,14 @@ def must_run(complaint: str, command: list, environment=None) -> str:
 def first_line(path: Path) -> str:
     """The secret in a file that a person may have edited; the admin token's holds the old one below while callers change over."""
     return path.read_text().strip().partition("\n")[0].strip()
+
+
+def kept(path: Path) -> dict:
+    """What we have written there ourselves; a disk that filled up or broke may have left something else."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise Problem(f"{path} is damaged: delete it, and run `make up` with the knobs of before") from None
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> bool:

@@ -10,7 +10,7 @@ import secrets
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 
-from script import ROOT, Problem, first_line, which, write
+from script import ROOT, Problem, first_line, kept, which, write
 
 STRATEGIES = ("unlocked", "conditional", "optimistic", "pessimistic", "redlock", "batched")
 ENGINES = ("mysql", "mariadb")
@@ -25,7 +25,9 @@ DISTANCE_MS_MAX = 100
 ROUND_MAX = 2**32 - 2
 # The name of each exporter's process and of its program.
 EXPORTERS = {f"exporter-{name}": f"prometheus-{name}-exporter" for name in ("node", "redis", "mysqld", "nginx")}
-# Each knob is the name in upper case. The groups count on from theirs, so none is the last port there is.
+# The groups count on from theirs, so none is the last port there is.
+PORT_MAX = 65_500
+# Each knob is the name in upper case.
 PORTS = {"nginx_port": 8000, "replica_port": 8100, "ops_port": 8200, "redis_port": 6390, "mysql_port": 3316, "prometheus_port": 9095,
          "exporter_port": 9110, "grafana_port": 3000, "distance_port": 6490}
 # Handed on to every replica when the caller set them; the service has its own defaults.
@@ -144,12 +146,15 @@ class Settings:
 
 
 def home() -> Path:
-    return (ROOT / os.environ.get("CLUSTER_DIR", ".cluster")).resolve()
+    """The cluster's folder. `clean` deletes folders in it by their names, such as `nginx` and `etc`, which others have, too."""
+    folder = (ROOT / (os.environ.get("CLUSTER_DIR") or ".cluster")).resolve()
+    if folder in (ROOT, *ROOT.parents):
+        raise Problem(f"CLUSTER_DIR={folder} will not do: give a folder for the cluster alone")
+    return folder
 
 
 def from_environment() -> Settings:
     """The knobs as the caller gave them; a wrong one is named with the values that it may have."""
-    offset = number("PORT_OFFSET", 0, 0, 50_000)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     return Settings(
         home=home(),
@@ -166,10 +171,19 @@ def from_environment() -> Settings:
         passed_through=passed_through(),
         exporters=choice("EXPORTERS", "on" if all(which(name) for name in EXPORTERS.values()) else "off", ("on", "off")) == "on",
         grafana=choice("GRAFANA", "on", ("on", "off")) == "on",
-        rate_limit=0 if os.environ.get("RATE_LIMIT", "off") in ("", "off") else number("RATE_LIMIT", 0, 1, 10_000),
+        rate_limit=0 if os.environ.get("RATE_LIMIT", "off") in ("", "off") else number("RATE_LIMIT", 0, 1, 10_000, "off, or "),
         redis_urls_1=os.environ.get("REDIS_URLS_1", ""),
-        **{name: offset + number(name.upper(), default, 1, 65_500) for name, default in PORTS.items()},
+        **ports(),
     )
+
+
+def ports() -> dict:
+    offset = number("PORT_OFFSET", 0, 0, 50_000)
+    found = {name: offset + number(name.upper(), default, 1, PORT_MAX) for name, default in PORTS.items()}
+    for name, port in found.items():
+        if port > PORT_MAX:
+            raise Problem(f"{name.upper()}={port - offset} and PORT_OFFSET={offset} will not do: together at most {PORT_MAX}")
+    return found
 
 
 def passed_through() -> dict:
@@ -187,7 +201,7 @@ def saved() -> Settings:
     path = home() / "run" / "knobs.json"
     if not path.exists():
         return from_environment()
-    values = json.loads(path.read_text())
+    values = kept(path)
     known = {field.name for field in fields(Settings)}
     needed = {field.name for field in fields(Settings) if field.default is MISSING}
     if not needed <= set(values) <= known:
@@ -195,10 +209,10 @@ def saved() -> Settings:
     return Settings(**{**values, "home": home(), "binary": Path(values["binary"])})
 
 
-def number(name: str, default: int, low: int, high: int) -> int:
+def number(name: str, default: int, low: int, high: int, otherwise: str = "") -> int:
     text = os.environ.get(name) or str(default)
     if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-        raise Problem(f"{name}={text} will not do: give a whole number from {low} to {high}")
+        raise Problem(f"{name}={text} will not do: give {otherwise}a whole number from {low} to {high}")
     return int(text)
 
 

@@ -36,5 +36,7 @@ def rows(server: str, command: list, statement: str, seconds) -> list:
     except subprocess.TimeoutExpired:
         raise Problem(f"{server} does not answer") from None
     if done.returncode != 0:
-        raise Problem(f"{statement}: {done.stderr.strip()}")
+        # Some clients repeat the statement before they say what is wrong.
+        *_, last = done.stderr.strip().splitlines() or [f"the client ended with {done.returncode}"]
+        raise Problem(f"{statement}: {last}")
     return [line.split("\t") for line in done.stdout.splitlines()]

@@ -39,6 +39,13 @@ pub struct App {
     stopped: CancellationToken,
 }
 
+impl Drop for App {
+    /// A replica that ends before it serves, as one whose port is taken, has lost no watcher.
+    fn drop(&mut self) {
+        self.stopped.cancel();
+    }
+}
+
 impl App {
     /// Builds the replica and starts its two watchers, of the database and of the lock nodes. The replica starts whether or not
     /// database and nodes are there; `/readyz` tells.

@@ -75,7 +75,7 @@ impl Command {
         let started = OffsetDateTime::now_utc();
         let Self { repeats, quick, .. } = *self;
         let items = list::items(repeats, quick, &self.only)?;
-        let machine = Machine::describe(root);
+        let (folder, machine) = (self.folder(root, started)?, Machine::describe(root));
         let mut kept = Kept { started: started.format(&Rfc3339)?, machine, repeats, quick, ..Kept::default() };
         let measured = self.measure(root, interrupt, &items, &mut kept).await;
         if kept.samples.is_empty() {
@@ -83,7 +83,7 @@ impl Command {
         }
         kept.seconds = (OffsetDateTime::now_utc() - started).as_seconds_f64();
         kept.budgets = budgets::judge(&kept.samples, |name| items.iter().any(|item| item.name == name));
-        self.conclude(root, started, &mut kept)?;
+        conclude(root, &folder, &mut kept)?;
         measured.map(|()| budgets::exit(&kept.budgets))
     }
 
@@ -96,23 +96,30 @@ impl Command {
         stage.stop(measured).await
     }
 
-    /// Prints and keeps what there is.
-    fn conclude(&self, root: &Path, started: OffsetDateTime, kept: &mut Kept) -> anyhow::Result<()> {
-        kept.knobs = inherited();
-        kept.knobs.remove(POOL);
-        kept.noise = quiet::noise(&kept.machine, &kept.samples);
-        kept.noise.extend(users_own(root).map(|folder| format!("another cluster runs in {}", folder.display())));
-        kept.noise.extend(quiet::remark(&kept.knobs));
-        let text = report::text(&kept.budgets, &kept.samples, &kept.noise);
+    /// Made before anything is measured, so that half an hour is not spent in vain.
+    fn folder(&self, root: &Path, started: OffsetDateTime) -> anyhow::Result<PathBuf> {
         let name = started.format(format_description!("[year][month][day]T[hour][minute][second]Z-bench"))?;
         let folder = self.into.clone().unwrap_or_else(|| root.join(".cluster/runs").join(name));
         fs::create_dir_all(&folder).with_context(|| format!("cannot write to {}", folder.display()))?;
-        fs::write(folder.join("bench.json"), serde_json::to_string_pretty(kept)? + "\n")?;
-        fs::write(folder.join("bench.txt"), &text)?;
-        // Kept first: a reader that went away must not cost the figures.
-        let _ = writeln!(stdout(), "{text}\nkept in {}", folder.display());
-        Ok(())
+        Ok(folder)
     }
+}
+
+/// Prints and keeps what there is.
+fn conclude(root: &Path, folder: &Path, kept: &mut Kept) -> anyhow::Result<()> {
+    kept.knobs = inherited();
+    kept.knobs.remove(POOL);
+    kept.noise = quiet::noise(&kept.machine, &kept.samples);
+    kept.noise.extend(users_own(root).map(|folder| format!("another cluster runs in {}", folder.display())));
+    kept.noise.extend(quiet::remark(&kept.knobs));
+    let text = report::text(&kept.budgets, &kept.samples, &kept.noise);
+    // `make clean ALL=1` may have deleted it meanwhile.
+    fs::create_dir_all(folder)?;
+    fs::write(folder.join("bench.json"), serde_json::to_string_pretty(kept)? + "\n")?;
+    fs::write(folder.join("bench.txt"), &text)?;
+    // Kept first: a reader that went away must not cost the figures.
+    let _ = writeln!(stdout(), "{text}\nkept in {}", folder.display());
+    Ok(())
 }
 
 /// Measures all items. One that fails is a measurement without a figure; only a cluster that cannot be changed ends the run.

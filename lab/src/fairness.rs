@@ -1,5 +1,6 @@
 //! `lab fairness`: tiny coupons on a running cluster, sold out one after the other, and who overtook whom.
 
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,7 +44,7 @@ impl Command {
         let mut stage = Stage::visit(Cluster::read(&self.cluster)?).await?;
         let measured = interrupt.or(measure(&mut stage, &scenario, None)).await;
         let sample = both(measured, stage.withdraw().await)?;
-        print!("{}", self.text(&sample));
+        let _ = write!(stdout(), "{}", self.text(&sample));
         Ok(u8::from(sample.broken.is_some()))
     }
 

@@ -160,7 +160,7 @@ pub(crate) fn micros(began: Instant) -> u64 {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "it is no attempt, no change and no look")]
 enum Line {
     Attempt(Attempt),
     Change(Change),

@@ -1,5 +1,6 @@
 //! How far a run is, and how long it will take.
 
+use std::io::{Write, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -33,7 +34,8 @@ impl Progress {
         self.done += guessed;
         self.bar.inc(1);
         let (place, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
-        self.bar.suspend(|| eprintln!("[{place}/{all}, {} left] {what}", self.left()));
+        // A reader that went away, as `tee` does at a Ctrl-C, must not cost what was measured.
+        self.bar.suspend(|| writeln!(stderr(), "[{place}/{all}, {} left] {what}", self.left())).unwrap_or_default();
     }
 
     /// The guess for what is left, corrected by how wrong it was until now.

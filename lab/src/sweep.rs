@@ -2,6 +2,7 @@
 //! of load, measured on a cluster of the laboratory's own and kept in one folder. What is measured is in `grid`, how in `crate::measure`.
 
 use std::fs;
+use std::io::{Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -128,7 +129,9 @@ fn conclude(root: &Path, folder: &Folder, measured: anyhow::Result<usize>) -> an
     let (broken, short) = (count(Measured::is_broken), count(|it| it.sample.short().is_some()));
     // Then it is no measurement of a strategy that has a lock.
     let bypassed = count(|it| it.sample.bypass().is_some());
-    println!(
+    // A reader that went away must not cost what comes after it.
+    let _ = writeln!(
+        stdout(),
         "{} of {} cells measured, {broken} with a broken promise, {bypassed} without their lock at times, {short} short of what was \
          offered: {place}",
         done.len(),
@@ -138,12 +141,17 @@ fn conclude(root: &Path, folder: &Folder, measured: anyhow::Result<usize>) -> an
     match measured {
         Ok(0) => Ok(u8::from(broken + bypassed > 0)),
         Ok(failed) => {
-            eprintln!("{failed} cells could not be measured; try them again by make sweep RESUME={place}");
+            let _ =
+                writeln!(stderr(), "{failed} cells could not be measured; try them again by make sweep RESUME={place}");
             Ok(2)
         }
         Err(error) => {
             let is_interrupted = error.is::<Interrupted>();
-            eprintln!("{}; go on by make sweep RESUME={place}", if is_interrupted { "interrupted" } else { "failed" });
+            let _ = writeln!(
+                stderr(),
+                "{}; go on by make sweep RESUME={place}",
+                if is_interrupted { "interrupted" } else { "failed" }
+            );
             Err(error)
         }
     }
@@ -154,7 +162,7 @@ fn draw(root: &Path, folder: &Path) {
     let python = root.join(".cluster/report-venv/bin/python");
     let drawn = process::Command::new(python).arg("report/draw.py").arg(folder).current_dir(root).status();
     if !drawn.is_ok_and(|status| status.success()) {
-        eprintln!("not drawn: make report FOLDER={}", shown(folder, root));
+        let _ = writeln!(stderr(), "not drawn: make report FOLDER={}", shown(folder, root));
     }
 }
 
@@ -185,10 +193,11 @@ async fn all(stage: &mut Stage, folder: &Folder, left: &[Cell], commit: &str) ->
 
 fn print_plan(grid: &Grid, left: &[Cell]) {
     for (place, cell) in left.iter().enumerate() {
-        println!("{:>4}  {:>6}  {cell}", place + 1, minutes(grid.estimate(&left[..place])));
+        let _ = writeln!(stdout(), "{:>4}  {:>6}  {cell}", place + 1, minutes(grid.estimate(&left[..place])));
     }
     let Settings { rate, seconds, seed, .. } = &grid.settings;
-    println!(
+    let _ = writeln!(
+        stdout(),
         "{} cells, about {} minutes: {seconds} s measured of each, {rate}/s in the open model; order by seed {seed}",
         left.len(),
         minutes(grid.estimate(left))

@@ -40,8 +40,10 @@ pub(super) fn router() -> Router<Arc<Api>> {
 /// Lets a request through if its token is one of ours.
 pub(super) async fn authorize(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let header = request.headers().get(header::AUTHORIZATION);
-    let token = header.and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
-    let known = token.is_some_and(|token| is_known(&api.admin_tokens, token));
+    let token = header.and_then(|value| value.to_str().ok()?.split_once(' '));
+    // The name of a scheme has no case.
+    let known = token
+        .is_some_and(|(scheme, token)| scheme.eq_ignore_ascii_case("Bearer") && is_known(&api.admin_tokens, token));
     if known { next.run(request).await } else { Problem::UNAUTHORIZED.into_response() }
 }
 

@@ -94,6 +94,16 @@ async fn administration_needs_the_token_and_refuses_what_is_no_change() {
     cluster.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_name_of_a_scheme_has_no_case() {
+    let cluster = Setup::new("batched").replicas(1).start().await;
+    let token = format!("bearer {ADMIN_TOKEN}");
+    let url = format!("{}/admin/event", cluster.replicas[0].ops_url);
+    let answer = cluster.client.send("GET", &url, &[("authorization", &*token)], None).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    cluster.finish().await;
+}
+
 #[tokio::test]
 async fn a_change_that_leaves_a_member_out_is_refused_by_its_name_and_changes_nothing() {
     let cluster = Setup::new("batched").replicas(1).start().await;

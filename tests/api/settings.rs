@@ -60,6 +60,7 @@ async fn start_up_refuses_a_bad_setting_by_its_name() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success(), "{name}={value:?} was accepted");
         assert!(said.contains(name), "{name}={value:?}: {said}");
+        assert!(!said.contains("must be replaced"), "{name}={value:?}: {said}");
         for secret in ["postgres://somewhere/db", "short"] {
             assert!(name == "REPLICA" || !said.contains(secret), "{name}: a secret in {said}");
         }

@@ -4,23 +4,33 @@ import fcntl
 import os
 import shutil
 import socket
+import subprocess
 
 import pytest
 
 from script import ROOT
-from story import HOME, OFFSET, cluster, interrupted, must, nothing_runs, processes, record, refused, refused_in_one_line, run, said_by, wait
+from story import ENVIRONMENT, HOME, OFFSET, cluster, interrupted, must, nothing_runs, processes, record, refused, refused_in_one_line, run, said_by, wait
 
 WRONG = (("STRATEGY", "fast"), ("REDIS_NODES", "4"), ("DB", "oracle"), ("REPLICAS", "0"), ("REPLICAS", "21"), ("REPLICAS", "two"),
          ("NGINX_PORT", "-1"), ("ACCESS_LOG", "maybe"), ("RATE_LIMIT", "0"), ("RATE_LIMIT", "fast"), ("REQUEST_DEADLINE_MS", "8000"),
-         ("DRAIN_MS", "20000"), ("LAME_DUCK_MS", "4001"), ("DB_MEMBERS", "2"))
+         ("DRAIN_MS", "20000"), ("LAME_DUCK_MS", "4001"), ("DB_MEMBERS", "2"), ("NGINX_PORT", "60000"), ("CLUSTER_DIR", "/"),
+         ("CLUSTER_DIR", str(ROOT)))
 
 
 def test_wrong_knobs_are_named_in_one_line(nothing):
     for name, value in WRONG:
         refused_in_one_line(cluster("up", **{name: value}), f"{name}={value}")
     refused_in_one_line(cluster("up", DB="mariadb", DB_MEMBERS=3), "DB_MEMBERS=3 needs MySQL")
+    refused_in_one_line(cluster("up", REDIS_PORT=8100), f"port {8101 + OFFSET} would be that of redis-1 and of replica-1")
     refused(cluster("upp"), "invalid choice")
     nothing_runs()
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
+    (tmp_path / "etc").mkdir()
+    for verb in ("up", "down", "clean"):
+        refused_in_one_line(cluster(verb, CLUSTER_DIR=tmp_path), f"CLUSTER_DIR={tmp_path} will not do")
+    assert list(tmp_path.iterdir()) == [tmp_path / "etc"]
 
 
 def test_without_a_cluster_every_verb_says_how_to_get_one(nothing):
@@ -39,6 +49,8 @@ def test_a_machine_that_lacks_something_is_told_before_anything_is_built(tmp_pat
     assert "cargo was called" not in result[1], result[1]
     for target in ("demo", "sweep", "bench", "chaos", "test", "check"):
         assert must(made(tmp_path, "-n", target)).startswith("local/install\n"), target
+    for target in ("verify", "fairness"):
+        refused_in_one_line(made(tmp_path, target), "target/release/lab is missing: run `make build`")
     alone = [tmp_path / "local" / "cluster", "down"]
     refused_in_one_line(said_by(alone, tmp_path, bare(tmp_path)), "local/requirements.txt are missing: run `make install`")
 
@@ -84,6 +96,15 @@ def test_a_failed_start_leaves_nothing(nothing):
     nothing_runs()
 
 
+def test_a_start_whose_reader_goes_away_goes_on(nothing):
+    """As `tee` goes away at a Ctrl-C: what was begun is carried out, or taken back."""
+    with subprocess.Popen([ROOT / "local" / "cluster", "up", "--only", "servers"], env=ENVIRONMENT, stdout=subprocess.PIPE) as starting:
+        starting.stdout.close()
+        assert starting.wait() == 0
+    assert record()["mysql"]
+    must(cluster("down"))
+
+
 @pytest.mark.database
 def test_up_starts_everything(nothing):
     must(cluster("up"))
@@ -108,6 +129,14 @@ def test_a_second_up_touches_nothing(running):
     before = record()
     must(cluster("up"))
     assert record() == before
+
+
+def test_a_damaged_file_of_ours_is_named(running):
+    for file, verb in (HOME / "cluster.json", "reset"), (HOME / "run" / "knobs.json", "status"):
+        whole = file.read_text()
+        file.write_text(whole[:100])
+        refused_in_one_line(cluster(verb), f"{file} is damaged: delete it")
+        file.write_text(whole)
 
 
 def test_two_commands_do_not_race(running):

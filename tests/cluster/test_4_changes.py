@@ -12,7 +12,9 @@ import threading
 import pytest
 
 import nginx
-from story import ENVIRONMENT, HOME, LAB, ask, cluster, eventually, lab, must, new_round, nothing_runs, record, refused, replica_pids, run, rush
+from script import ROOT
+from story import (ENVIRONMENT, HOME, LAB, ask, cluster, eventually, interrupted, lab, must, new_round, nothing_runs, record, refused,
+                   refused_in_one_line, replica_pids, run, rush)
 
 
 @pytest.mark.database
@@ -71,6 +73,18 @@ def test_a_rush_loses_nothing_while_every_replica_is_replaced(running):
         must(cluster("up", STRATEGY="redlock"))
         must(cluster("up"))
     all_replaced(before)
+
+
+def test_a_knob_that_will_not_do_costs_no_replica(running):
+    before, knobs = replica_pids(), (HOME / "run" / "knobs.json").read_text()
+    with rush():
+        refused(cluster("up", LOCK_TTL_MS=1, STRATEGY="redlock"), "LOCK_TTL_MS")
+        after = replica_pids()
+        assert [name for name in before if before[name] != after[name]] == ["replica-1"]
+        refused(cluster("up", LOCK_TTL_MS=1, REPLICAS=1), "LOCK_TTL_MS")
+        assert replica_pids().keys() == before.keys()
+    assert (record()["strategy"], (HOME / "run" / "knobs.json").read_text()) == ("batched", knobs)
+    must(cluster("status"))
 
 
 def all_replaced(before):
@@ -149,6 +163,10 @@ def test_what_was_promised_after_a_backup_is_in_the_binlog_alone(running, tmp_pa
         shutil.copy(path, binlogs)
     must(cluster("clean"))
     refused(run("backup", "restore", backup, tmp_path), "holds no binlog")
+    half = backup / "#clone" / "#status_in_progress"
+    half.touch()
+    refused_in_one_line(run("backup", "restore", backup), "no backup that")
+    half.unlink()
     assert not (HOME / "data").exists()
     promised = ("verify", *here, "--acks", acks)
     for since, verdict in ([], "ack-lost"), ([binlogs], "verdict: clean"):
@@ -160,6 +178,15 @@ def test_what_was_promised_after_a_backup_is_in_the_binlog_alone(running, tmp_pa
         must(lab("verify", *here), "verdict: clean")
     must(lab("load", *here, "--count", "50", "issue", "C001"))
     must(lab(*promised), "verdict: clean")
+
+
+@pytest.mark.skipif(ENVIRONMENT.get("DB") == "mariadb", reason="only MySQL clones itself")
+def test_a_backup_is_whole_or_none(running, tmp_path):
+    with interrupted([ROOT / "local" / "backup", "take", tmp_path / "backup"]) as taking:
+        eventually(lambda: list(tmp_path.iterdir()) or taking.poll() is not None)
+    assert list(tmp_path.iterdir()) == ([] if taking.returncode else [tmp_path / "backup"]), taking.said
+    refused_in_one_line(run("backup", "take", "/proc/nowhere"), "/proc/nowhere")
+    must(run("backup", "take", tmp_path / "another"))
 
 
 def remaining(code):

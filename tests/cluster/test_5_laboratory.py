@@ -1,11 +1,12 @@
 """The laboratory's long commands, each on a cluster of its own: interrupted, they leave nothing; wrong knobs are named."""
 
 import json
+import subprocess
 
 import psutil
 
 from script import ROOT
-from story import LAB, OFFSET, eventually, interrupted, lab, must, refused, said_by
+from story import LAB, OFFSET, eventually, interrupted, lab, must, refused, refused_in_one_line, said_by
 
 TWO_CELLS = "--replicas 2 --strategies batched --balances home --distances 0 --shapes few,rate --seconds 1 --rate 100".split()
 
@@ -29,6 +30,17 @@ def test_wrong_knobs_of_a_sweep_are_named():
     refused(lab("sweep", "--dry-run", "--replicas", "0"), "--replicas")
     refused(lab("sweep", "--dry-run", "--balances", "random"), "random", "scattered")
     refused(lab("sweep", "--resume", "/nowhere"), "/nowhere", "holds no sweep")
+
+
+def test_a_bench_that_cannot_keep_its_figures_says_so_before_it_measures(tmp_path):
+    (tmp_path / "file").touch()
+    refused_in_one_line(lab("bench", "--into", tmp_path / "file"), f"cannot write to {tmp_path / 'file'}")
+
+
+def test_a_reader_that_goes_away_changes_no_exit_status():
+    with subprocess.Popen([LAB, "sweep", "--dry-run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as planning:
+        planning.stdout.close()
+        assert (planning.wait(), planning.stderr.read()) == (0, b"")
 
 
 def test_chaos_that_is_interrupted_while_the_database_hangs_leaves_nothing(tmp_path):

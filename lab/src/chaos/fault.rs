@@ -10,7 +10,7 @@ use strum::{Display, IntoStaticStr, VariantArray};
 const GIVEN_UP: Duration = Duration::from_secs(6);
 
 /// Makes an enum of a table with a row for each fault: what it is, where it can be brought about, what it takes hold of, and the shortest and
-/// the longest it lasts, in milliseconds; a killed part comes back when it can.
+/// the longest it lasts, in milliseconds; a killed part comes back when it can. The order of the rows is part of what a seed draws.
 macro_rules! faults {
     ($($(#[$what:meta])+ $name:ident: $place:ident, [$($part:ident),*], $lasts:expr;)+) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum, Display, IntoStaticStr, VariantArray)]
