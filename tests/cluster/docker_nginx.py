@@ -32,17 +32,17 @@ def test_nginx_accepts_what_is_mounted_into_its_container(files, rate):
 
 
 def container(files, settings, replicas):
-    """What is mounted into nginx's container, in a folder. A test opens ports and files, too: here on loopback, and in this folder."""
+    """What is mounted into nginx's container, in a folder. A test opens ports, too: here on loopback."""
     balance.write_limits(settings, Path(files.given["COUPON_LIMITS"]), replicas)
     folder = files.settings.home / "nginx"
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "tmp").mkdir(parents=True)
+    folder.mkdir(parents=True)
     for name, mount in files.mounts():
         if name == "nginx" and mount["target"].startswith("/etc/coupon/"):
             target = folder / mount["target"].removeprefix("/etc/coupon/")
             (shutil.copytree if Path(mount["source"]).is_dir() else shutil.copy)(mount["source"], target)
     for path in (folder / "runtime").iterdir():
-        path.write_text(understood(path.read_text().replace("/tmp/", f"{folder}/tmp/").replace("listen ", "listen 127.0.0.1:")))
+        path.write_text(understood(path.read_text().replace("listen ", "listen 127.0.0.1:")))
     return folder
 
 
