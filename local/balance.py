@@ -9,9 +9,8 @@ from pathlib import Path
 from script import ROOT, write
 from settings import Settings, from_environment
 
-# How much longer than a replica's own deadline nginx waits for it, its proxy_connect_timeout, and how long it looks on for a replica
-# when it begins anew (`@again` in nginx.conf).
-SPARE_MS, CONNECT_MS, AGAIN_MS = 1_000, 500, 1_000
+# How much longer than a replica's own deadline nginx waits for it, and its proxy_connect_timeout.
+SPARE_MS, CONNECT_MS = 1_000, 500
 # When a replica counts as failed, and for how long.
 FAILED = "max_fails=3 fail_timeout=1s"
 
@@ -75,12 +74,6 @@ def patience(deadline_ms: int, replicas: list) -> str:
     one = deadline_ms + SPARE_MS
     tries = 0 if one_name(replicas) else 2
     return f"proxy_read_timeout {one}ms;\nproxy_next_upstream_timeout {one + CONNECT_MS}ms;\nproxy_next_upstream_tries {tries};\n"
-
-
-def longest_ms(deadline_ms: int) -> int:
-    """How long nginx takes to answer whatever replicas do: two of them are asked, each has to take the connection first, and between
-    the two there may be some that are gone."""
-    return 2 * (deadline_ms + SPARE_MS + CONNECT_MS) + AGAIN_MS
 
 
 if __name__ == "__main__":

@@ -104,20 +104,16 @@ def process(settings: Settings) -> str:
     # As root, nginx would hand its workers to an account that may not be able to reach this folder.
     user = "user root;\n" if os.getuid() == 0 else ""
     return user + (
-        f"daemon off;\npid {quoted(settings.run / 'nginx.pid')};\nerror_log stderr warn;\n"
+        "daemon off;\nerror_log stderr warn;\n"
         f"worker_rlimit_nofile {files};\nevents {{ worker_connections {connections}; multi_accept on; }}\n"
     )
 
 
 def http(settings: Settings) -> str:
-    temporary = settings.home / "nginx" / "temporary"
-    temporary.mkdir(parents=True, exist_ok=True)
-    lines = [f"{kind}_temp_path {quoted(temporary / kind)};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")]
-    if keeps_idle_clients():
-        lines.append("keepalive_min_timeout 10s;")
+    lines = ["keepalive_min_timeout 10s;"] if keeps_idle_clients() else []
     lines.append(f"upstream prometheus {{ server 127.0.0.1:{settings.prometheus_port}; keepalive 4; }}")
     if settings.access_log:
-        lines += [ACCESS_LOG_FORMAT, f"access_log {quoted(settings.logs / 'access.log')} json buffer=64k flush=1s;"]
+        lines += [ACCESS_LOG_FORMAT, f'access_log "{settings.logs}/access.log" json buffer=64k flush=1s;']
     else:
         lines.append("access_log off;")
     return "\n".join(lines) + "\n"
@@ -127,10 +123,6 @@ ACCESS_LOG_FORMAT = """\
 log_format json escape=json '{"time":"$time_iso8601","id":"$request_id","traceparent":"$http_traceparent","method":"$request_method","uri":"$uri",'
     '"status":$status,"seconds":$request_time,"upstream":"$upstream_addr","upstreamStatus":"$upstream_status",'
     '"upstreamSeconds":"$upstream_response_time","connection":$connection,"connectionRequests":$connection_requests}';"""
-
-
-def quoted(path: Path) -> str:
-    return f'"{path}"'
 
 
 def version() -> tuple:

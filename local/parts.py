@@ -80,9 +80,9 @@ def migrate(settings: Settings) -> None:
         must_run(f"`coupon-rush {step}` failed", [binary(settings), step], administrator(settings))
 
 
-def purge(settings: Settings, keep: int) -> int:
-    """Removes what rounds left in the wallet but for the last ones; the exit status. Beside any load, in small steps."""
-    return subprocess.run([binary(settings), "purge", "--keep-rounds", str(keep)], env=administrator(settings)).returncode
+def step(settings: Settings, *words: str) -> int:
+    """Lets the service's program do something to the database and tell a person about it; its exit status."""
+    return subprocess.run([binary(settings), *words], env=administrator(settings)).returncode
 
 
 def administrator(settings: Settings) -> dict:

@@ -133,12 +133,12 @@ def delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def wait(condition: Callable, seconds: float) -> bool:
+def wait(condition: Callable, seconds: float, pause: float = 0.05) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return True
-        time.sleep(0.05)
+        time.sleep(pause)
     return condition()
 
 

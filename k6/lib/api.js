@@ -86,8 +86,13 @@ export function putCoupon(code, change) {
   return http.put(url, body, putParams);
 }
 
+export function retireCouponRequest(code) {
+  return { method: 'DELETE', url: `${OPS_URL}/admin/coupons/${encodeURIComponent(code)}`, params: params('admin-coupon', admin()) };
+}
+
 export function retireCoupon(code) {
-  return http.del(`${OPS_URL}/admin/coupons/${encodeURIComponent(code)}`, null, params('admin-coupon', admin()));
+  const { url, params: deleteParams } = retireCouponRequest(code);
+  return http.del(url, null, deleteParams);
 }
 
 export function readEvent(token) {

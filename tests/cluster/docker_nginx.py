@@ -28,11 +28,11 @@ pytest_plugins = ["docker_project"]
 def test_nginx_accepts_what_is_mounted_into_its_container(files, rate):
     folder = container(files, replace(files.settings, rate_limit=rate), composition.REPLICAS)
     assert (folder / "limits" / "zone.conf").exists() == bool(rate)
-    must_run("nginx refuses", [*command(folder), "-t", "-q"])
+    must_run("nginx refuses", [*command(files, folder), "-t", "-q"])
 
 
 def container(files, settings, replicas):
-    """What is mounted into nginx's container, in a folder. A test opens ports and files, too: here on loopback, and in this folder."""
+    """What is mounted into nginx's container, in a folder. A test opens ports, too: here on loopback."""
     balance.write_limits(settings, Path(files.given["COUPON_LIMITS"]), replicas)
     folder = files.settings.home / "nginx"
     shutil.rmtree(folder, ignore_errors=True)
@@ -42,12 +42,14 @@ def container(files, settings, replicas):
             target = folder / mount["target"].removeprefix("/etc/coupon/")
             (shutil.copytree if Path(mount["source"]).is_dir() else shutil.copy)(mount["source"], target)
     for path in (folder / "runtime").iterdir():
-        path.write_text(understood(path.read_text().replace("/tmp/", f"{folder}/tmp/").replace("listen ", "listen 127.0.0.1:")))
+        path.write_text(understood(path.read_text().replace("listen ", "listen 127.0.0.1:")))
     return folder
 
 
-def command(folder):
-    return [program("nginx"), "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"]
+def command(files, folder):
+    """The container's, with these folders in the place of its own."""
+    here = {"nginx": program("nginx"), "/tmp": folder / "tmp", "/etc/coupon/nginx.conf": folder / "nginx.conf"}
+    return [here.get(word, word) for word in files.services["nginx"]["entrypoint"]]
 
 
 def test_where_one_name_stands_for_all_replicas_each_code_has_one_of_them_and_each_of_them_has_codes(files):
@@ -91,7 +93,7 @@ def following_a_name(files, replicas):
     common.write_text(common.read_text().replace("127.0.0.11 ", f"127.0.0.1:{names} ").replace(":8081", f":{free_port()}") + echoes)
     listen.write_text(f"listen 127.0.0.1:{web};\n")
     servers.write_text(servers.read_text().replace(":8080", f":{app}"))
-    server, name_server = subprocess.Popen(command(folder)), NameServer(names, replicas)
+    server, name_server = subprocess.Popen(command(files, folder)), NameServer(names, replicas)
     try:
         wait(lambda: all(order(web, "A")[0] == 201 for _ in range(20)), 10)
         yield web, app, name_server

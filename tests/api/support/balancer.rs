@@ -62,12 +62,10 @@ impl Balancer {
 
 /// What differs between machines. In the foreground and without a master, so that it is one process.
 fn runtime(port: u16) -> [(&'static str, String); 3] {
-    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|it| format!("{it}_temp_path {it};\n"));
-    let process = "daemon off;\nmaster_process off;\npid nginx.pid;\nerror_log stderr crit;\n\
-                   events { worker_connections 16384; }\n";
+    let process = "daemon off;\nmaster_process off;\nerror_log stderr crit;\nevents { worker_connections 16384; }\n";
     [
         ("process.conf", process.to_owned()),
-        ("http.conf", format!("{}access_log off;\n", temporary.concat())),
+        ("http.conf", "access_log off;\n".to_owned()),
         ("listen.conf", format!("listen 127.0.0.1:{port};\n")),
     ]
 }
