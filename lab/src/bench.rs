@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -25,6 +24,7 @@ use crate::load::Pace;
 use crate::machine::Machine;
 use crate::measure::{Sample, Scenario, Stage, measure, quiet};
 use crate::progress::Progress;
+use crate::say;
 use budgets::Budget;
 use list::{Item, POOL, What};
 
@@ -118,7 +118,7 @@ fn conclude(root: &Path, folder: &Path, kept: &mut Kept) -> anyhow::Result<()> {
     fs::write(folder.join("bench.json"), serde_json::to_string_pretty(kept)? + "\n")?;
     fs::write(folder.join("bench.txt"), &text)?;
     // Kept first: a reader that went away must not cost the figures.
-    let _ = writeln!(stdout(), "{text}\nkept in {}", folder.display());
+    say::result(format_args!("{text}\nkept in {}", folder.display()));
     Ok(())
 }
 

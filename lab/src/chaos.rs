@@ -4,7 +4,6 @@
 //! answer, and the history is judged.
 
 use std::fs;
-use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -36,6 +35,7 @@ use crate::cluster::private::{Knobs, Private, has_members, in_containers};
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
 use crate::progress::{Progress, minutes};
+use crate::say;
 use crate::strategy::Strategy;
 use crate::verify::Finding;
 use fault::{Fault, Ground};
@@ -141,7 +141,7 @@ impl ChaosArgs {
         let faults = self.faults(ground).await?;
         let (started, mut results) = (Instant::now(), Results { seed, ground, faults, ..Results::default() });
         let (folder, machine) = (self.folder(root)?, Machine::describe(root));
-        eprintln!("seed {seed}; what is found goes to {}", folder.display());
+        say::aside(format_args!("seed {seed}; what is found goes to {}", folder.display()));
         let mut done = self.disturb(root, &folder, &mut results, interrupt).await;
         if results.is_empty() {
             done = Ok(done.context("no wave came to its end")?);
@@ -152,10 +152,10 @@ impl ChaosArgs {
         // Kept first, for the reader may have gone away; and printed also when the folder cannot be written to.
         let written = keep(&folder, "chaos.txt", &format!("{text}\n"));
         let place = if written.is_ok() { "kept in" } else { "NOT KEPT in" };
-        let _ = writeln!(stdout(), "{text}, {place} {}", folder.display());
+        say::result(format_args!("{text}, {place} {}", folder.display()));
         match done.and(written) {
             Err(error) if results.is_broken() && !error.is::<Interrupted>() => {
-                eprintln!("lab: {error:#}");
+                say::aside(format_args!("lab: {error:#}"));
                 Ok(1)
             }
             done => done.map(|()| self.exit(&results, &targets)),
@@ -204,7 +204,10 @@ impl ChaosArgs {
         }
         if faults.iter().any(|fault| fault.needs_tracer()) && !tracer::can_trace().await? {
             let traced: Vec<_> = faults.extract_if(.., |fault| fault.needs_tracer()).map(Fault::name).collect();
-            eprintln!("strace may not take hold of a process here, so these are left out: {}", traced.join(", "));
+            say::aside(format_args!(
+                "strace may not take hold of a process here, so these are left out: {}",
+                traced.join(", ")
+            ));
         }
         ensure!(!faults.is_empty(), "nothing of this can be done on this machine");
         Ok(faults)
@@ -233,7 +236,7 @@ impl ChaosArgs {
             progress.ended(wave.estimate(), &format!("{name}: {said}"));
             if done.as_ref().map_or(true, |tally| !tally.findings.is_empty()) {
                 bad += 1;
-                eprintln!("{}", self.replay(results, wave));
+                say::aside(self.replay(results, wave));
             }
             if done.is_err() {
                 run.keep_logs(wave).await;

@@ -1,6 +1,5 @@
 //! `lab fairness`: tiny coupons on a running cluster, sold out one after the other, and who overtook whom.
 
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use clap::Args;
 use crate::cluster::Cluster;
 use crate::interrupt::Interrupt;
 use crate::measure::{Contests, Fairness, Sample, Stage, both, measure};
+use crate::say;
 
 const WARM_UP: Duration = Duration::from_secs(2);
 const CONNECTIONS: usize = 1_000;
@@ -44,7 +44,7 @@ impl Command {
         let mut stage = Stage::visit(Cluster::read(&self.cluster)?).await?;
         let measured = interrupt.or(measure(&mut stage, &scenario, None)).await;
         let sample = both(measured, stage.withdraw().await)?;
-        let _ = write!(stdout(), "{}", self.text(&sample));
+        say::result(self.text(&sample).trim_end());
         Ok(u8::from(sample.broken.is_some()))
     }
 

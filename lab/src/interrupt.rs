@@ -5,6 +5,8 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::say;
+
 /// Tells whether somebody asked the program to stop. Clones watch the same signals.
 #[derive(Clone, Debug)]
 pub struct Interrupt(CancellationToken);
@@ -29,7 +31,7 @@ impl Interrupt {
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {
                     if token.is_cancelled() {
-                        eprintln!("still putting things in order");
+                        say::aside("still putting things in order");
                     }
                     token.cancel();
                 }

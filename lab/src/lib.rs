@@ -1,5 +1,6 @@
 //! The laboratory: what a cluster is made of, how it behaves under load, and what a rush left behind in it. Tests, demo and
 //! load runs share it; the service never links it.
+#![warn(clippy::print_stdout, clippy::print_stderr, reason = "`say` outlives a reader that goes away")]
 
 mod admin;
 mod alarm;
@@ -18,6 +19,7 @@ mod numbers;
 mod processes;
 mod progress;
 pub mod proxy;
+pub mod say;
 mod script;
 mod strategy;
 pub mod sweep;

@@ -1,6 +1,6 @@
 //! The command line of the laboratory. Exit status: 0 the promises hold, 1 one is broken, 2 it could not be found out.
+#![warn(clippy::print_stdout, clippy::print_stderr, reason = "`say` outlives a reader that goes away")]
 
-use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use coupon_lab::cluster::Cluster;
 use coupon_lab::history;
 use coupon_lab::interrupt::{Interrupt, Interrupted};
 use coupon_lab::verify::{PATIENCE, Report, read_acks, verify, verify_history};
-use coupon_lab::{bench, chaos, distance, fairness, load, sweep};
+use coupon_lab::{bench, chaos, distance, fairness, load, say, sweep};
 
 /// Proves what a rush left behind in a local cluster
 #[derive(Parser)]
@@ -68,7 +68,7 @@ async fn main() -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) if error.is::<Interrupted>() => ExitCode::from(Interrupted::STATUS),
         Err(error) => {
-            let _ = writeln!(stderr(), "lab: {}", causes(&error));
+            say::aside(format_args!("lab: {}", causes(&error)));
             ExitCode::from(2)
         }
     }
@@ -102,8 +102,7 @@ async fn judge(arguments: &VerifyArgs) -> anyhow::Result<Report> {
     if arguments.expect_sold_out {
         report.expect_sold_out();
     }
-    // A reader that went away must not cost the verdict.
-    let _ = writeln!(stdout(), "{report}");
+    say::result(&report);
     Ok(report)
 }
 

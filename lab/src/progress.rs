@@ -1,9 +1,10 @@
 //! How far a run is, and how long it will take.
 
-use std::io::{Write, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::say;
 
 const TEMPLATE: &str = "{bar:30} {prefix} {wide_msg}";
 
@@ -34,8 +35,7 @@ impl Progress {
         self.done += guessed;
         self.bar.inc(1);
         let (place, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
-        // A reader that went away, as `tee` does at a Ctrl-C, must not cost what was measured.
-        self.bar.suspend(|| writeln!(stderr(), "[{place}/{all}, {} left] {what}", self.left())).unwrap_or_default();
+        self.bar.suspend(|| say::aside(format_args!("[{place}/{all}, {} left] {what}", self.left())));
     }
 
     /// The guess for what is left, corrected by how wrong it was until now.

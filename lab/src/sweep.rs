@@ -2,7 +2,6 @@
 //! of load, measured on a cluster of the laboratory's own and kept in one folder. What is measured is in `grid`, how in `crate::measure`.
 
 use std::fs;
-use std::io::{Write, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -23,6 +22,7 @@ use crate::interrupt::{Interrupt, Interrupted};
 use crate::machine::Machine;
 use crate::measure::Stage;
 use crate::progress::{Progress, minutes};
+use crate::say;
 use cell::Measured;
 use folder::{Folder, Setting, versions};
 use grid::{Axes, Cell, Grid, Settings, given};
@@ -77,7 +77,10 @@ impl Command {
             "the sweep began with {then:?}, now it is {now:?}: set the same variables, or begin a new sweep"
         );
         if let Some(running) = users_own(root) {
-            eprintln!("warning: a cluster runs in {} and takes its share of the processors", running.display());
+            say::aside(format_args!(
+                "warning: a cluster runs in {} and takes its share of the processors",
+                running.display()
+            ));
         }
         if self.resume.is_none() {
             folder.create()?;
@@ -100,7 +103,7 @@ impl Command {
     async fn measure(&self, root: &Path, to: &Folder, left: &[Cell], interrupt: Interrupt) -> anyhow::Result<usize> {
         let Some(first) = left.first() else { return Ok(0) };
         let time = minutes(to.grid.estimate(left));
-        eprintln!("cells to measure: {}, about {time}; kept in {}", left.len(), shown(&to.path, root));
+        say::aside(format_args!("cells to measure: {}, about {time}; kept in {}", left.len(), shown(&to.path, root)));
         let (started, machine) = (OffsetDateTime::now_utc().format(&Rfc3339)?, Machine::describe(root));
         let commit = machine.commit.clone();
         let shares = to.grid.settings.shares.map(|share| Shares::new(share, self.port_offset)).transpose()?;
@@ -129,29 +132,27 @@ fn conclude(root: &Path, folder: &Folder, measured: anyhow::Result<usize>) -> an
     let (broken, short) = (count(Measured::is_broken), count(|it| it.sample.short().is_some()));
     // Then it is no measurement of a strategy that has a lock.
     let bypassed = count(|it| it.sample.bypass().is_some());
-    // A reader that went away must not cost what comes after it.
-    let _ = writeln!(
-        stdout(),
+    say::result(format_args!(
         "{} of {} cells measured, {broken} with a broken promise, {bypassed} without their lock at times, {short} short of what was \
          offered: {place}",
         done.len(),
         folder.grid.cells.len()
-    );
+    ));
     draw(root, &folder.path);
     match measured {
         Ok(0) => Ok(u8::from(broken + bypassed > 0)),
         Ok(failed) => {
-            let _ =
-                writeln!(stderr(), "{failed} cells could not be measured; try them again by make sweep RESUME={place}");
+            say::aside(format_args!(
+                "{failed} cells could not be measured; try them again by make sweep RESUME={place}"
+            ));
             Ok(2)
         }
         Err(error) => {
             let is_interrupted = error.is::<Interrupted>();
-            let _ = writeln!(
-                stderr(),
+            say::aside(format_args!(
                 "{}; go on by make sweep RESUME={place}",
                 if is_interrupted { "interrupted" } else { "failed" }
-            );
+            ));
             Err(error)
         }
     }
@@ -162,7 +163,7 @@ fn draw(root: &Path, folder: &Path) {
     let python = root.join(".cluster/report-venv/bin/python");
     let drawn = process::Command::new(python).arg("report/draw.py").arg(folder).current_dir(root).status();
     if !drawn.is_ok_and(|status| status.success()) {
-        let _ = writeln!(stderr(), "not drawn: make report FOLDER={}", shown(folder, root));
+        say::aside(format_args!("not drawn: make report FOLDER={}", shown(folder, root)));
     }
 }
 
@@ -193,15 +194,14 @@ async fn all(stage: &mut Stage, folder: &Folder, left: &[Cell], commit: &str) ->
 
 fn print_plan(grid: &Grid, left: &[Cell]) {
     for (place, cell) in left.iter().enumerate() {
-        let _ = writeln!(stdout(), "{:>4}  {:>6}  {cell}", place + 1, minutes(grid.estimate(&left[..place])));
+        say::result(format_args!("{:>4}  {:>6}  {cell}", place + 1, minutes(grid.estimate(&left[..place]))));
     }
     let Settings { rate, seconds, seed, .. } = &grid.settings;
-    let _ = writeln!(
-        stdout(),
+    say::result(format_args!(
         "{} cells, about {} minutes: {seconds} s measured of each, {rate}/s in the open model; order by seed {seed}",
         left.len(),
         minutes(grid.estimate(left))
-    );
+    ));
 }
 
 /// As a person in the project's folder would type it.

@@ -19,6 +19,7 @@ use crate::admin::{Admin, insist};
 use crate::cluster::Cluster;
 use crate::cluster::private::Private;
 use crate::history::{self, Change, History};
+use crate::say;
 use crate::verify::{Finding, PATIENCE, verify, verify_history};
 
 /// A user without a final answer this long after a wave began never gets one.
@@ -77,7 +78,7 @@ impl<'a> Run<'a> {
         let history = History { changes, ..heard };
         let report = verify_history(&mut database, None, &history, self.patience(wave)).await?;
         if !report.is_clean() {
-            eprintln!("{report}");
+            say::aside(&report);
             self.keep(&format!("wave-{}.txt", wave.number), &report.to_string());
             self.keep(&format!("wave-{}.jsonl", wave.number), &history::text(&history)?);
         }
@@ -145,7 +146,7 @@ impl<'a> Run<'a> {
         let report = verify(&mut self.cluster.connect().await?, None).await?;
         if !report.is_clean() {
             let verdict = format!("while a lock node hung\n{report}\n");
-            eprintln!("{verdict}");
+            say::aside(&verdict);
             self.keep("hung.txt", &verdict);
         }
         *findings = report.findings;
@@ -164,14 +165,14 @@ impl<'a> Run<'a> {
     pub async fn keep_logs(&self, wave: &Wave) {
         match self.private.logs().await {
             Ok(said) => self.keep(&format!("wave-{}.log", wave.number), &said),
-            Err(error) => eprintln!("{error:#}"),
+            Err(error) => say::aside(format_args!("{error:#}")),
         }
     }
 
     /// The evidence of a broken promise. That it cannot be kept must not hide what was found.
     fn keep(&self, name: &str, text: &str) {
         if let Err(error) = super::keep(self.folder, name, text) {
-            eprintln!("{error:#}");
+            say::aside(format_args!("{error:#}"));
         }
     }
 }

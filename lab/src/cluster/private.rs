@@ -12,6 +12,7 @@ use anyhow::{Context, bail, ensure};
 
 use super::Cluster;
 use super::shares::Shares;
+use crate::say;
 use crate::script::{self, Done};
 use crate::strategy::Strategy;
 
@@ -236,7 +237,7 @@ impl Drop for Private {
         let mut clean = Command::new(self.root.join(script_name()));
         clean.arg("clean").envs(self.environment(&self.knobs)).current_dir(&self.root).process_group(0);
         if !clean.output().is_ok_and(|done| done.status.success()) {
-            eprintln!("lab: what was started in {} could not be stopped", self.folder.display());
+            say::aside(format_args!("lab: what was started in {} could not be stopped", self.folder.display()));
         }
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use procfs::process::{MountInfo, Process};
 
 use super::Replica;
+use crate::say;
 
 /// Microseconds. A replica that has used up its quota stands still until the next period.
 const PERIOD: f64 = 10_000.0;
@@ -93,7 +94,7 @@ impl Drop for Shares {
     fn drop(&mut self) {
         for folder in groups(&self.folder).iter().chain([&self.folder]).filter(|folder| folder.exists()) {
             if let Err(error) = remove(folder) {
-                eprintln!("lab: {error:#}");
+                say::aside(format_args!("lab: {error:#}"));
             }
         }
     }

@@ -1,7 +1,6 @@
 //! `lab load`: one load from the command line, for looking at a service by hand.
 
 use std::fs;
-use std::io::{Write, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use clap::{Args, Subcommand};
 use super::{Pace, Plan, Requests, Until, Users, load};
 use crate::cluster::Cluster;
 use crate::numbers::within;
+use crate::say;
 
 /// What an issue can be answered with when all goes well.
 const ISSUE_ANSWERS: [u16; 4] = [200, 201, 409, 410];
@@ -68,8 +68,7 @@ impl Command {
         if let What::Issue { acks: Some(path), .. } = &self.what {
             fs::write(path, outcome.promised()).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        // A reader that went away is no failed load.
-        let _ = writeln!(stdout(), "{outcome}");
+        say::result(&outcome);
         Ok(outcome.errors.sum() == 0 && outcome.unsent == 0 && outcome.latency.len() == outcome.answered())
     }
 

@@ -16,6 +16,7 @@ use crate::cluster::private::{Knobs, Private};
 use crate::cluster::{Cluster, Server};
 use crate::database;
 use crate::processes::{Parts, Processors, Used, own};
+use crate::say;
 
 /// So many coupons are changed at once. Each call takes a second; the replica makes the changes one after the other, and the last
 /// of so many stays well within its deadline.
@@ -187,7 +188,7 @@ async fn redis(cluster: &Cluster) -> anyhow::Result<Vec<MultiplexedConnection>> 
 /// second.
 pub fn both<T>(done: anyhow::Result<T>, put_in_order: anyhow::Result<()>) -> anyhow::Result<T> {
     if let (Err(_), Err(error)) = (&done, &put_in_order) {
-        eprintln!("lab: {error:#}");
+        say::aside(format_args!("lab: {error:#}"));
     }
     done.and_then(|done| put_in_order.map(|()| done))
 }
