@@ -191,7 +191,7 @@ check: install ## Judge without a server: format, lints, docs, licences, configu
 	@local/check
 
 # Tests of Redis, of nginx, of queues and of texts, which would not end otherwise if the database were another one.
-ABOUT_NO_DATABASE := description:: documents:: half_alive:: home:: line:: lock_network:: metrics:: overload:: settings:: slow_clients::
+ABOUT_NO_DATABASE := balanced:: description:: documents:: forgery:: half_alive:: home:: line:: lock_network:: metrics:: overload:: settings:: slow_clients::
 
 test: test-service test-cluster ## Test on real servers beside a running cluster: service, then cluster; DB=mariadb: what asks the database
 
