@@ -51,8 +51,8 @@ impl Command {
     }
 }
 
-/// Listens for the clients of a server; it ends with the runtime.
-async fn start(listen: SocketAddr, server: SocketAddr, delay: Duration) -> anyhow::Result<SocketAddr> {
+/// Listens for the clients of a server, `delay` away in each direction; it ends with the runtime. Returns where it listens.
+pub async fn start(listen: SocketAddr, server: SocketAddr, delay: Duration) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen at {listen}"))?;
     let listen = listener.local_addr()?;
     tokio::spawn(async move {

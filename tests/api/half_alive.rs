@@ -83,16 +83,6 @@ async fn at_both(cluster: &Cluster, series: &str) -> [f64; 2] {
     [cluster.metric(0, series).await, cluster.metric(1, series).await]
 }
 
-/// A number of `INFO` at each node.
-async fn counted(nodes: &Nodes, name: &str) -> Vec<u64> {
-    join_all((0..3).map(|place| async move {
-        let info: redis::InfoDict =
-            redis::cmd("INFO").arg("stats").query_async(&mut nodes.admin(place).await).await.unwrap();
-        info.get(name).unwrap()
-    }))
-    .await
-}
-
 /// Orders are made all the time, while nodes fall ill and recover.
 async fn endure(illness: Illness) {
     let nodes = Nodes::start().await;
@@ -137,10 +127,10 @@ async fn assert_recovers(issued: &Issued, begun: Instant, usual: Duration) {
 async fn assert_asked_rarely(nodes: &Nodes, cluster: &Cluster) {
     const CONTENDED: &str = r#"coupon_lock_attempts_total{result="contended"}"#;
     let started = Instant::now();
-    let connected = counted(nodes, "total_connections_received").await;
+    let connected = nodes.counted("total_connections_received").await;
     let contended: f64 = at_both(cluster, CONTENDED).await.iter().sum();
     pace(Duration::from_millis(500)).tick().await;
-    let again = counted(nodes, "total_connections_received").await;
+    let again = nodes.counted("total_connections_received").await;
     let more = at_both(cluster, CONTENDED).await.iter().sum::<f64>() - contended;
     let seconds = started.elapsed().as_secs_f64();
     for (before, after) in connected.iter().zip(again) {

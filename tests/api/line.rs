@@ -2,19 +2,17 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use coupon_lab::distance;
 use coupon_rush::lock::{LockConfig, Locks, Nodes};
 use coupon_rush::metrics::Metrics;
 use futures_util::future::{Either, join_all, select};
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Cluster, PrivateRedis, Process, Setup, eventually, free_port, pace};
+use crate::support::{self, Cluster, PrivateRedis, Setup, eventually, free_port, pace};
 
 /// The usual life of a lock.
 const TTL: Duration = Duration::from_millis(1_500);
@@ -69,47 +67,22 @@ async fn a_lease_may_stay_until_somebody_else_lines_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_question_to_a_far_node_that_is_given_up_costs_no_connection() {
     const QUESTIONS: usize = 20;
-    let port = free_port();
-    let _node = Process::redis(port).await;
-    let (url, made) = far(port, Duration::from_millis(20)).await;
-    let locks = locks_within(&url, Duration::from_mins(1), Duration::from_millis(400)).await;
+    let nodes = support::Nodes::so_many(1).await;
+    let any_port = ([127, 0, 0, 1], 0).into();
+    let far = distance::start(any_port, nodes.address(0), Duration::from_millis(10)).await.unwrap();
+    let locks = locks_within(&format!("redis://{far}/"), Duration::from_mins(1), Duration::from_millis(400)).await;
+    let made = async || nodes.counted("total_connections_received").await;
     let lease = locks.acquire("A", || true).await.unwrap();
     assert!(locks.may_stay(&lease).await);
-    let before = made.load(Ordering::Relaxed);
+    let before = made().await;
 
     for _ in 0..QUESTIONS {
         assert!(timeout(Duration::from_millis(2), locks.may_stay(&lease)).await.is_err(), "the node is not far away");
     }
 
     assert!(locks.may_stay(&lease).await);
-    assert_eq!(made.load(Ordering::Relaxed), before);
+    assert_eq!(made().await, before);
     locks.hand_over(lease).await;
-}
-
-/// Makes a node seem so far away, in one direction. Returns the URL to ask it by, and how many connections were made to it.
-async fn far(port: u16, away: Duration) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (url, made) = (format!("redis://{}/", listener.local_addr().unwrap()), Arc::<AtomicUsize>::default());
-    let count = Arc::clone(&made);
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            count.fetch_add(1, Ordering::Relaxed);
-            let node = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-            let ((mut from_client, mut to_client), (mut from_node, mut to_node)) =
-                (client.into_split(), node.into_split());
-            tokio::spawn(async move { copy(&mut from_client, &mut to_node).await });
-            tokio::spawn(async move {
-                let mut answer = vec![0; 64 * 1024];
-                while let Ok(size @ 1..) = from_node.read(&mut answer).await {
-                    sleep(away).await;
-                    if to_client.write_all(&answer[..size]).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    (url, made)
 }
 
 /// Where replicas take turns, a waiter that is woken finds the lock free. On a busy machine a wake-up may overtake the release, and a turn

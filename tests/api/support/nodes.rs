@@ -1,6 +1,7 @@
 //! The nodes of a lock, for a test that breaks them.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
@@ -28,8 +29,12 @@ impl Nodes {
         Self { ports, running, admins: Mutex::default() }
     }
 
+    pub fn address(&self, node: usize) -> SocketAddr {
+        ([127, 0, 0, 1], self.ports[node]).into()
+    }
+
     pub fn url(&self, node: usize) -> String {
-        format!("redis://127.0.0.1:{}/", self.ports[node])
+        format!("redis://{}/", self.address(node))
     }
 
     /// The value of `--redis-urls`.
@@ -51,6 +56,16 @@ impl Nodes {
         let admin = redis_connection(&self.url(node)).await;
         admins.insert(node, admin.clone());
         admin
+    }
+
+    /// A number of `INFO` at each node.
+    pub async fn counted(&self, name: &str) -> Vec<u64> {
+        join_all((0..self.ports.len()).map(|node| async move {
+            let info: redis::InfoDict =
+                redis::cmd("INFO").arg("stats").query_async(&mut self.admin(node).await).await.unwrap();
+            info.get(name).unwrap()
+        }))
+        .await
     }
 
     pub async fn kill(&mut self, node: usize) {
