@@ -87,8 +87,9 @@ impl Probe {
         let info: InfoDict = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
         give_back.prepare_invoke().load_async(&mut connection).await?;
         let run_id = info.get("run_id");
-        if self.run_id.is_some() && self.run_id != run_id {
-            // It has forgotten the locks it granted, and votes again when those have expired.
+        let is_first = self.run_id.is_none() && self.up;
+        if self.run_id != run_id && !is_first {
+            // It has forgotten the locks it granted, or one that was lost before it was seen may have. It votes when those have expired.
             self.votes_from = Instant::now() + self.config.ttl;
         }
         self.run_id = run_id;
