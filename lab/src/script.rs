@@ -72,7 +72,8 @@ fn start(root: &Path, words: &[&str], environment: &BTreeMap<String, String>) ->
 impl Drop for Running {
     fn drop(&mut self) {
         let Some(group) = self.0.id().map(|id| Pid::from_raw(id.cast_signed())) else { return };
-        let _ = killpg(group, Signal::SIGINT);
+        // Not SIGINT: interpreters catch that one, and lose what they caught when they become another program.
+        let _ = killpg(group, Signal::SIGTERM);
         let deadline = Instant::now() + GRACE;
         while Instant::now() < deadline {
             // An error means that there is nothing to wait for any more.
@@ -126,15 +127,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_script_that_nobody_waits_for_is_ended() {
-        // As the laboratory does: what a shell starts in the background ignores Ctrl-C, and so would the script.
-        let _watched = crate::interrupt::Interrupt::watch().unwrap();
-        let running = start(Path::new("/bin"), &["sh", "-c", "sleep 600"], &BTreeMap::new()).unwrap();
-        let (process, asked) = (format!("/proc/{}", running.0.id().unwrap()), Instant::now());
+    async fn a_script_that_nobody_waits_for_is_ended_however_young_it_is() {
+        for microseconds in (0..2000).step_by(20) {
+            let running = start(Path::new("/bin"), &["sh", "-c", "sleep 600"], &BTreeMap::new()).unwrap();
+            let (process, begun) = (format!("/proc/{}", running.0.id().unwrap()), Instant::now());
 
-        drop(running);
+            std::thread::sleep(Duration::from_micros(microseconds));
+            drop(running);
 
-        assert!(!Path::new(&process).exists());
-        assert!(asked.elapsed() < GRACE, "it was killed");
+            assert!(begun.elapsed() < GRACE, "it was killed");
+            assert!(!Path::new(&process).exists());
+        }
     }
 }
