@@ -83,7 +83,7 @@ pub struct Database {
 impl Database {
     /// The URL.
     pub fn url(&self) -> anyhow::Result<String> {
-        secret("DATABASE_URL", self.database_url_file.as_deref())
+        one_line("DATABASE_URL", self.database_url_file.as_deref())
     }
 }
 
@@ -103,7 +103,7 @@ pub struct Migrate {
 impl Migrate {
     /// The administrator's URL.
     pub fn admin_url(&self) -> anyhow::Result<String> {
-        secret("ADMIN_DATABASE_URL", self.admin_database_url_file.as_deref())
+        one_line("ADMIN_DATABASE_URL", self.admin_database_url_file.as_deref())
     }
 }
 
@@ -336,6 +336,13 @@ fn secret(name: &str, file: Option<&Path>) -> anyhow::Result<String> {
     };
     let text = text.trim().to_owned();
     ensure!(!text.is_empty(), "{name}: is empty");
+    Ok(text)
+}
+
+/// A secret that is a URL; a parser of URLs would join its lines.
+fn one_line(name: &str, file: Option<&Path>) -> anyhow::Result<String> {
+    let text = secret(name, file)?;
+    ensure!(text.lines().count() == 1, "{name}: one line, not {}", text.lines().count());
     Ok(text)
 }
 

@@ -74,7 +74,7 @@ pub struct ChaosArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     waves: Option<u32>,
     /// The first wave's number; with a seed it replays a part of an earlier run
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000_000))]
     first: u32,
     /// Only these faults, of those that the cluster can have; a replay needs the same ones
     #[arg(long, value_name = "FAULT", value_delimiter = ',')]

@@ -10,6 +10,7 @@ const BAD_SETTINGS: &[(&str, Option<&str>)] = &[
     ("DATABASE_URL", Some("mysql://coupon:pw@127.0.0.1:3306")),
     ("DATABASE_URL", Some("mysql://coupon:pw@127.0.0.1:3306/db?ssl_mode=VERIFY_CA")),
     ("DATABASE_URL", Some("mysql://coupon:pw@127.0.0.1:3306/db?ssl-mode=SURELY")),
+    ("DATABASE_URL", Some("mysql://coupon:pw@127.0.0.1:3306/db\nmysql://coupon:pw@127.0.0.1:3306/another")),
     ("DATABASE_URL_FILE", Some("/nonexistent/url")),
     ("ADMIN_TOKEN", None),
     ("ADMIN_TOKEN", Some("")),

@@ -95,7 +95,7 @@ def following_a_name(files, replicas):
     servers.write_text(servers.read_text().replace(":8080", f":{app}"))
     server, name_server = subprocess.Popen(command(files, folder)), NameServer(names, replicas)
     try:
-        wait(lambda: all(order(web, "A")[0] == 201 for _ in range(20)), 10)
+        assert wait(lambda: all(order(web, "A")[0] == 201 for _ in range(20)), 10), "nginx does not come to itself"
         yield web, app, name_server
     finally:
         server.terminate()
