@@ -176,7 +176,7 @@ dashboards-check: install ## Prove every panel: in order, and with numbers in it
 	@.cluster/venv/bin/python grafana/lint.py
 	@.cluster/venv/bin/python grafana/live.py
 
-test-page: install ## Drive the laboratory's page in a headless Chromium, and look at what it draws
+test-page: install build ## Drive the laboratory's page in a headless Chromium, and look at what it draws
 	@local/install chromium
 	@local/test tests/cluster/page.py
 
