@@ -60,7 +60,7 @@ impl CouponBody {
 }
 
 /// All coupons of the event.
-#[utoipa::path(get, path = "/coupons", responses(
+#[utoipa::path(get, path = "/coupons", tag = "coupons", responses(
     (status = 200, description = "all coupons, by code", body = Vec<CouponBody>),
     (status = 503, description = "not now", body = ProblemBody, content_type = "application/problem+json"),
 ))]
@@ -73,7 +73,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Body<Vec<CouponB
 }
 
 /// One coupon.
-#[utoipa::path(get, path = "/coupons/{code}", params(("code" = String, Path, description = "the coupon's code", pattern = "^(?![.]{1,2}$)[A-Za-z0-9._:-]{1,36}$")), responses(
+#[utoipa::path(get, path = "/coupons/{code}", tag = "coupons", params(("code" = String, Path, description = "the coupon's code", pattern = "^(?![.]{1,2}$)[A-Za-z0-9._:-]{1,36}$")), responses(
     (status = 200, description = "the coupon", body = CouponBody),
     (status = 404, description = "unknown coupon", body = ProblemBody, content_type = "application/problem+json"),
     (status = 422, description = "no such code is possible", body = ProblemBody, content_type = "application/problem+json"),

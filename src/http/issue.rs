@@ -56,7 +56,7 @@ pub(super) struct WalletEntry {
 
 /// Issue one coupon to one user. Asking again with the same `Idempotency-Key` is safe and gets the same entry.
 #[utoipa::path(
-    post, path = "/coupons/issue", request_body = IssueRequest,
+    post, path = "/coupons/issue", tag = "coupons", request_body = IssueRequest,
     params(("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~](?:[ -~]{0,253}[!-~])?$",
         description = "1 to 255 visible ASCII characters; the same key for the same user and code is the same request")),
     responses(

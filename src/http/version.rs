@@ -21,7 +21,7 @@ pub(super) struct Version {
 }
 
 /// Name, version and strategy of the replica that answers.
-#[utoipa::path(get, path = "/version", responses((status = 200, description = "what is running", body = Version)))]
+#[utoipa::path(get, path = "/version", tag = "service", responses((status = 200, description = "what is running", body = Version)))]
 pub(super) async fn show(State(api): State<Arc<Api>>) -> Body<Version> {
     Body(Version { name: "coupon-rush", version: env!("CARGO_PKG_VERSION"), strategy: api.strategy.name() })
 }
