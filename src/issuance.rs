@@ -16,6 +16,7 @@ mod step;
 mod unlocked;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -105,13 +106,15 @@ impl From<LockError> for IssueError {
 }
 
 /// An order on its way through a strategy.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Ticket {
     order: Order,
     /// The round in which it was made; it gets nothing of another.
     round: u32,
     /// When its handler began: the lock wait counts from here.
     entered: Instant,
+    /// Whether that wait was recorded: an order that is run again has waited once.
+    has_waited: AtomicBool,
     /// The deadline, when its caller stops waiting.
     due: tokio::time::Instant,
 }
@@ -206,7 +209,7 @@ impl Issuer {
         due: tokio::time::Instant,
     ) -> Result<Outcome, IssueError> {
         let Some(round) = round else { return Err(IssueError::Unavailable(None)) };
-        let ticket = Ticket { order, round, entered, due };
+        let ticket = Ticket { order, round, entered, has_waited: AtomicBool::new(false), due };
         match self.parts.strategy {
             Strategy::Batched => self.batched.issue(ticket).await,
             _ => self.single.issue(ticket).await,
@@ -221,8 +224,10 @@ impl Issuer {
 }
 
 impl<D, L> Parts<D, L> {
-    /// Records the wait of a request that has got the exclusive right.
-    fn granted(&self, ticket: &Ticket) {
-        self.lock.waited(Wait::Granted, ticket.entered);
+    /// Records the end of an order's wait for the exclusive right.
+    fn waited(&self, result: Wait, ticket: &Ticket) {
+        if !ticket.has_waited.swap(true, Ordering::Relaxed) {
+            self.lock.waited(result, ticket.entered);
+        }
     }
 }

@@ -290,7 +290,7 @@ mod tests {
 
     pub(super) fn catalogue(coupons: Vec<(Coupon, u16)>) -> Catalogue {
         let (asked, now) = (Instant::now(), Timestamp(100));
-        Catalogue { asked, answered: asked, now, generation: 1, round: 1, exclusive: false, coupons }
+        Catalogue { asked, answered: asked, now, generation: 1, round: 1, coupons }
     }
 
     /// A database whose catalogue is always the same; its holders take an hour to read, or a moment.

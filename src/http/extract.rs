@@ -122,9 +122,11 @@ async fn segment<S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<String,
     Ok(text)
 }
 
-/// A header's text; `None` when it is missing, an error when it is no visible ASCII.
+/// The text of a header that may come once; `None` when it is missing, an error when it comes twice or is no visible ASCII.
 pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, ()> {
-    headers.get(name).map(|value| value.to_str().map_err(|_| ())).transpose()
+    let mut given = headers.get_all(name).iter();
+    let (value, None) = (given.next(), given.next()) else { return Err(()) };
+    value.map(|value| value.to_str().map_err(|_| ())).transpose()
 }
 
 /// The first microsecond after the year 9999 in UTC, for which the database has no DATETIME. An offset leads there.

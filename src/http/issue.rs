@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::extract::{ID_RULE, Json, text};
-use super::observe::{REQUEST_ID, new_id};
+use super::observe::{given_id, new_id};
 use super::problem::{Problem, ProblemBody};
 use crate::coupons::{Code, Entry, Order, Outcome, RequestId, UserId};
 
@@ -94,13 +94,13 @@ pub(super) async fn create(
 /// connection's buffer of 8 KiB from being used again.
 async fn order(request: Request) -> Result<Order, Problem> {
     let headers = request.headers();
-    let (key, nginx, arrived_ms) = (key(headers), nginx_id(headers), arrival(headers));
+    let (key, named, arrived_ms) = (key(headers), given_id(headers), arrival(headers));
     let Json(IssueRequest { code, user_id }) = Json::from_request(request, &()).await?;
     let code = Code::parse(&code).ok_or_else(|| Problem::invalid(format!("code {ID_RULE}")))?;
     let user = UserId::parse(&user_id).ok_or_else(|| Problem::invalid(format!("userId {ID_RULE}")))?;
     let request = match key? {
         Some(key) => keyed(&user, &code, &key),
-        None => nginx.unwrap_or_else(new_id),
+        None => named.unwrap_or_else(new_id),
     };
     Ok(Order { code, user, request, arrived_ms })
 }
@@ -113,16 +113,13 @@ fn keyed(user: &UserId, code: &Code, key: &str) -> RequestId {
     RequestId(std::array::from_fn(|byte| digest[byte]))
 }
 
-/// nginx's id of the request, which stays the same over nginx's own retries; without nginx, the one that [`super::observe`] made.
-fn nginx_id(headers: &HeaderMap) -> Option<RequestId> {
-    text(headers, REQUEST_ID).ok().flatten().and_then(RequestId::parse)
-}
-
 /// The client's own name for the request.
 fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     match text(headers, "idempotency-key") {
         Ok(key) if key.is_none_or(is_key) => Ok(key.map(str::to_owned)),
-        _ => Err(Problem::invalid(format!("Idempotency-Key must be 1 to {KEY_LENGTH_MAX} visible ASCII characters"))),
+        _ => Err(Problem::invalid(format!(
+            "Idempotency-Key may come once, and must be 1 to {KEY_LENGTH_MAX} visible ASCII characters"
+        ))),
     }
 }
 

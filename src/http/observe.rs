@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use tracing::{Instrument, Span};
 
 use super::Api;
+use super::extract::text;
 use super::problem::{self, Problem};
 use super::trace;
 use crate::coupons::RequestId;
@@ -92,13 +93,17 @@ pub(super) async fn observe(State(api): State<Arc<Api>>, mut request: Request, n
 /// The request's id: nginx's, or a new one, which is put into the request's headers too. It is a copy: a header's value would keep
 /// the connection's buffer in use as long as the request takes.
 fn identify(request: &mut Request) -> RequestId {
-    let given = request.headers().get(REQUEST_ID).and_then(|id| RequestId::parse(id.to_str().ok()?));
-    given.unwrap_or_else(|| {
+    given_id(request.headers()).unwrap_or_else(|| {
         let id = new_id();
         let text = HeaderValue::from_str(&id.to_string()).expect("hex digits are visible ASCII");
         request.headers_mut().insert(REQUEST_ID, text);
         id
     })
+}
+
+/// nginx's id of a request, which stays the same over nginx's own retries; behind [`identify`] each has one.
+pub(super) fn given_id(headers: &HeaderMap) -> Option<RequestId> {
+    RequestId::parse(text(headers, REQUEST_ID).ok()??)
 }
 
 /// An id for a request that came without one.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use axum::http::HeaderMap;
 
+use super::extract::text;
+
 /// The id of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TraceId(u128);
@@ -16,9 +18,7 @@ impl fmt::Display for TraceId {
 
 /// The id in the one `traceparent` of a request. Anything malformed counts as none: what a stranger writes is not logged as it is.
 pub(super) fn id(headers: &HeaderMap) -> Option<TraceId> {
-    let mut given = headers.get_all("traceparent").iter();
-    let (Some(header), None) = (given.next(), given.next()) else { return None };
-    parse(header.to_str().ok()?)
+    parse(text(headers, "traceparent").ok()??)
 }
 
 /// Reads `00-<32 hex>-<16 hex>-<2 hex>`, in lower case, neither id all zeros.

@@ -28,7 +28,7 @@ use super::{IssueError, OnLockLoss, Parts, Ticket};
 use crate::coupons::{Code, Order};
 use crate::lock::{LockError, Locks};
 use crate::memory::Refusal;
-use crate::metrics::Bypass;
+use crate::metrics::{Bypass, Wait};
 use crate::store::{Calls, Database, Store, StoreError};
 
 /// Longest wait of the answers: of a large batch for the release, of any batch for the question whether the lease may stay.
@@ -184,7 +184,7 @@ impl<D: Database, L: Locking> Batched<D, L> {
         }
         let Some(terms) = Terms::of(&batch) else { return Settled(Vec::new()) };
         for order in &batch {
-            self.parts.granted(&order.ticket);
+            self.parts.waited(Wait::Granted, &order.ticket);
         }
         let orders: Vec<Order> = batch.iter().map(|order| order.ticket.order.clone()).collect();
         let mut took = Duration::ZERO;

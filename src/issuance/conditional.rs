@@ -3,11 +3,12 @@
 
 use super::step::{Failure, Step, Won};
 use super::{Parts, Ticket};
+use crate::metrics::Wait;
 use crate::store::Lane;
 
 /// Round trips: 4 (begin, update, insert, commit).
 pub(super) async fn issue(parts: &Parts, lane: &mut Lane, ticket: &Ticket) -> Result<Step, Failure> {
-    decrement_and_insert(parts, lane, ticket, || parts.granted(ticket)).await
+    decrement_and_insert(parts, lane, ticket, || parts.waited(Wait::Granted, ticket)).await
 }
 
 /// The transaction itself; it calls `granted` when it has the row.

@@ -19,10 +19,10 @@ const RETRY: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(25
 pub(super) async fn issue(parts: &Parts, lane: &mut Lane, ticket: &Ticket, caller: &Caller) -> Result<Step, Failure> {
     let lease = lock(parts, ticket.order.code.as_str(), caller).await.inspect_err(|error| {
         if *error == LockError::Abandoned {
-            parts.lock.waited(Wait::Expired, ticket.entered);
+            parts.waited(Wait::Expired, ticket);
         }
     })?;
-    parts.granted(ticket);
+    parts.waited(Wait::Granted, ticket);
     let step = conditional::decrement_and_insert(parts, lane, ticket, || {}).await;
     parts.locks.release(lease).await;
     step

@@ -22,7 +22,7 @@ pub(super) struct Runs {
     made: u32,
     /// So many more may be made.
     left: u32,
-    /// Until then it is also run again while the primary of the database is looked for: when the last caller stops waiting.
+    /// When the last caller stops waiting, and none begins any more. While the primary of the database is looked for, this is the only bound.
     due: Instant,
     /// When the first of them began that was not in vain for want of a primary.
     began: Instant,
@@ -40,7 +40,11 @@ impl Runs {
 
     /// Whether one may begin.
     pub(super) fn is_left(&self) -> bool {
-        self.left > 0
+        self.left > 0 && self.is_awaited()
+    }
+
+    fn is_awaited(&self) -> bool {
+        Instant::now() < self.due
     }
 
     /// Counts one that came to nothing, after which another one may help.
@@ -57,7 +61,8 @@ impl Runs {
 }
 
 impl<D, L> Parts<D, L> {
-    /// Counts an error after which the same work may be run again. Returns any other error, and every error of the last run.
+    /// Counts an error after which the same work may be run again. Returns any other error, and every error of the last run, after which
+    /// none is left or no caller waits.
     ///
     /// That no connection was made in time, or that a member is lost of which another one may take the place, is no reason to give up as
     /// long as a caller waits.
@@ -73,8 +78,8 @@ impl<D, L> Parts<D, L> {
             self.issue.unknown_outcome();
         }
         let seeks_primary = reason == Rerun::Moved || self.has_several_members && reason == Rerun::Unknown;
-        let goes_on = if seeks_primary { Instant::now() < runs.due } else { runs.left > 1 };
-        if !goes_on {
+        let is_left = seeks_primary || runs.left > 1;
+        if !(is_left && runs.is_awaited()) {
             return Err(error);
         }
         if seeks_primary {

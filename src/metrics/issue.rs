@@ -123,7 +123,8 @@ impl IssueMetrics {
         }
         for Coupon { code, remaining, .. } in coupons {
             if !codes.contains(code) {
-                if codes.len() >= CODES_MAX {
+                // A coupon that is called `other` is one of the others: retired, it would take their counts with it.
+                if codes.len() >= CODES_MAX || code.as_str() == OTHER {
                     continue;
                 }
                 codes.insert(code.clone());

@@ -10,7 +10,7 @@ use sqlx::mysql::{MySqlConnection, MySqlRow};
 use sqlx::{Either, Executor, Row};
 
 use super::wallet::{entry, entry_columns, held};
-use super::{Lane, Store, StoreError};
+use super::{Lane, Standing, Store, StoreError};
 use crate::coupons::{Code, Entry, Order, Settlement, Timestamp, UserId};
 
 /// The round of a code, and the entries which the batch's users hold in it and the code's scope, without any lock. Where none of them
@@ -114,6 +114,13 @@ impl Calls for Lane {
             settlement = connection.ask(async |sql| settle(sql, round, code, orders).await).await?;
         }
         self.keep(connection);
+        // The procedure tells the opening alone, and what closes before it opens never does.
+        if let (Some(_), Some(order)) = (settlement.opens_in, orders.first())
+            && let Some(Standing { coupon, .. }) = self.standing(order).await?
+            && !coupon.open
+        {
+            settlement.opens_in = coupon.opens_in;
+        }
         Ok(settlement)
     }
 

@@ -12,7 +12,7 @@ use crate::coupons::{Code, Coupon, Entry, Timestamp, Window};
 
 /// Event and coupons in one statement, so that they belong to one moment and one generation.
 const CATALOGUE: &str = concat!(
-    "SELECT CAST(e.generation AS UNSIGNED), e.round, e.exclusive, \
+    "SELECT CAST(e.generation AS UNSIGNED), e.round, \
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)), \
        c.code, c.scope, c.discount_percent, c.total, c.remaining, c.next_serial, \
        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.opens_at), TIMESTAMPDIFF(MICROSECOND, '1970-01-01', c.closes_at), \
@@ -50,8 +50,6 @@ pub struct Catalogue {
     pub generation: u64,
     /// The current round.
     pub round: u32,
-    /// One coupon per user over the whole event, in this round.
-    pub exclusive: bool,
     /// The coupons, each with the scope of its holders.
     pub coupons: Vec<(Coupon, u16)>,
 }
@@ -73,7 +71,7 @@ impl Source for Lane {
         connection.prove().await?;
         let rows = connection.ask(async |sql| sqlx::query(CATALOGUE).fetch_all(sql).await).await?;
         let answered = Instant::now();
-        let takes_writes = rows.first().map(|first| first.try_get::<u64, _>(14)).transpose()?;
+        let takes_writes = rows.first().map(|first| first.try_get::<u64, _>(13)).transpose()?;
         if takes_writes == Some(0) {
             return Err(connection.leave_the_server());
         }
@@ -82,10 +80,9 @@ impl Source for Lane {
         Ok(Catalogue {
             asked,
             answered,
-            now: Timestamp(first.try_get(3)?),
+            now: Timestamp(first.try_get(2)?),
             generation: first.try_get(0)?,
             round: first.try_get(1)?,
-            exclusive: first.try_get(2)?,
             coupons: rows.iter().filter_map(|row| coupon(row).transpose()).collect::<Result<_, _>>()?,
         })
     }
@@ -104,19 +101,19 @@ impl Source for Lane {
 
 /// The coupon of a catalogue row; `None` when the event has no coupons at all.
 fn coupon(row: &MySqlRow) -> Result<Option<(Coupon, u16)>, sqlx::Error> {
-    let Some(code) = row.try_get::<Option<String>, _>(4)?.as_deref().and_then(Code::stored) else {
+    let Some(code) = row.try_get::<Option<String>, _>(3)?.as_deref().and_then(Code::stored) else {
         return Ok(None);
     };
-    let window = Window { opens_at: time(row, 10)?, closes_at: time(row, 11)? };
-    let event = Window { opens_at: time(row, 12)?, closes_at: time(row, 13)? };
+    let window = Window { opens_at: time(row, 9)?, closes_at: time(row, 10)? };
+    let event = Window { opens_at: time(row, 11)?, closes_at: time(row, 12)? };
     let coupon = Coupon {
         code,
-        discount_percent: row.try_get(6)?,
-        total: row.try_get(7)?,
-        remaining: row.try_get(8)?,
-        next_serial: row.try_get(9)?,
+        discount_percent: row.try_get(5)?,
+        total: row.try_get(6)?,
+        remaining: row.try_get(7)?,
+        next_serial: row.try_get(8)?,
         window,
         effective: window.intersection(event),
     };
-    Ok(Some((coupon, row.try_get(5)?)))
+    Ok(Some((coupon, row.try_get(4)?)))
 }

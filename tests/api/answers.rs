@@ -121,6 +121,8 @@ async fn what_is_no_order_is_refused_and_changes_nothing() {
         assert_problem(&answer, 422, "/problems/invalid-request");
         assert_named(&answer, true);
     }
+    let two_keys = order(&cluster, &[("idempotency-key", "k"), ("idempotency-key", "another")], "A", "u-1").await;
+    assert_problem(&two_keys, 422, "/problems/invalid-request");
     for code in ["B", "a", "A-", "other", &"x".repeat(36)] {
         let answer = order(&cluster, &[], code, "u-1").await;
         assert_problem(&answer, 404, "/problems/unknown-coupon");
@@ -243,6 +245,10 @@ async fn the_request_id_is_nginxs_or_a_new_one() {
     let given = "00112233445566778899aabbccddeeff";
     let kept = order(&cluster, &[("x-request-id", given)], "A", "u-1").await;
     assert_eq!((kept.header("x-request-id"), kept.member("requestId")), (given, json!(given)));
+    let two =
+        order(&cluster, &[("x-request-id", given), ("x-request-id", "ffeeddccbbaa99887766554433221100")], "A", "u-2")
+            .await;
+    assert_eq!(two.member("requestId"), two.header("x-request-id"));
     for bad in ["short", "00112233445566778899aabbccddeeXY", &"0".repeat(33)] {
         let renamed = order(&cluster, &[("x-request-id", bad)], "A", &format!("u-{}", bad.len())).await;
         assert_ne!(renamed.header("x-request-id"), bad);

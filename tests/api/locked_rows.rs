@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use crate::support::{Setup, eventually};
+use crate::support::{SOUND, Setup, eventually, in_each};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_locked_for_longer_than_one_wait_is_only_a_delay() {
@@ -52,5 +52,27 @@ async fn a_row_that_stays_locked_is_answered_busy_and_is_nobodys_loss() {
         assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, 4, "{strategy}");
         cluster.finish().await;
     }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_has_left_is_waited_for_no_longer_than_one_statement_waits_for_its_row() {
+    let setup = |strategy: &str| Setup::new(strategy).replicas(1).set("--request-deadline-ms", 500);
+    in_each(SOUND, setup, |strategy, cluster| async move {
+        let row = cluster.hold("A").await;
+        let waiting = async |orders| {
+            eventually("so many wait for the row", async || cluster.waiting_for_rows().await == orders).await;
+        };
+        let (gone, ()) = tokio::join!(cluster.issue(0, "A", "gone", "k"), waiting(1));
+        assert_eq!(gone.status, 503, "{strategy}: {}", gone.text);
+        waiting(0).await;
+        row.release().await;
+
+        let next = cluster.decided(0, "A", "next").await;
+
+        assert_eq!(next.member("serial"), 1, "{strategy}: {}", next.text);
+        assert_eq!(cluster.number("SELECT COUNT(*) FROM wallet").await, 1, "{strategy}");
+        cluster.finish().await;
+    })
     .await;
 }

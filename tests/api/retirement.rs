@@ -178,6 +178,19 @@ async fn the_label_of_a_retired_coupon_is_free_for_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coupon_by_the_name_of_the_others_takes_no_count_of_theirs_with_it() {
+    let cluster = Setup::new("batched").replicas(1).coupons([("other", 5)]).start().await;
+    let unknown = async || cluster.metric(0, "coupon_issue_total{code=\"other\",outcome=\"unknown-coupon\"}").await;
+    assert_eq!(cluster.issue(0, "nothing", "u-1", "k").await.status, 404);
+    assert_eq!(unknown().await as u64, 1);
+
+    assert_eq!(retire(&cluster, 0, "other").await.status, 204);
+
+    assert_eq!(unknown().await as u64, 1);
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_no_number_is_left_for_a_new_code_the_refusal_says_so_and_a_retired_one_can_be_made() {
     let cluster = Setup::new("batched").coupons([("A", 5), ("B", 5)]).start().await;
     assert_eq!(retire(&cluster, 0, "B").await.status, 204);

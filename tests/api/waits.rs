@@ -1,6 +1,7 @@
 //! The wait for the exclusive right, as the metrics tell it: of orders that had it, that left before, and that never wanted it.
 
 use futures_util::future::join_all;
+use sqlx::Executor;
 
 use crate::support::{Cluster, Setup, eventually, in_each};
 
@@ -26,6 +27,29 @@ async fn an_issue_counts_one_wait_for_the_exclusive_right_where_its_strategy_has
 
         let expected = rights.iter().find(|(of, _)| *of == strategy).unwrap().1;
         assert_eq!(waits(&cluster, "granted").await - before, expected, "{strategy}");
+        cluster.finish().await;
+    })
+    .await;
+}
+
+/// Another transaction holds the user's row of the wallet, so that the order has its right and its run comes to nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_is_run_again_has_waited_once() {
+    let setup = |strategy: &str| Setup::new(strategy).replicas(1);
+    in_each(["conditional", "pessimistic", "redlock", "batched"], setup, |strategy, cluster| async move {
+        let (before, mut other) = (waits(&cluster, "granted").await, cluster.sql().await);
+        let row = "INSERT INTO wallet (round, scope, user_id, coupon_id, serial, request_id, issued_at) \
+                   SELECT round, scope, 'u-1', id, 99, UNHEX(REPEAT('0', 32)), UTC_TIMESTAMP(6) FROM coupon";
+        other.execute("START TRANSACTION").await.unwrap();
+        other.execute(row).await.unwrap();
+        let (answer, ()) = tokio::join!(cluster.issue(0, "A", "u-1", "k"), async {
+            eventually("a run was given up", async || cluster.given_up(0).await > 0.0).await;
+            other.execute("ROLLBACK").await.unwrap();
+        });
+
+        // 200 when a run whose outcome is not known was carried out.
+        assert!(matches!(answer.status, 200 | 201), "{strategy}: {}", answer.text);
+        assert_eq!(waits(&cluster, "granted").await - before, 1.0, "{strategy}");
         cluster.finish().await;
     })
     .await;

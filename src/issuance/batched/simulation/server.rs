@@ -324,7 +324,6 @@ impl Connection {
             now: self.0.now(),
             generation: books.generation,
             round: books.round,
-            exclusive: books.exclusive,
             coupons: coupons.collect(),
         }
     }

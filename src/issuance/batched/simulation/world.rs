@@ -1,5 +1,6 @@
 //! Replicas, clients and what they were told.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -231,7 +232,7 @@ impl Replica {
         }
         let Some(round) = self.parts.memory.round() else { return Err(IssueError::Unavailable(None)) };
         let due = tokio::time::Instant::now() + DEADLINE;
-        let ticket = Ticket { order, round, entered: Instant::now(), due };
+        let ticket = Ticket { order, round, entered: Instant::now(), has_waited: AtomicBool::new(false), due };
         timeout_at(due, self.batched.issue(ticket)).await.unwrap_or(Err(IssueError::Busy))
     }
 }
