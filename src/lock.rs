@@ -126,10 +126,10 @@ impl Locks {
                 return Ok(Lease { in_turn: gave_way.is_some(), ..lease });
             }
             asks = true;
-            let turn = place.get_or_insert_with(|| Box::pin(self.line.wait(name)));
+            let (node, turn) = place.get_or_insert_with(|| (self.nodes.first(), Box::pin(self.line.wait(name))));
             woken = timeout(if woken { SLEEP_REFUSED } else { SLEEP }, turn).await.is_ok();
-            // Where the note cannot be renewed, the place is lost, too.
-            let keeps = !woken && self.line.renew(name).await;
+            // Where the line is at another node by now, or the note cannot be renewed, the place is lost, too.
+            let keeps = !woken && *node == self.nodes.first() && self.line.renew(name).await;
             place = place.filter(|_| keeps);
         }
         if woken {
