@@ -103,7 +103,9 @@ impl Locks {
         if ran_out.is_some_and(|at| at.elapsed() < ttl) {
             return Err(LockError::NotGranted);
         }
-        let patience = if ran_out.is_some() { SLEEP } else { PATIENCE * ttl };
+        // Long enough for one attempt at nodes that are far away.
+        let moment = SLEEP.max(2 * self.nodes.config.probe_timeout);
+        let patience = if ran_out.is_some() { moment } else { PATIENCE * ttl };
         let Ok(acquired) = timeout(patience, self.wait(name, wanted)).await else {
             tracing::warn!(lock = name, "the lock was not granted in time");
             self.ran_out.lock().insert(name.to_owned(), Instant::now());

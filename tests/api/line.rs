@@ -278,7 +278,7 @@ pub async fn locks(urls: &str, ttl: Duration) -> Arc<Locks> {
 }
 
 /// The same with nodes that may take so long to answer.
-async fn locks_within(urls: &str, ttl: Duration, probe_timeout: Duration) -> Arc<Locks> {
+pub async fn locks_within(urls: &str, ttl: Duration, probe_timeout: Duration) -> Arc<Locks> {
     let urls: Vec<_> = urls.split(',').map(str::to_owned).collect();
     let metrics = Metrics::new("batched", urls.len()).lock;
     let prefix = "test:".to_owned();
