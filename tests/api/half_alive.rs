@@ -331,3 +331,27 @@ async fn the_lock_of_a_far_node_is_used_again_when_it_can_be_had() {
 
     until("the lock is granted", WITHIN, async || locks.acquire("A", || true).await.map(drop)).await;
 }
+
+/// A password that the replicas were not told: the connections that they have still serve. When another node is lost they need new ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_let_nobody_new_in_are_found_when_another_is_lost() {
+    let nodes = Nodes::start().await;
+    let locks = locks(&nodes.urls(), Duration::from_millis(1_500)).await;
+    tell(&nodes, &[1, 2], "CONFIG SET requirepass secret-from-now-on").await;
+    locks.release(locks.acquire("served", || true).await.unwrap()).await;
+    let mut codes = 0;
+    let mut next = async || {
+        codes += 1;
+        locks.acquire(&codes.to_string(), || true).await.map(drop)
+    };
+
+    nodes.signal(0, "STOP");
+
+    until("the majority is known to be lost", WITHIN, async || match next().await {
+        Err(LockError::QuorumGone) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    tell(&nodes, &[1, 2], "ACL SETUSER default nopass").await;
+    until("the lock is granted", WITHIN, next).await;
+}

@@ -282,7 +282,7 @@ pub async fn locks_within(urls: &str, ttl: Duration, probe_timeout: Duration) ->
     let urls: Vec<_> = urls.split(',').map(str::to_owned).collect();
     let metrics = Metrics::new("batched", urls.len()).lock;
     let prefix = "test:".to_owned();
-    let nodes = Nodes::new(LockConfig { urls, ca: None, ttl, prefix, probe_timeout }).await.unwrap();
+    let nodes = Nodes::new(LockConfig { urls, ca: None, ttl, prefix, probe_timeout }, &metrics).await.unwrap();
     tokio::spawn(Arc::clone(&nodes).watch(metrics.clone(), CancellationToken::new()));
     Locks::new(nodes, metrics)
 }
