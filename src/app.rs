@@ -56,7 +56,7 @@ impl App {
         if store.may_be_overheard() {
             tracing::warn!("DATABASE_URL: the database is on another host, and ssl-mode does not insist on TLS");
         }
-        let nodes = Nodes::new(lock).await.context("REDIS_URLS, REDIS_CA_FILE")?;
+        let nodes = Nodes::new(lock, &metrics.lock).await.context("REDIS_URLS, REDIS_CA_FILE")?;
         let memory = Arc::new(Memory::default());
         let locks = Locks::new(Arc::clone(&nodes), metrics.lock.clone());
         let config = IssuerConfig {

@@ -103,7 +103,9 @@ impl Locks {
         if ran_out.is_some_and(|at| at.elapsed() < ttl) {
             return Err(LockError::NotGranted);
         }
-        let patience = if ran_out.is_some() { SLEEP } else { PATIENCE * ttl };
+        // Long enough for one attempt at nodes that are far away.
+        let moment = SLEEP.max(2 * self.nodes.config.probe_timeout);
+        let patience = if ran_out.is_some() { moment } else { PATIENCE * ttl };
         let Ok(acquired) = timeout(patience, self.wait(name, wanted)).await else {
             tracing::warn!(lock = name, "the lock was not granted in time");
             self.ran_out.lock().insert(name.to_owned(), Instant::now());
@@ -126,10 +128,10 @@ impl Locks {
                 return Ok(Lease { in_turn: gave_way.is_some(), ..lease });
             }
             asks = true;
-            let turn = place.get_or_insert_with(|| Box::pin(self.line.wait(name)));
+            let (node, turn) = place.get_or_insert_with(|| (self.nodes.first(), Box::pin(self.line.wait(name))));
             woken = timeout(if woken { SLEEP_REFUSED } else { SLEEP }, turn).await.is_ok();
-            // Where the note cannot be renewed, the place is lost, too.
-            let keeps = !woken && self.line.renew(name).await;
+            // Where the line is at another node by now, or the note cannot be renewed, the place is lost, too.
+            let keeps = !woken && *node == self.nodes.first() && self.line.renew(name).await;
             place = place.filter(|_| keeps);
         }
         if woken {

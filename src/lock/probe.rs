@@ -14,7 +14,7 @@ use super::nodes::connect;
 use crate::metrics::LockMetrics;
 
 /// A node that missed so many looks in a row is replaced.
-const MISSES_MAX: i32 = 2;
+pub(super) const MISSES_MAX: i32 = 2;
 /// One that did well in so many comes back.
 const HITS_MIN: i32 = 3;
 /// What gives a key back, as rslock's own script does: only for the process that has set it.
@@ -37,6 +37,11 @@ impl Probe {
     pub(super) fn new(client: &Client, config: &LockConfig) -> Self {
         let (client, config, votes_from) = (client.clone(), config.clone(), Instant::now());
         Self { client, config, connection: None, run_id: None, votes_from, row: 0, up: true }
+    }
+
+    /// Lets the next look make a connection of its own.
+    pub(super) fn disconnect(&mut self) {
+        self.connection = None;
     }
 
     /// Tries the node once and returns whether it may be used.

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use coupon_lab::distance;
 use coupon_rush::lock::LockError;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::line::locks;
+use crate::line::{locks, locks_within};
 use crate::support::{Cluster, Nodes, SOON, Setup, eventually, pace, until};
 
 /// Until all is issued as usual again after a fault began, or ended.
@@ -314,4 +315,43 @@ async fn no_waiter_waits_for_ever_for_a_lock_that_changes_hands_among_others() {
 
     assert_eq!(refused, Some(LockError::NotGranted));
     assert!(started.elapsed() > SHORT && started.elapsed() < SHORT + WITHIN, "{:?}", started.elapsed());
+}
+
+/// A round trip takes longer than the moment for which a replica tries again where nodes are near.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lock_of_a_far_node_is_used_again_when_it_can_be_had() {
+    const THERE: Duration = Duration::from_millis(60);
+    let nodes = Nodes::so_many(1).await;
+    let far = distance::start(([127, 0, 0, 1], 0).into(), nodes.address(0), THERE).await.unwrap();
+    let locks = locks_within(&format!("redis://{far}/"), SHORT, Duration::from_millis(400)).await;
+    tell(&nodes, &[0], "SET test:lock:A another").await;
+    assert_eq!(locks.acquire("A", || true).await.err(), Some(LockError::NotGranted));
+
+    tell(&nodes, &[0], "DEL test:lock:A").await;
+
+    until("the lock is granted", WITHIN, async || locks.acquire("A", || true).await.map(drop)).await;
+}
+
+/// A password that the replicas were not told: the connections that they have still serve. When another node is lost they need new ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_let_nobody_new_in_are_found_when_another_is_lost() {
+    let nodes = Nodes::start().await;
+    let locks = locks(&nodes.urls(), Duration::from_millis(1_500)).await;
+    tell(&nodes, &[1, 2], "CONFIG SET requirepass secret-from-now-on").await;
+    locks.release(locks.acquire("served", || true).await.unwrap()).await;
+    let mut codes = 0;
+    let mut next = async || {
+        codes += 1;
+        locks.acquire(&codes.to_string(), || true).await.map(drop)
+    };
+
+    nodes.signal(0, "STOP");
+
+    until("the majority is known to be lost", WITHIN, async || match next().await {
+        Err(LockError::QuorumGone) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    tell(&nodes, &[1, 2], "ACL SETUSER default nopass").await;
+    until("the lock is granted", WITHIN, next).await;
 }

@@ -179,6 +179,53 @@ async fn a_replica_that_cannot_reach_the_first_node_waits_for_the_end_of_patienc
     cluster.finish().await;
 }
 
+/// The line is at the second node while the first one hangs, and moves back. On a busy machine no waiter may sleep in that moment, so it
+/// comes several times.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiter_follows_the_line_to_a_node_that_is_back() {
+    const MOVES: usize = 4;
+    let nodes = support::Nodes::start().await;
+    let (busy, other) = (locks(&nodes.urls(), TTL).await, locks(&nodes.urls(), TTL).await);
+    let never_done = async {
+        loop {
+            turn(&busy, Duration::from_millis(20)).await;
+        }
+    };
+    let moves = async {
+        let mut longest = Vec::new();
+        for _ in 0..MOVES {
+            nodes.signal(0, "STOP");
+            longest_wait(&other, Duration::from_secs(1)).await;
+            nodes.signal(0, "CONT");
+            longest.push(longest_wait(&other, Duration::from_secs(1)).await);
+        }
+        longest
+    };
+
+    let longest = before_the_end(never_done, moves).await;
+
+    assert!(longest.iter().all(|wait| *wait < SLACK), "the longest waits after each move: {longest:?}");
+}
+
+/// Takes the lock, and gives it back after this long. Returns how long it waited.
+async fn turn(locks: &Locks, lasts: Duration) -> Duration {
+    let asked = Instant::now();
+    let lease = locks.acquire("A", || true).await.unwrap();
+    let waited = asked.elapsed();
+    pace(lasts).tick().await;
+    locks.hand_over(lease).await;
+    waited
+}
+
+/// The longest wait for a turn of turns that are had meanwhile.
+async fn longest_wait(locks: &Locks, meanwhile: Duration) -> Duration {
+    let (started, mut longest) = (Instant::now(), Duration::ZERO);
+    while started.elapsed() < meanwhile {
+        longest = longest.max(turn(locks, Duration::from_millis(2)).await);
+    }
+    longest
+}
+
 /// The nodes as a replica sees them that cannot reach the first.
 fn without_the_first(redis: &PrivateRedis) -> String {
     let urls = redis.urls();
@@ -231,11 +278,11 @@ pub async fn locks(urls: &str, ttl: Duration) -> Arc<Locks> {
 }
 
 /// The same with nodes that may take so long to answer.
-async fn locks_within(urls: &str, ttl: Duration, probe_timeout: Duration) -> Arc<Locks> {
+pub async fn locks_within(urls: &str, ttl: Duration, probe_timeout: Duration) -> Arc<Locks> {
     let urls: Vec<_> = urls.split(',').map(str::to_owned).collect();
     let metrics = Metrics::new("batched", urls.len()).lock;
     let prefix = "test:".to_owned();
-    let nodes = Nodes::new(LockConfig { urls, ca: None, ttl, prefix, probe_timeout }).await.unwrap();
+    let nodes = Nodes::new(LockConfig { urls, ca: None, ttl, prefix, probe_timeout }, &metrics).await.unwrap();
     tokio::spawn(Arc::clone(&nodes).watch(metrics.clone(), CancellationToken::new()));
     Locks::new(nodes, metrics)
 }

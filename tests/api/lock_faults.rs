@@ -299,6 +299,25 @@ async fn a_replica_starts_without_any_lock_node_and_finds_them_later() {
     cluster.finish().await;
 }
 
+/// To connect to a node that hangs takes a second, for one code after the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_starts_while_nodes_hang_lets_no_order_wait_for_them() {
+    for hung in [&[0][..], &[0, 2]] {
+        let (nodes, codes) = (Nodes::start().await, codes("S"));
+        for node in hung {
+            nodes.signal(*node, "STOP");
+        }
+        let setup = Setup::new("batched").replicas(1).coupons(stock(&codes));
+        let cluster = setup.set("--redis-urls", nodes.urls()).start().await;
+        let asked = Instant::now();
+        for answer in join_all(codes.iter().map(|code| cluster.issue(0, code, "u", "k"))).await {
+            assert_eq!(answer.status, 201, "{}", answer.text);
+        }
+        assert!(asked.elapsed() < Duration::from_secs(1), "{hung:?} hung, {:?}", asked.elapsed());
+        cluster.finish().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_that_everybody_gets_breaks_no_promise() {
     for strategy in ["batched", "redlock"] {
