@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 /// All that happened to one cluster, by one clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,6 +123,23 @@ pub struct Ack {
     pub round: u32,
     /// The request that got it, in hexadecimal digits.
     pub request_id: String,
+    /// When it was issued, by the database's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub issued_at: OffsetDateTime,
+}
+
+impl Attempt {
+    /// From asking to the answer.
+    pub(crate) fn lasted(&self) -> RangeInclusive<u64> {
+        self.asked..=self.answered
+    }
+}
+
+impl Look {
+    /// From asking to the answer.
+    pub(crate) fn lasted(&self) -> RangeInclusive<u64> {
+        self.asked..=self.answered
+    }
 }
 
 impl Told {
@@ -204,7 +223,8 @@ mod tests {
         let [user, code, key, request_id] = ["u-1", "A001", "k", "0f"].map(str::to_owned);
         let coupons = [(code.clone(), Stock { total: 3, open: true })].into();
         let after = Situation { round: 3, exclusive: true, open: false, coupons };
-        let entry = Ack { code: code.clone(), user_id: user.clone(), serial: Some(7), round: 3, request_id };
+        let (user_id, issued_at) = (user.clone(), OffsetDateTime::UNIX_EPOCH);
+        let entry = Ack { code: code.clone(), user_id, serial: Some(7), round: 3, request_id, issued_at };
         let look = Look { user: user.clone(), asked: 3, answered: 4, entries: vec![entry.clone()] };
         let (issued, already) = (Told::Issued(entry.clone()), Told::AlreadyIssued(entry));
         let tolds = [issued, already, Told::SoldOut, Told::Refused { status: 403 }, Told::Retryable, Told::Nothing];

@@ -3,12 +3,12 @@
 //!
 //! The tables' own rules, and those about every single entry that was told, are in `rules`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use super::Tables;
 use super::report::{Heard, Kind, Report};
-use super::rules::Evidence;
+use super::rules::{self, Evidence};
+use super::{Event, Tables};
 use crate::history::{Ack, Attempt, History, Told};
 
 mod answers;
@@ -41,13 +41,22 @@ pub(super) fn judge(tables: &Tables, history: &History, patience: Duration, repo
     let always = [timeline::always(tables)];
     let timeline = Timeline { changes: if history.changes.is_empty() { &always } else { &history.changes } };
     let mut evidence = Evidence::default();
-    let index = Index::new(tables, &history.attempts, timeline, &mut evidence);
+    let index = Index::new(tables, history, timeline, &mut evidence);
     answers::check(&index, &mut evidence);
     wallets::check(&index, &history.looks, &mut evidence);
     stock::check(&index, tables, &mut evidence);
+    check_rules(&index.timeline, tables, &mut evidence);
     check_time(&history.attempts, patience, &mut evidence);
     report.heard = Some(count(&history.attempts));
     report.findings.extend(evidence.into_findings());
+}
+
+/// Rounds that are over kept their rules, too.
+fn check_rules<'a>(timeline: &Timeline, tables: &'a Tables, evidence: &mut Evidence<'a>) {
+    let rules: BTreeMap<u32, bool> = timeline.changes.iter().map(|it| (it.after.round, it.after.exclusive)).collect();
+    for (round, exclusive) in rules.into_iter().filter(|(round, _)| *round != tables.event.round) {
+        rules::check_rule(tables, Event { round, exclusive }, evidence);
+    }
 }
 
 fn check_time<'a>(attempts: &'a [Attempt], patience: Duration, evidence: &mut Evidence<'a>) {

@@ -131,6 +131,8 @@ pub enum Kind {
     AckOtherSerial,
     AckOtherRequest,
     AckOtherCode,
+    /// What was told of an entry's time is not what the row has.
+    AckOtherTime,
     /// A user was told that another request of its got a coupon, when no other had been made.
     AlreadyUnfounded,
     /// A user was told of an entry of a round that was over before it asked, or had not begun.

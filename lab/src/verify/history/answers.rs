@@ -2,6 +2,7 @@
 //! besides, and the last one is a decision.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use super::index::{Index, Win};
 use super::{Evidence, Kind};
@@ -27,10 +28,8 @@ impl<'a> Index<'a> {
     fn check_entry(&self, attempt: &'a Attempt, evidence: &mut Evidence<'a>) {
         let Some(entry) = attempt.told.entry() else { return };
         let Attempt { user, code, key, answered, .. } = attempt;
+        self.check_holder(user, attempt.lasted(), entry, evidence);
         let mut add = |kind, what: String| evidence.add(kind, Some(code), format!("{user} {what}"));
-        if !self.timeline.may_be_of(attempt, entry.round) {
-            add(Kind::EntryOfAnotherTime, format!("was told of round {}", entry.round));
-        }
         let is_already = matches!(attempt.told, Told::AlreadyIssued(_));
         // Only the rule of an exclusive round lets another code be told.
         if entry.code != *code && !(is_already && self.timeline.exclusive(entry.round) != Some(false)) {
@@ -49,6 +48,23 @@ impl<'a> Index<'a> {
         }
     }
 
+    /// An entry that is told or shown names its user, and is of a round in which that may have been.
+    pub(super) fn check_holder(
+        &self,
+        user: &str,
+        lasted: RangeInclusive<u64>,
+        entry: &'a Ack,
+        evidence: &mut Evidence<'a>,
+    ) {
+        let Ack { code, user_id, round, .. } = entry;
+        if user_id != user {
+            evidence.add(Kind::AckOtherUser, Some(code), format!("{user} was told of an entry of {user_id}"));
+        }
+        if !self.timeline.may_be_of(lasted, *round) {
+            evidence.add(Kind::EntryOfAnotherTime, Some(code), format!("{user} was told of round {round}"));
+        }
+    }
+
     /// There is a situation in which the refusal was true and its user held nothing.
     fn check_refusal(&self, attempt: &'a Attempt, evidence: &mut Evidence<'a>) {
         let wrong = |place| match attempt.told {
@@ -56,7 +72,7 @@ impl<'a> Index<'a> {
             Told::Refused { status } => self.not_refused(place, attempt, status).into_iter().collect(),
             _ => Vec::new(),
         };
-        let mut reasons: Vec<Vec<Reason>> = self.timeline.possible(attempt).map(wrong).collect();
+        let mut reasons: Vec<Vec<Reason>> = self.timeline.possible(attempt.lasted()).map(wrong).collect();
         if reasons.iter().all(|reasons| !reasons.is_empty()) {
             for (kind, why) in reasons.swap_remove(0) {
                 evidence.add(kind, Some(&attempt.code), format!("{}: {why}", attempt.user));

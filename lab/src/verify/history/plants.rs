@@ -1,11 +1,12 @@
 //! Corruptions, each as a fault of the service or of its database would leave it behind.
 
 use fastrand::Rng;
+use time::Duration;
 
 use super::super::Holding;
 use super::super::report::Kind as K;
 use super::answers::NOT_OPEN;
-use super::world::{World, entry_of, take};
+use super::world::{ROUND, World, entry_of, take};
 use crate::history::{Ack, Attempt, Look, Told};
 
 /// Which of all that fit is corrupted: the first or any.
@@ -15,7 +16,7 @@ pub(super) type Luck<'a> = Option<&'a mut Rng>;
 /// how. `None`: nothing in this world can be corrupted so.
 pub(super) type Plant = (&'static str, &'static [K], fn(&mut World, Luck) -> Option<()>);
 
-pub(super) const PLANTS: [Plant; 24] = [
+pub(super) const PLANTS: [Plant; 28] = [
     ("row deleted", &[K::Conservation, K::SerialGap, K::SerialOutOfRange, K::NextSerial, K::AckLost], |it, luck| {
         it.row(luck, |_| true).map(|at| drop(it.tables.holdings.remove(at)))
     }),
@@ -80,10 +81,11 @@ pub(super) const PLANTS: [Plant; 24] = [
         })
     }),
     ("entry of another round", &[K::EntryOfAnotherTime, K::AckOtherRound], |it, luck| {
-        it.mislead(luck, |_, ask| match &ask.told {
-            Told::Issued(entry) => Some(Told::Issued(Ack { round: entry.round + 1, ..entry.clone() })),
-            _ => None,
-        })
+        it.misquote(luck, |entry| entry.round += 1)
+    }),
+    ("entry of another user", &[K::AckOtherUser], |it, luck| it.misquote(luck, |entry| entry.user_id.push('x'))),
+    ("entry of another time", &[K::AckOtherTime], |it, luck| {
+        it.misquote(luck, |entry| entry.issued_at += Duration::MICROSECOND)
     }),
     ("never answered", &[K::NeverFinal], |it, luck| {
         let may_be_lost = |ask: &Attempt| !ask.told.is_final() || ask.told == Told::SoldOut;
@@ -105,9 +107,18 @@ pub(super) const PLANTS: [Plant; 24] = [
         it.mislead(luck, |_, ask| (ask.told == Told::SoldOut).then_some(Told::Refused { status: NOT_OPEN }))
     }),
     ("wallet of the past", &[K::WalletOfThePast], |it, luck| {
+        it.wallet(luck).and_then(|look| look.entries.pop()).map(drop)
+    }),
+    ("wallet of another user", &[K::AckOtherUser], |it, luck| {
+        it.wallet(luck).map(|look| look.entries[0].user_id.push('x'))
+    }),
+    ("wallet of another round", &[K::EntryOfAnotherTime], |it, luck| {
+        let row = Holding { round: ROUND - 1, ..it.tables.holdings[it.row(luck, |_| true)?].clone() };
+        let (user, code) = (row.user_id.clone(), it.code_of(&row));
         it.look();
-        let has_entry = |look: &&mut Look| !look.entries.is_empty();
-        one(it.history.looks.iter_mut().filter(has_entry), luck).and_then(|look| look.entries.pop()).map(drop)
+        it.history.looks.iter_mut().find(|look| look.user == user)?.entries.push(entry_of(&code, &row));
+        it.tables.holdings.push(row);
+        Some(())
     }),
     ("slow", &[K::TooSlow], |it, luck| it.attempt(luck, |_, _| true).map(|ask| ask.answered += 10_000_000)),
 ];
@@ -143,6 +154,21 @@ impl World {
         let (at, lie) = one((0..self.history.attempts.len()).filter_map(lie), luck)?;
         self.history.attempts[at].told = lie;
         Some(())
+    }
+
+    /// Somebody that got a piece is told of it otherwise.
+    fn misquote(&mut self, luck: Luck, change: impl Fn(&mut Ack)) -> Option<()> {
+        self.mislead(luck, |_, ask| {
+            let Told::Issued(mut entry) = ask.told.clone() else { return None };
+            change(&mut entry);
+            Some(Told::Issued(entry))
+        })
+    }
+
+    /// A look at a wallet that is not empty.
+    fn wallet(&mut self, luck: Luck) -> Option<&mut Look> {
+        self.look();
+        one(self.history.looks.iter_mut().filter(|look| !look.entries.is_empty()), luck)
     }
 
     /// Whatever clients were told of the piece of `user`, is another story from now on.

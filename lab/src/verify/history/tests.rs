@@ -8,7 +8,7 @@ use super::changing::LIES;
 use super::plants::{PLANTS, Plant};
 use super::timeline::always;
 use super::world::{ROUND, World, coupon, entry_of, take};
-use crate::history::{Ack, Attempt, History, Told};
+use crate::history::{Ack, Attempt, Change, History, Look, Told};
 
 /// Worlds that are tried.
 const SEEDS: u64 = 4_000;
@@ -135,12 +135,13 @@ fn who_holds_a_coupon_is_sent_away_from_another_code_only_if_the_round_is_not_ex
 /// What happens in words, what it does to the hand-made world, and what that shows.
 type Case = (&'static str, fn(&mut World), &'static [Kind]);
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     ("told that another request got what it got itself", deny_own, &[Kind::AlreadyUnfounded]),
     ("told of another request, which comes later", |it| it.history.attempts[2].answered = 1, &[Kind::AlreadyUnfounded]),
     ("lost when the user had been told", |it| it.ask("A", "u-1", "k", (80, 90), Told::Nothing), &[]),
     ("made after sold out, by one who asked before", ask_anew, &[Kind::FalseSoldOut, Kind::SoldOutThenIssued]),
     ("told out of order, the rows are in order", swap_told, &[Kind::OutOfOrder, Kind::AckOtherSerial]),
+    ("asked after another saw more in its wallet", see, &[Kind::OutOfOrder]),
 ];
 
 fn deny_own(world: &mut World) {
@@ -160,6 +161,13 @@ fn swap_told(world: &mut World) {
             }
         });
     }
+}
+
+fn see(world: &mut World) {
+    let (user, entries) = ("u-7".to_owned(), vec![world.win("B", "u-7", (80, 95))]);
+    world.history.looks.push(Look { user, asked: 82, answered: 83, entries });
+    let before = &mut world.history.attempts[10];
+    (before.asked, before.answered) = (85, 90);
 }
 
 #[test]
@@ -187,6 +195,26 @@ fn a_round_that_is_over_is_judged_by_what_was_so_in_it() {
 
     assert_eq!(clean, []);
     assert_eq!(world.kinds(), [Kind::SerialGap, Kind::AckLost, Kind::NeverFinal]);
+}
+
+#[test]
+fn sold_out_is_not_true_when_what_was_added_can_only_have_gone_later() {
+    let told_at = |asked| {
+        let mut world = World::by_hand(false);
+        let (before, a) = (always(&world.tables), &mut world.tables.coupons[0]);
+        (a.total, a.remaining) = (a.total + 2, a.remaining + 2);
+        let added = Change { asked: 100, answered: 110, ..always(&world.tables) };
+        world.history.changes = vec![before, added];
+        // Both had asked before, and been sent away.
+        world.win("A", "u-4", (130, 135));
+        world.win("A", "u-5", (140, 145));
+        world.ask("A", "u-9", "k", (asked, asked + 1), Told::SoldOut);
+        world.kinds()
+    };
+
+    assert_eq!(told_at(105), []);
+    assert_eq!(told_at(120), [Kind::FalseSoldOut, Kind::SoldOutThenIssued]);
+    assert_eq!(told_at(150), []);
 }
 
 #[test]

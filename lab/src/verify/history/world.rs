@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use fastrand::Rng;
+use time::{Duration, OffsetDateTime};
 
 use super::super::report::{Kind, Report};
 use super::super::{Coupon, Event, Holding, PATIENCE, Tables, rules};
@@ -69,7 +70,8 @@ impl World {
 
     /// At the end everybody looks at its wallet.
     pub(super) fn look(&mut self) {
-        let now = self.history.attempts.iter().map(|ask| ask.answered).max().unwrap_or(0);
+        let changed = self.history.changes.iter().map(|change| change.answered);
+        let now = self.history.attempts.iter().map(|ask| ask.answered).chain(changed).max().unwrap_or(0);
         let users: BTreeSet<_> = self.history.attempts.iter().map(|ask| ask.user.clone()).collect();
         let rows = || self.tables.holdings.iter().filter(|row| row.round == self.tables.event.round);
         let of = |user: &str| {
@@ -232,11 +234,12 @@ pub(super) fn take(coupon: &mut Coupon, user: &str, request: &str) -> Holding {
     let Coupon { id, round, scope, next_serial: serial, .. } = *coupon;
     (coupon.next_serial, coupon.remaining) = (serial + 1, coupon.remaining.saturating_sub(1));
     let [user_id, request_id] = [user, request].map(str::to_owned);
-    Holding { round, scope, user_id, coupon_id: id, serial: Some(serial), request_id }
+    Holding { round, scope, user_id, coupon_id: id, serial: Some(serial), request_id, issued_at: serial.into() }
 }
 
 /// What a client is told of a row.
 pub(super) fn entry_of(code: &str, row: &Holding) -> Ack {
     let (user_id, request_id) = (row.user_id.clone(), row.request_id.clone());
-    Ack { code: code.to_owned(), user_id, serial: row.serial, round: row.round, request_id }
+    let issued_at = OffsetDateTime::UNIX_EPOCH + Duration::microseconds(row.issued_at);
+    Ack { code: code.to_owned(), user_id, serial: row.serial, round: row.round, request_id, issued_at }
 }
