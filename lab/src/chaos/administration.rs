@@ -11,8 +11,8 @@ use crate::history::{Change, Situation, Stock, micros};
 
 /// A change that has no answer by then has none at all.
 const GIVE_UP: Duration = Duration::from_secs(30);
-/// What a refusal of less stock than is issued says.
-const CONFLICT: &str = "409";
+/// What a refusal of less stock than is issued says; a port may have the same digits.
+const CONFLICT: &str = "answers 409";
 
 #[derive(Clone, Copy, Debug)]
 enum Act {

@@ -33,7 +33,7 @@ use timeline::Timeline;
 /// tables.
 pub(super) fn acks(history: &History) -> impl Iterator<Item = Ack> {
     let told = history.attempts.iter().filter_map(|it| Some((&it.user, it.told.entry()?)));
-    let seen = history.looks.iter().flat_map(|look| look.entries.iter().map(|entry| (&look.user, entry)));
+    let seen = history.looks.iter().flat_map(|look| look.entries().iter().map(|entry| (&look.user, entry)));
     told.chain(seen).map(|(user, entry)| Ack { user_id: user.clone(), ..entry.clone() })
 }
 
@@ -46,7 +46,7 @@ pub(super) fn judge(tables: &Tables, history: &History, patience: Duration, repo
     wallets::check(&index, &history.looks, &mut evidence);
     stock::check(&index, tables, &mut evidence);
     check_rules(&index.timeline, tables, &mut evidence);
-    check_time(&history.attempts, patience, &mut evidence);
+    check_time(history, patience, &mut evidence);
     report.heard = Some(count(&history.attempts));
     report.findings.extend(evidence.into_findings());
 }
@@ -59,11 +59,13 @@ fn check_rules<'a>(timeline: &Timeline, tables: &'a Tables, evidence: &mut Evide
     }
 }
 
-fn check_time<'a>(attempts: &'a [Attempt], patience: Duration, evidence: &mut Evidence<'a>) {
-    for Attempt { user, code, asked, answered, .. } in attempts {
-        let took = answered.saturating_sub(*asked);
+fn check_time<'a>(history: &'a History, patience: Duration, evidence: &mut Evidence<'a>) {
+    let asked = history.attempts.iter().map(|it| (Some(it.code.as_str()), &it.user, it.lasted()));
+    let looked = history.looks.iter().map(|it| (None, &it.user, it.lasted()));
+    for (code, user, lasted) in asked.chain(looked) {
+        let took = lasted.end().saturating_sub(*lasted.start());
         if u128::from(took) > patience.as_micros() {
-            evidence.add(Kind::TooSlow, Some(code), format!("{user} waited {} ms", took / 1_000));
+            evidence.add(Kind::TooSlow, code, format!("{user} waited {} ms", took / 1_000));
         }
     }
 }
@@ -74,7 +76,7 @@ fn count(attempts: &[Attempt]) -> Heard {
     for attempt in attempts {
         heard.slowest = heard.slowest.max(attempt.answered.saturating_sub(attempt.asked));
         *match attempt.told {
-            Told::Issued(_) => &mut heard.issued,
+            Told::Issued(_) | Told::Replayed(_) => &mut heard.issued,
             Told::AlreadyIssued(_) => &mut heard.already_issued,
             Told::SoldOut => &mut heard.sold_out,
             Told::Refused { .. } => &mut heard.refused,

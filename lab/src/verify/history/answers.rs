@@ -20,6 +20,7 @@ pub(super) fn check<'a>(index: &Index<'a>, evidence: &mut Evidence<'a>) {
         index.check_refusal(attempt, evidence);
     }
     index.check_issued(evidence);
+    index.check_anew(evidence);
     index.check_ends(evidence);
 }
 
@@ -42,7 +43,7 @@ impl<'a> Index<'a> {
         if !self.asks_of(user, &entry.code).iter().any(|other| is_other(other) && other.asked <= *answered) {
             return add(Kind::AlreadyUnfounded, "had made no other request".to_owned());
         }
-        let is_own = |told: &Told| matches!(told, Told::Issued(own) if own.request_id == entry.request_id);
+        let is_own = |told: &Told| told.own().is_some_and(|own| own.request_id == entry.request_id);
         if self.asks_of(user, code).iter().any(|other| !is_other(other) && is_own(&other.told)) {
             add(Kind::AlreadyUnfounded, "was told of the very request that it made".to_owned());
         }
@@ -138,13 +139,29 @@ impl<'a> Index<'a> {
     fn check_issued(&self, evidence: &mut Evidence<'a>) {
         let mut requests = BTreeMap::<_, BTreeSet<(&str, &str)>>::new();
         for Attempt { user, code, key, told, .. } in self.attempts {
-            let Told::Issued(Ack { round, .. }) = told else { continue };
+            let Some(Ack { round, .. }) = told.own() else { continue };
             let domain = (self.timeline.exclusive(*round) != Some(true)).then_some(code.as_str());
             requests.entry((user.as_str(), *round, domain)).or_default().insert((code, key));
         }
         for ((user, round, code), requests) in requests.into_iter().filter(|(_, requests)| requests.len() > 1) {
             let what = format!("{user} by {} requests in round {round}", requests.len());
             evidence.add(Kind::IssuedTwice, code, what);
+        }
+    }
+
+    /// A request gets its coupon once; from then on it is told that it had got it.
+    fn check_anew(&self, evidence: &mut Evidence<'a>) {
+        let mut requests = BTreeMap::<_, Vec<&Attempt>>::new();
+        for attempt in self.attempts {
+            let Some(Ack { round, .. }) = attempt.told.own() else { continue };
+            requests.entry((&attempt.user, &attempt.code, &attempt.key, round)).or_default().push(attempt);
+        }
+        for ((user, code, _, round), told) in requests {
+            let mut issued = told.iter().filter(|attempt| matches!(attempt.told, Told::Issued(_)));
+            let Some(first) = issued.next() else { continue };
+            if issued.next().is_some() || told.iter().any(|other| other.answered < first.asked) {
+                evidence.add(Kind::IssuedAnew, Some(code), format!("{user} in round {round}"));
+            }
         }
     }
 

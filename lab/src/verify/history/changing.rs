@@ -11,7 +11,7 @@ use crate::history::{Attempt, Told};
 const NOT_OPEN_TOLD: Told = Told::Refused { status: NOT_OPEN };
 
 /// What is planted, and the finding that it shows in any world.
-pub(super) const LIES: [Plant; 13] = [
+pub(super) const LIES: [Plant; 14] = [
     // In the very situation in which it was told of its coupon.
     ("holder sent away", &[K::SoldOutHolder], |it, luck| {
         it.mislead(luck, |it, ask| it.is_told_again(ask).then_some(Told::SoldOut))
@@ -53,11 +53,12 @@ pub(super) const LIES: [Plant; 13] = [
     // A request that got a piece is told that another one got it.
     ("own request denied", &[K::AlreadyUnfounded], |it, luck| {
         it.mislead(luck, |it, ask| match &ask.told {
-            Told::Issued(entry) if it.is_told_twice(ask) => Some(Told::AlreadyIssued(entry.clone())),
+            Told::Replayed(entry) if it.is_told_twice(ask) => Some(Told::AlreadyIssued(entry.clone())),
             _ => None,
         })
     }),
     ("row moved", &[K::Unasked], World::move_row),
+    ("issued twice to one request", &[K::IssuedAnew], World::issue_anew),
 ];
 
 impl World {
@@ -92,13 +93,14 @@ impl World {
         let coupon = self.tables.coupons.iter().find(|coupon| coupon.code == attempt.code)?;
         let mut rows = self.tables.holdings.iter().filter(|row| row.user_id == attempt.user);
         let other = rows.find(|row| row.coupon_id == coupon.id && row.round != round)?;
-        matches!(attempt.told, Told::Issued(_)).then(|| Told::Issued(entry_of(&attempt.code, other)))
+        attempt.told.own().map(|_| Told::Replayed(entry_of(&attempt.code, other)))
     }
 
     /// Whether another attempt of the same request was told the same.
     fn is_told_twice(&self, attempt: &Attempt) -> bool {
         let is_same = |it: &&Attempt| {
-            (&it.user, &it.code, &it.key, &it.told) == (&attempt.user, &attempt.code, &attempt.key, &attempt.told)
+            (&it.user, &it.code, &it.key, it.told.own())
+                == (&attempt.user, &attempt.code, &attempt.key, attempt.told.own())
         };
         self.history.attempts.iter().filter(is_same).count() > 1
     }

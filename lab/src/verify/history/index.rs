@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::super::Holding;
 use super::timeline::Timeline;
 use super::{Evidence, Kind, Tables};
-use crate::history::{Ack, Attempt, History, Look, Told};
+use crate::history::{Ack, Attempt, History};
 
 pub(super) struct Index<'a> {
     pub(super) timeline: Timeline<'a>,
@@ -61,12 +61,13 @@ impl<'a> Index<'a> {
             if let Some(entry) = attempt.told.entry() {
                 told.entry((entry.round, user)).or_default().push((attempt.answered, entry));
             }
-            if let Told::Issued(entry) = &attempt.told {
+            if let Some(entry) = attempt.told.own() {
                 issued.entry((entry.round, code, user)).or_insert(attempt);
             }
         }
-        for Look { user, answered, entries, .. } in &history.looks {
-            let seen = entries.iter().map(|entry| ((entry.round, user.as_str()), (*answered, entry)));
+        for look in &history.looks {
+            let of = |entry: &Ack| (entry.round, look.user.as_str());
+            let seen = look.entries().iter().map(|entry| (of(entry), (look.answered, entry)));
             seen.for_each(|(holder, entry)| told.entry(holder).or_default().push(entry));
         }
         let mut index = Self { timeline, attempts: &history.attempts, asks, told, wins };
@@ -99,7 +100,7 @@ impl<'a> Index<'a> {
         let asks = self.asks.get(&(user, code))?.iter().filter(|ask| self.timeline.may_win_in(ask, round));
         let asks = asks.filter(|ask| issued.is_none_or(|issued| issued.key == ask.key));
         // What was refused did not get it. Where all was, that is a lie, which is found as one.
-        let was_refused = |ask: &Attempt| ask.told.is_final() && !matches!(ask.told, Told::Issued(_));
+        let was_refused = |ask: &Attempt| ask.told.is_final() && ask.told.own().is_none();
         let first = asks.clone().filter(|ask| !was_refused(ask)).map(|ask| ask.asked).min();
         let asked = first.or(asks.map(|ask| ask.asked).min()).or(issued.map(|issued| issued.asked))?;
         // What was lost on the way may be carried out when its client has gone; what a client was told is the end of it.

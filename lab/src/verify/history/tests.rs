@@ -8,7 +8,7 @@ use super::changing::LIES;
 use super::plants::{PLANTS, Plant};
 use super::timeline::always;
 use super::world::{ROUND, World, coupon, entry_of, take};
-use crate::history::{Ack, Attempt, Change, History, Look, Told};
+use crate::history::{Ack, Attempt, Change, History, Look, Shown, Told};
 
 /// Worlds that are tried.
 const SEEDS: u64 = 4_000;
@@ -29,7 +29,7 @@ impl World {
         world.ask("A", "u-5", "k", (21, 22), Told::Retryable);
         world.win("A", "u-3", (30, 35));
         world.ask("A", "u-5", "k", (40, 44), Told::SoldOut);
-        world.ask("A", "u-1", "k", (50, 52), Told::Issued(first));
+        world.ask("A", "u-1", "k", (50, 52), Told::Replayed(first));
         if !exclusive {
             world.win("B", "u-1", (60, 66));
         }
@@ -164,8 +164,8 @@ fn swap_told(world: &mut World) {
 }
 
 fn see(world: &mut World) {
-    let (user, entries) = ("u-7".to_owned(), vec![world.win("B", "u-7", (80, 95))]);
-    world.history.looks.push(Look { user, asked: 82, answered: 83, entries });
+    let (user, shown) = ("u-7".to_owned(), Shown::Entries(vec![world.win("B", "u-7", (80, 95))]));
+    world.history.looks.push(Look { user, asked: 82, answered: 83, shown });
     let before = &mut world.history.attempts[10];
     (before.asked, before.answered) = (85, 90);
 }

@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 use super::super::report::{Kind, Report};
 use super::super::{Coupon, Event, Holding, PATIENCE, Tables, rules};
 use super::answers::NOT_OPEN;
-use crate::history::{Ack, Attempt, Change, History, Look, Situation, Stock, Told};
+use crate::history::{Ack, Attempt, Change, History, Look, Shown, Situation, Stock, Told};
 
 pub(super) struct World {
     pub(super) tables: Tables,
@@ -77,7 +77,7 @@ impl World {
         let of = |user: &str| {
             rows().filter(|row| row.user_id == user).map(|row| entry_of(&self.code_of(row), row)).collect()
         };
-        let look = |user: String| Look { asked: now + 1, answered: now + 2, entries: of(&user), user };
+        let look = |user: String| Look { asked: now + 1, answered: now + 2, shown: Shown::Entries(of(&user)), user };
         self.history.looks = users.into_iter().map(look).collect();
     }
 
@@ -199,7 +199,7 @@ impl State {
         if let Some(row) = holdings.iter().find(is_theirs) {
             let entry = entry_of(&coupons.iter().find(|it| it.id == row.coupon_id)?.code, row);
             let is_own = row.request_id == request(attempt);
-            return Some(if is_own { Told::Issued(entry) } else { Told::AlreadyIssued(entry) });
+            return Some(if is_own { Told::Replayed(entry) } else { Told::AlreadyIssued(entry) });
         }
         if !(self.open && coupon.open) {
             return Some(Told::Refused { status: NOT_OPEN });
