@@ -100,10 +100,16 @@ def of_repeats(cells, name):
                     "why": "; ".join(reasons) or "no"}
 
 
+# What a strategy did in a cell that has no figure.
+FAILURES = {
+    "went on without its lock": lambda row: row["bypassed"],
+    "broke a promise": lambda row: row["promises"] == "BROKEN",
+    "answered nobody": lambda row: row["answered /s"] == 0,
+}
+
+
 def failed(row):
-    """Why this cell has no figure: its strategy went on without its lock, or broke a promise that it means to keep."""
-    return (["failed, for it went on without its lock"] if row["bypassed"] else []) + \
-        (["failed, for it broke a promise"] if row["promises"] == "BROKEN" else [])
+    return [f"failed, for it {what}" for what, did in FAILURES.items() if did(row)]
 
 
 def spoiled(row):

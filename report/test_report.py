@@ -92,7 +92,7 @@ def test_the_cell_of_one_replica_stands_for_both_balances():
 
 def test_a_cell_that_is_spoiled_is_hollow_and_one_that_failed_is_missing_and_each_says_how():
     hollow = [{"speed %": 89}, {"loader CPU": 0.51}, {"unsent": 40}, {"sent /s": 990}, {"unexpected": 1}]
-    missing = [{"bypassed": 3}, {"promises": "BROKEN"}]
+    missing = [{"bypassed": 3}, {"promises": "BROKEN"}, {"answered /s": 0}]
 
     def spoil(rows):
         # Of two replicas, so that each has one mark.
@@ -102,7 +102,7 @@ def test_a_cell_that_is_spoiled_is_hollow_and_one_that_failed_is_missing_and_eac
         return rows
 
     found = sweep(spoil)
-    failed = ["failed, for it went on without its lock", "failed, for it broke a promise"]
+    failed = [f"failed, for it {what}" for what in ("went on without its lock", "broke a promise", "answered nobody")]
     assert found.reasons() == {"processors below 90 % of their speed": 1, "load took over ¼ of the machine": 1, "offered rate not reached": 2,
                                "requests without an answer that was expected": 1, **dict.fromkeys(failed, 1)}
     marks = re.findall(rf'<path [^>]*fill="{look.PAPER}"', svg(pictures.throughput(found)))
