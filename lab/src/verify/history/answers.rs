@@ -39,17 +39,20 @@ impl<'a> Index<'a> {
         if !is_already {
             return;
         }
-        let is_other = |other: &Attempt| (&other.code, &other.key) != (code, key);
-        if !self.asks_of(user, &entry.code).iter().any(|other| is_other(other) && other.asked <= *answered) {
-            return add(Kind::AlreadyUnfounded, "had made no other request".to_owned());
-        }
-        let is_own = |told: &Told| told.own().is_some_and(|own| own.request_id == entry.request_id);
-        if self.asks_of(user, code).iter().any(|other| !is_other(other) && is_own(&other.told)) {
-            add(Kind::AlreadyUnfounded, "was told of the very request that it made".to_owned());
+        let is_named = |told: &Told| told.own().is_some_and(|own| own.request_id == entry.request_id);
+        let mut named = self.asks_of(user, &entry.code).iter().filter(|ask| is_named(&ask.told)).map(|ask| &ask.key);
+        let named = named.next();
+        let may_have_got_it = |other: &&Attempt| {
+            (&other.code, &other.key) != (code, key)
+                && named.is_none_or(|named| *named == other.key)
+                && other.asked <= *answered
+        };
+        if !self.asks_of(user, &entry.code).iter().any(may_have_got_it) {
+            add(Kind::AlreadyUnfounded, "had made no other request that may have got it".to_owned());
         }
     }
 
-    /// An entry that is told or shown names its user, and is of a round in which that may have been.
+    /// An entry that is told or shown has a serial, names its user, and is of a round in which that may have been.
     pub(super) fn check_holder(
         &self,
         user: &str,
@@ -57,7 +60,10 @@ impl<'a> Index<'a> {
         entry: &'a Ack,
         evidence: &mut Evidence<'a>,
     ) {
-        let Ack { code, user_id, round, .. } = entry;
+        let Ack { code, user_id, round, serial, .. } = entry;
+        if serial.is_none() {
+            evidence.add(Kind::SerialMissing, Some(code), format!("{user} was told of none"));
+        }
         if user_id != user {
             evidence.add(Kind::AckOtherUser, Some(code), format!("{user} was told of an entry of {user_id}"));
         }

@@ -16,7 +16,7 @@ pub(super) type Luck<'a> = Option<&'a mut Rng>;
 /// how. `None`: nothing in this world can be corrupted so.
 pub(super) type Plant = (&'static str, &'static [K], fn(&mut World, Luck) -> Option<()>);
 
-pub(super) const PLANTS: [Plant; 32] = [
+pub(super) const PLANTS: [Plant; 33] = [
     ("row deleted", &[K::Conservation, K::SerialGap, K::SerialOutOfRange, K::NextSerial, K::AckLost], |it, luck| {
         it.row(luck, |_| true).map(|at| drop(it.tables.holdings.remove(at)))
     }),
@@ -39,6 +39,12 @@ pub(super) const PLANTS: [Plant; 32] = [
         let rows = &mut it.tables.holdings;
         (rows[a].serial, rows[b].serial) = (rows[b].serial, rows[a].serial);
         Some(())
+    }),
+    ("no serials", &[K::SerialMissing], |it, _| {
+        it.tables.holdings.iter_mut().for_each(|row| row.serial = None);
+        it.tables.coupons.iter_mut().for_each(|coupon| coupon.next_serial = 1);
+        let told = it.history.attempts.iter_mut().filter_map(|ask| ask.told.entry_mut());
+        told.map(|entry| entry.serial = None).last()
     }),
     ("counter off", &[K::Conservation], |it, luck| {
         one(&mut it.tables.coupons, luck).map(|coupon| coupon.remaining += 1)
@@ -133,6 +139,15 @@ fn one<T>(all: impl IntoIterator<Item = T>, luck: Luck) -> Option<T> {
     let all: Vec<T> = all.into_iter().collect();
     let place = luck.filter(|_| !all.is_empty()).map_or(0, |rng| rng.usize(..all.len()));
     all.into_iter().nth(place)
+}
+
+impl Told {
+    fn entry_mut(&mut self) -> Option<&mut Ack> {
+        match self {
+            Self::Issued(entry) | Self::Replayed(entry) | Self::AlreadyIssued(entry) => Some(entry),
+            _ => None,
+        }
+    }
 }
 
 impl World {
@@ -236,7 +251,7 @@ impl World {
         self.tables.holdings[at].serial = Some(serial);
         let row = self.tables.holdings[at].clone();
         self.retell(&self.code_of(&row), &row.user_id, |told| {
-            if let Told::Issued(entry) | Told::Replayed(entry) | Told::AlreadyIssued(entry) = told {
+            if let Some(entry) = told.entry_mut() {
                 entry.serial = Some(serial);
             }
         });

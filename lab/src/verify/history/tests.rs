@@ -135,9 +135,10 @@ fn who_holds_a_coupon_is_sent_away_from_another_code_only_if_the_round_is_not_ex
 /// What happens in words, what it does to the hand-made world, and what that shows.
 type Case = (&'static str, fn(&mut World), &'static [Kind]);
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     ("told that another request got what it got itself", deny_own, &[Kind::AlreadyUnfounded]),
     ("told of another request, which comes later", |it| it.history.attempts[2].answered = 1, &[Kind::AlreadyUnfounded]),
+    ("told of another request, which comes later than a third one", name_later, &[Kind::AlreadyUnfounded]),
     ("lost when the user had been told", |it| it.ask("A", "u-1", "k", (80, 90), Told::Nothing), &[]),
     ("made after sold out, by one who asked before", ask_anew, &[Kind::FalseSoldOut, Kind::SoldOutThenIssued]),
     ("told out of order, the rows are in order", swap_told, &[Kind::OutOfOrder, Kind::AckOtherSerial]),
@@ -147,6 +148,13 @@ const CASES: [Case; 6] = [
 fn deny_own(world: &mut World) {
     let entry = world.history.attempts[1].told.entry().unwrap().clone();
     world.ask("A", "u-2", "k", (60, 61), Told::AlreadyIssued(entry));
+}
+
+/// u-6 is told "not now", then of a request that it makes only later.
+fn name_later(world: &mut World) {
+    let later = world.history.attempts[10].told.entry().unwrap().clone();
+    world.ask("B", "u-6", "l", (61, 62), Told::Retryable);
+    world.ask("B", "u-6", "m", (63, 64), Told::AlreadyIssued(later));
 }
 
 fn ask_anew(world: &mut World) {
