@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::report::{Heard, Kind, Report};
 use super::rules::{self, Evidence};
 use super::{Event, Tables};
-use crate::history::{Ack, Attempt, History, Told};
+use crate::history::{Ack, Attempt, History, Situation, Told};
 
 mod answers;
 mod index;
@@ -46,6 +46,7 @@ pub(super) fn judge(tables: &Tables, history: &History, patience: Duration, repo
     wallets::check(&index, &history.looks, &mut evidence);
     stock::check(&index, tables, &mut evidence);
     check_rules(&index.timeline, tables, &mut evidence);
+    check_end(index.timeline.end(), tables, &mut evidence);
     check_time(history, patience, &mut evidence);
     report.heard = Some(count(&history.attempts));
     report.findings.extend(evidence.into_findings());
@@ -56,6 +57,24 @@ fn check_rules<'a>(timeline: &Timeline, tables: &'a Tables, evidence: &mut Evide
     let rules: BTreeMap<u32, bool> = timeline.changes.iter().map(|it| (it.after.round, it.after.exclusive)).collect();
     for (round, exclusive) in rules.into_iter().filter(|(round, _)| *round != tables.event.round) {
         rules::check_rule(tables, Event { round, exclusive }, evidence);
+    }
+}
+
+/// The tables are as the last change left them, unless other rounds have come, of which the history does not tell.
+fn check_end<'a>(end: &'a Situation, tables: &Tables, evidence: &mut Evidence<'a>) {
+    let Event { round, exclusive } = tables.event;
+    if round > end.round {
+        return;
+    }
+    if (round, exclusive) != (end.round, end.exclusive) {
+        let what = format!("round {round}, exclusive: {exclusive}, and not {}, {}", end.round, end.exclusive);
+        evidence.add(Kind::ChangeLost, None, what);
+    }
+    for (code, stock) in &end.coupons {
+        let total = tables.coupons.iter().find(|coupon| coupon.code == *code).map(|coupon| coupon.total);
+        if total != Some(stock.total) {
+            evidence.add(Kind::ChangeLost, Some(code), format!("{total:?} pieces, and not {}", stock.total));
+        }
     }
 }
 

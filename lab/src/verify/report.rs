@@ -125,6 +125,8 @@ pub enum Kind {
     OutOfStep,
     /// `total` is not `remaining` plus rows.
     Conservation,
+    /// What an administrator changed is not so any more.
+    ChangeLost,
     /// A user holds a coupon that it never asked for.
     Unasked,
     // P6

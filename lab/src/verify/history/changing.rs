@@ -11,7 +11,7 @@ use crate::history::{Attempt, Told};
 const NOT_OPEN_TOLD: Told = Told::Refused { status: NOT_OPEN };
 
 /// What is planted, and the finding that it shows in any world.
-pub(super) const LIES: [Plant; 14] = [
+pub(super) const LIES: [Plant; 15] = [
     // In the very situation in which it was told of its coupon.
     ("holder sent away", &[K::SoldOutHolder], |it, luck| {
         it.mislead(luck, |it, ask| it.is_told_again(ask).then_some(Told::SoldOut))
@@ -48,6 +48,11 @@ pub(super) const LIES: [Plant; 14] = [
     ("row of an old round in another scope", &[K::WrongScope], |it, luck| {
         let current = it.tables.event.round;
         it.row(luck, |row| row.round < current).map(|at| it.tables.holdings[at].scope += 1)
+    }),
+    ("stock as before a change", &[K::ChangeLost], |it, _| {
+        let left = it.tables.coupons.iter_mut().find(|coupon| coupon.remaining > 0)?;
+        (left.total, left.remaining) = (left.total - 1, left.remaining - 1);
+        Some(())
     }),
     ("both requests issued", &[K::IssuedTwice], World::issue_both),
     // A request that got a piece is told that another one got it.

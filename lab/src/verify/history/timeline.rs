@@ -40,6 +40,10 @@ impl<'a> Timeline<'a> {
         &self.changes[place].after
     }
 
+    pub(super) fn end(&self) -> &'a Situation {
+        self.at(self.changes.len() - 1)
+    }
+
     /// Whether a situation was surely still so at that time: the change that ends it had not even been asked for.
     pub(super) fn lasts(&self, place: usize, time: u64) -> bool {
         self.changes.get(place + 1).is_none_or(|next| time < next.asked)
