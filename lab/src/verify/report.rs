@@ -137,7 +137,7 @@ pub enum Kind {
     AckOtherTime,
     /// A request was told that it got a coupon now, and had been told before that it had it.
     IssuedAnew,
-    /// A user was told that another request of its got a coupon, when no other had been made.
+    /// A user was told that another request of its got a coupon, when that had not been made.
     AlreadyUnfounded,
     /// A user was told of an entry of a round that was over before it asked, or had not begun.
     EntryOfAnotherTime,
