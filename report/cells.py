@@ -59,7 +59,7 @@ class Sweep:
     def places(self):
         """The cells of each place that did not fail. With one replica there is nothing to scatter, so its cell stands for every balance."""
         groups = defaultdict(list)
-        for row in (row for row in self.rows if not row["bypassed"]):
+        for row in (row for row in self.rows if not failed(row)):
             for balance in self.balances if row["replicas"] == 1 else [row["balance"]]:
                 groups[tuple(row[name] for name in PLACE if name != "balance") + (balance,)].append(row | {"balance": balance})
         return groups.values()
@@ -100,8 +100,20 @@ def of_repeats(cells, name):
                     "why": "; ".join(reasons) or "no"}
 
 
+# What a strategy did in a cell that has no figure.
+FAILURES = {
+    "went on without its lock": lambda row: row["bypassed"],
+    "broke a promise": lambda row: row["promises"] == "BROKEN",
+    "answered nobody": lambda row: row["answered /s"] == 0,
+}
+
+
+def failed(row):
+    return [f"failed, for it {what}" for what, did in FAILURES.items() if did(row)]
+
+
 def spoiled(row):
-    """Why this cell's figures are not those of its strategy: the machine made them, or the strategy went on without its lock."""
+    """Why this cell's figures are not those of its strategy: the machine made them, the load was not answered as it should, or it failed."""
     reasons = []
     if row["processors"] and (row["loader CPU"] or 0) > LOADER_MAX * row["processors"]:
         reasons.append("load took over ¼ of the machine")
@@ -111,6 +123,6 @@ def spoiled(row):
         reasons.append("the machine had nothing left to give")
     if row["offered /s"] and (row["unsent"] or row["sent /s"] < (1 - SHORT_MAX) * row["offered /s"]):
         reasons.append("offered rate not reached")
-    if row["bypassed"]:
-        reasons.append("failed, for it went on without its lock")
-    return reasons
+    if row["unexpected"]:
+        reasons.append("requests without an answer that was expected")
+    return reasons + failed(row)

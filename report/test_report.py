@@ -91,18 +91,24 @@ def test_the_cell_of_one_replica_stands_for_both_balances():
 
 
 def test_a_cell_that_is_spoiled_is_hollow_and_one_that_failed_is_missing_and_each_says_how():
+    hollow = [{"speed %": 89}, {"loader CPU": 0.51}, {"unsent": 40}, {"sent /s": 990}, {"unexpected": 1}]
+    missing = [{"bypassed": 3}, {"promises": "BROKEN"}, {"answered /s": 0}]
+
     def spoil(rows):
         # Of two replicas, so that each has one mark.
         rows_of_two = [row for row in rows if row["replicas"] == 2 and row["shape"] == "rate"]
-        for row, change in zip(rows_of_two, [{"speed %": 89}, {"loader CPU": 0.51}, {"unsent": 40}, {"sent /s": 990}, {"bypassed": 3}]):
+        for row, change in zip(rows_of_two, [*hollow, *missing]):
             row |= change
         return rows
 
     found = sweep(spoil)
-    assert found.reasons() == {"processors below 90 % of their speed": 1, "load took over ¼ of the machine": 1, "offered rate not reached": 2, "failed, for it went on without its lock": 1}
-    hollow = re.findall(rf'<path [^>]*fill="{look.PAPER}"', svg(pictures.throughput(found)))
-    assert len(hollow) == 4 and pictures.throughput(found).points == 4 * PLACES - 1
-    assert f"failed, for it went on without its lock in 1 of {len(found.rows)} cells" in draw.page(found, pictures.all_of(found))
+    failed = [f"failed, for it {what}" for what in ("went on without its lock", "broke a promise", "answered nobody")]
+    assert found.reasons() == {"processors below 90 % of their speed": 1, "load took over ¼ of the machine": 1, "offered rate not reached": 2,
+                               "requests without an answer that was expected": 1, **dict.fromkeys(failed, 1)}
+    marks = re.findall(rf'<path [^>]*fill="{look.PAPER}"', svg(pictures.throughput(found)))
+    assert len(marks) == len(hollow) and pictures.throughput(found).points == 4 * PLACES - len(missing)
+    page = draw.page(found, pictures.all_of(found))
+    assert all(f"{reason} in 1 of {len(found.rows)} cells" in page for reason in failed)
     assert not sweep().reasons()
 
 

@@ -15,7 +15,7 @@ export function writeDown(answer, order) {
     'an entry is what was asked for': ({ code, userId }) => code === order.code && userId === order.userId,
     'an entry has its serial': ({ serial }) => (SERIALS ? serial >= 1 : serial === null),
   });
-  const { code, userId, serial, round, requestId } = entry;
-  console.log(JSON.stringify({ code, userId, serial, round, requestId }));
+  const { code, userId, serial, round, requestId, issuedAt } = entry;
+  console.log(JSON.stringify({ code, userId, serial, round, requestId, issuedAt }));
   return entry;
 }

@@ -119,5 +119,5 @@ export function parsed(response) {
 
 // Whether two entries are about one coupon, all of it.
 export function isSame(one, other) {
-  return ['code', 'userId', 'serial', 'round', 'requestId'].every((field) => one[field] === other[field]);
+  return ['code', 'userId', 'serial', 'round', 'requestId', 'issuedAt'].every((field) => one[field] === other[field]);
 }

@@ -37,6 +37,7 @@ export function count(response) {
   const counter = BY_STATUS[response.status];
   if (counter) {
     counter.add(1);
+    if (counter === busy && !(Number(response.headers['Retry-After']) > 0)) check(null, { '"not now" says when to ask again': () => false });
     if (counter === busy && STRICT) check(null, { [`nobody is told "not now": ${told(response)}`]: () => false });
     return;
   }

@@ -8,6 +8,7 @@
 //   ACKS=0        do not write down what was promised: it costs the generator a part of its CPU
 //   DROPS=allow   requests that could not be sent do not fail the run
 //   STRATEGY BASE_URL OPS_URL ADMIN_TOKEN   as in rush.js
+import { check } from 'k6';
 import exec from 'k6/execution';
 import http from 'k6/http';
 
@@ -110,6 +111,7 @@ export function askForOne(coupons) {
   const order = { code, userId, key: userId };
   const answer = api.issue(order);
   outcomes.count(answer);
+  if (answer.status === 403 || answer.status === 409) check(null, { [`a new user is not told ${answer.status} of a coupon that is open`]: () => false });
   if (ACKS) acks.writeDown(answer, order);
   return answer;
 }

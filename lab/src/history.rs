@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 
 /// All that happened to one cluster, by one clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,15 +28,45 @@ impl From<Vec<Attempt>> for History {
     }
 }
 
-/// A look of a user at its wallet that was answered with what is in it.
+/// A look of a user at its wallet. Looking again is another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Look {
     pub user: String,
     /// By the clock of the attempts.
     pub asked: u64,
     pub answered: u64,
-    /// All that was in it.
-    pub entries: Vec<Ack>,
+    pub shown: Shown,
+}
+
+/// What a look came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Shown {
+    /// 200: all that was in it.
+    Entries(Vec<Ack>),
+    /// Any other answer.
+    Refused { status: u16 },
+    /// 503.
+    Retryable,
+    /// No answer.
+    Nothing,
+}
+
+impl Shown {
+    /// What a whole answer shows. One that cannot be read is one that nobody described.
+    pub(crate) fn of(status: u16, retry_after: &str, body: &[u8]) -> Self {
+        let refused = Self::Refused { status };
+        match status {
+            200 => serde_json::from_slice(body).map_or(refused, Self::Entries),
+            503 if says_when(retry_after) => Self::Retryable,
+            _ => refused,
+        }
+    }
+
+    /// Whether looking again would show nothing else.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Entries(_) | Self::Refused { .. })
+    }
 }
 
 /// What an administrator did. It took effect at some moment between the two times.
@@ -90,8 +122,10 @@ pub struct Attempt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Told {
-    /// 201 or 200: this request has got the coupon, now or earlier.
+    /// 201: this request has got the coupon now.
     Issued(Ack),
+    /// 200: it had got it before.
+    Replayed(Ack),
     /// 409: the user holds this entry by another request; its code may be another one when the round is exclusive.
     AlreadyIssued(Ack),
     /// 410.
@@ -121,21 +155,45 @@ pub struct Ack {
     pub round: u32,
     /// The request that got it, in hexadecimal digits.
     pub request_id: String,
+    /// When it was issued, by the database's clock.
+    #[serde(with = "time::serde::rfc3339")]
+    pub issued_at: OffsetDateTime,
+}
+
+impl Attempt {
+    /// From asking to the answer.
+    pub(crate) fn lasted(&self) -> RangeInclusive<u64> {
+        self.asked..=self.answered
+    }
+}
+
+impl Look {
+    /// From asking to the answer.
+    pub(crate) fn lasted(&self) -> RangeInclusive<u64> {
+        self.asked..=self.answered
+    }
+
+    /// What was in the wallet, as far as it was shown.
+    pub(crate) fn entries(&self) -> &[Ack] {
+        if let Shown::Entries(entries) = &self.shown { entries } else { &[] }
+    }
 }
 
 impl Told {
-    /// What a whole answer tells. One that cannot be read is one that nobody described.
-    pub fn of(status: u16, body: &[u8]) -> Self {
+    /// What a whole answer tells. One that cannot be read is one that nobody described. `retry_after` is the header's text, empty where
+    /// there is none.
+    pub fn of(status: u16, retry_after: &str, body: &[u8]) -> Self {
         #[derive(Deserialize)]
         struct Problem {
             entry: Ack,
         }
         let refused = Self::Refused { status };
         match status {
-            200 | 201 => serde_json::from_slice(body).map_or(refused, Self::Issued),
+            200 => serde_json::from_slice(body).map_or(refused, Self::Replayed),
+            201 => serde_json::from_slice(body).map_or(refused, Self::Issued),
             409 => serde_json::from_slice(body).map_or(refused, |Problem { entry }| Self::AlreadyIssued(entry)),
             410 => Self::SoldOut,
-            503 => Self::Retryable,
+            503 if says_when(retry_after) => Self::Retryable,
             _ => refused,
         }
     }
@@ -147,11 +205,21 @@ impl Told {
 
     /// The entry that was told: the request's own, or the one that the user holds by another.
     pub fn entry(&self) -> Option<&Ack> {
+        if let Self::AlreadyIssued(entry) = self { Some(entry) } else { self.own() }
+    }
+
+    /// The entry that the request itself got, now or before.
+    pub(crate) fn own(&self) -> Option<&Ack> {
         match self {
-            Self::Issued(entry) | Self::AlreadyIssued(entry) => Some(entry),
+            Self::Issued(entry) | Self::Replayed(entry) => Some(entry),
             _ => None,
         }
     }
+}
+
+/// "Not now" says in how many seconds to ask again: a crowd that is not told comes back at once.
+fn says_when(retry_after: &str) -> bool {
+    retry_after.parse().is_ok_and(|seconds: u32| seconds > 0)
 }
 
 /// Microseconds since the beginning of a history.
@@ -200,17 +268,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn not_now_is_an_answer_only_with_a_word_on_when() {
+        for (retry_after, is_one) in [("1", true), ("", false), ("0", false), ("soon", false)] {
+            let refused = (Told::Refused { status: 503 }, Shown::Refused { status: 503 });
+            let expected = if is_one { (Told::Retryable, Shown::Retryable) } else { refused };
+
+            assert_eq!(
+                (Told::of(503, retry_after, b"{}"), Shown::of(503, retry_after, b"{}")),
+                expected,
+                "{retry_after:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_history_reads_as_it_was_written() {
         let [user, code, key, request_id] = ["u-1", "A001", "k", "0f"].map(str::to_owned);
         let coupons = [(code.clone(), Stock { total: 3, open: true })].into();
         let after = Situation { round: 3, exclusive: true, open: false, coupons };
-        let entry = Ack { code: code.clone(), user_id: user.clone(), serial: Some(7), round: 3, request_id };
-        let look = Look { user: user.clone(), asked: 3, answered: 4, entries: vec![entry.clone()] };
-        let (issued, already) = (Told::Issued(entry.clone()), Told::AlreadyIssued(entry));
-        let tolds = [issued, already, Told::SoldOut, Told::Refused { status: 403 }, Told::Retryable, Told::Nothing];
+        let (user_id, issued_at) = (user.clone(), OffsetDateTime::UNIX_EPOCH);
+        let entry = Ack { code: code.clone(), user_id, serial: Some(7), round: 3, request_id, issued_at };
+        let look = |shown| Look { user: user.clone(), asked: 3, answered: 4, shown };
+        let refused = Shown::Refused { status: 500 };
+        let looks = [Shown::Entries(vec![entry.clone()]), refused, Shown::Retryable, Shown::Nothing].map(look).into();
+        let with_entry = [Told::Issued, Told::Replayed, Told::AlreadyIssued].map(|told| told(entry.clone()));
+        let without = [Told::SoldOut, Told::Refused { status: 403 }, Told::Retryable, Told::Nothing];
         let attempt = Attempt { user, code, key, asked: 1, answered: 9, told: Told::Nothing };
-        let attempts = tolds.map(|told| Attempt { told, ..attempt.clone() }).into();
-        let history = History { attempts, changes: vec![Change { asked: 1, answered: 2, after }], looks: vec![look] };
+        let tolds = with_entry.into_iter().chain(without);
+        let attempts = tolds.map(|told| Attempt { told, ..attempt.clone() }).collect();
+        let history = History { attempts, changes: vec![Change { asked: 1, answered: 2, after }], looks };
         let path = std::env::temp_dir().join(format!("coupon-lab-history-{}", std::process::id()));
 
         fs::write(&path, text(&history).unwrap()).unwrap();

@@ -267,6 +267,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_time_without_an_answer_goes_on_to_the_end_where_none_comes_again() {
+        let answer = async |number, stream: &mut TcpStream| {
+            stream.write_all(if number <= 10 { ANSWER } else { REFUSAL }).await.is_ok()
+        };
+        let time = Until::Elapsed(Duration::from_millis(400));
+        let outcome = ask(answer, Pace::Open(100.0), time, Duration::ZERO).await;
+
+        assert_eq!(outcome.by_status, [(200, 10), (502, 30)].into());
+        let gap = outcome.longest_gap;
+        assert!((Duration::from_millis(250)..Duration::from_millis(400)).contains(&gap), "{gap:?}");
+    }
+
+    #[tokio::test]
     async fn what_is_sent_to_warm_up_is_in_no_figure_but_promises() {
         let answer = async |_, stream: &mut TcpStream| stream.write_all(ANSWER).await.is_ok();
         let time = Until::Elapsed(Duration::from_millis(100));

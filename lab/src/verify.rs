@@ -33,8 +33,8 @@ const COUPONS: &str = "SELECT id, code, total, remaining, next_serial, round, sc
      AND COALESCE(event_opens_at <= UTC_TIMESTAMP(6), TRUE) AND COALESCE(event_closes_at > UTC_TIMESTAMP(6), TRUE) \
      AS open FROM coupon WHERE code IS NOT NULL ORDER BY code";
 const RETIRED: &str = "SELECT id, retired_code FROM coupon WHERE code IS NULL";
-const HOLDINGS: &str = "SELECT round, scope, user_id, coupon_id, serial, LOWER(HEX(request_id)) AS request_id \
-     FROM wallet WHERE round = ?";
+const HOLDINGS: &str = "SELECT round, scope, user_id, coupon_id, serial, LOWER(HEX(request_id)) AS request_id, \
+     TIMESTAMPDIFF(MICROSECOND, '1970-01-01', issued_at) AS issued_at FROM wallet WHERE round = ?";
 
 /// Judges the current round, and every coupon that `acks` says a client was promised.
 ///
@@ -101,6 +101,13 @@ struct Event {
     exclusive: bool,
 }
 
+impl Event {
+    /// The scope of a coupon's rows, by which the primary key keeps the round's rule.
+    fn scope(self, coupon_id: u16) -> u16 {
+        if self.exclusive { 0 } else { coupon_id }
+    }
+}
+
 #[derive(Clone, Debug, FromRow)]
 struct Coupon {
     id: u16,
@@ -123,6 +130,8 @@ struct Holding {
     serial: Option<u32>,
     /// In hexadecimal digits, as clients know it.
     request_id: String,
+    /// Microseconds since 1970.
+    issued_at: i64,
 }
 
 async fn read(connection: &mut MySqlConnection, rounds: impl Iterator<Item = u32>) -> sqlx::Result<Tables> {

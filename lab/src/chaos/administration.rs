@@ -11,8 +11,6 @@ use crate::history::{Change, Situation, Stock, micros};
 
 /// A change that has no answer by then has none at all.
 const GIVE_UP: Duration = Duration::from_secs(30);
-/// What a refusal of less stock than is issued says.
-const CONFLICT: &str = "409";
 
 #[derive(Clone, Copy, Debug)]
 enum Act {
@@ -89,7 +87,7 @@ impl<'a> Administrator<'a> {
             Act::Reset => self.admin.end(after.round - 1).await.map(|_| true),
             Act::Open(_) | Act::Exclusive(_) => self.admin.put_event(next, after.open).await.map(|()| true),
             Act::Total(code, total) => match self.admin.put_coupon(code, total).await {
-                Err(error) if format!("{error:#}").contains(CONFLICT) => Ok(false),
+                Err(error) if is_conflict(&error) => Ok(false),
                 done => done.map(|()| true),
             },
         };
@@ -98,5 +96,26 @@ impl<'a> Administrator<'a> {
             self.changes.push(Change { asked, answered: micros(self.began), after });
         }
         Ok(())
+    }
+}
+
+/// Whether less stock was refused than is issued. A port may have the same digits.
+fn is_conflict(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("answers 409")
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn a_call_that_did_not_arrive_is_no_refusal_whatever_its_port() {
+        let put = |cause| is_conflict(&anyhow!("{cause}").context("cannot put the coupon W-4"));
+
+        assert!(put("/admin/coupons/W-4 answers 409 Conflict: more than the new total are issued already"));
+        assert!(!put("error sending request for url (http://127.0.0.1:20409/admin/coupons/W-4)"));
+        assert!(!put("/admin/coupons/W-4 answers 503 Service Unavailable: ask again"));
     }
 }

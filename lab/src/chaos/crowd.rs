@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use fastrand::Rng;
 use futures_util::future::join_all;
-use reqwest::Client;
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Client, Response};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::supervised::REPLICA;
 use super::wave::{Habit, User, Wave};
-use crate::history::{Ack, Attempt, History, Look, Told, micros};
+use crate::history::{Attempt, History, Look, Shown, Told, micros};
 
 /// A client that waits this long takes its question for lost. Longer than nginx waits for a replica that hangs, so that what it
 /// does then is seen.
@@ -90,22 +90,27 @@ impl Crowds {
         }
     }
 
-    /// Looks at the wallet until it is shown.
+    /// Looks at the wallet until the answer is final.
     async fn look(&self, User { name, seed, .. }: &User) {
-        let (mut rng, user) = (Rng::with_seed(*seed), name.clone());
-        while Instant::now() < self.end {
+        let mut rng = Rng::with_seed(*seed);
+        loop {
             let asked = micros(self.began);
-            if let Some(entries) = self.wallet(name).await {
-                let answered = micros(self.began);
-                return self.heard.borrow_mut().looks.push(Look { user, asked, answered, entries });
+            let shown = self.wallet(name).await.unwrap_or(Shown::Nothing);
+            let is_final = shown.is_final();
+            let look = Look { user: name.clone(), asked, answered: micros(self.began), shown };
+            self.heard.borrow_mut().looks.push(look);
+            if is_final || Instant::now() >= self.end {
+                return;
             }
             sleep(PAUSE_MAX.mul_f64(rng.f64())).await;
         }
     }
 
-    async fn wallet(&self, user: &str) -> Option<Vec<Ack>> {
+    /// `None` when no whole answer came.
+    async fn wallet(&self, user: &str) -> Option<Shown> {
         let answer = self.client.get(format!("{}/users/{user}/coupons", self.url)).send().await.ok()?;
-        answer.error_for_status().ok()?.json().await.ok()
+        let (status, retry_after) = (answer.status().as_u16(), retry_after(&answer));
+        Some(Shown::of(status, &retry_after, &answer.bytes().await.ok()?))
     }
 
     async fn attempt(&self, user: &User, key: &str, hang_up: Option<Duration>) -> Told {
@@ -131,9 +136,14 @@ impl Crowds {
         if let Some(replica) = answer.headers().get(REPLICA).and_then(|name| name.to_str().ok()) {
             self.replicas.borrow_mut().entry(user.code).or_default().insert(replica.to_owned());
         }
-        let status = answer.status().as_u16();
-        Some(Told::of(status, &answer.bytes().await.ok()?))
+        let (status, retry_after) = (answer.status().as_u16(), retry_after(&answer));
+        Some(Told::of(status, &retry_after, &answer.bytes().await.ok()?))
     }
+}
+
+/// When an answer says that one may ask again; empty when it does not.
+fn retry_after(answer: &Response) -> String {
+    answer.headers().get(RETRY_AFTER).and_then(|text| text.to_str().ok()).unwrap_or_default().to_owned()
 }
 
 /// The body of a user's order. A hidden code begins with an escape, which JSON reads as the same letter.

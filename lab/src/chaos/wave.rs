@@ -57,7 +57,7 @@ pub struct Disturbance {
 #[derive(Clone, Debug, PartialEq)]
 pub struct User {
     pub code: &'static str,
-    /// Unique in the wave.
+    /// Unique in the run: what a wave before left on its way would pass for a request of this one's.
     pub name: String,
     /// When the first attempt begins, from the start of the wave.
     pub starts: Duration,
@@ -135,7 +135,7 @@ impl Wave {
         let count = rng.u32(pieces * 3..=pieces * 6);
         let user = |number: u32| User {
             code,
-            name: format!("{code}-{number}"),
+            name: format!("{}-{code}-{number}", self.number),
             starts: starts + spread.mul_f64(rng.f64()),
             habit: self.habit(rng),
             hides: self.has(Fault::CodesHidden) && rng.u32(..3) == 0,
@@ -250,6 +250,13 @@ mod tests {
             let expected = if wave.has(Fault::CodesHidden) { wave.users.len() / 5..wave.users.len() / 2 } else { 0..1 };
             assert!(expected.contains(&hidden), "{}: {hidden} of {}", wave.name(), wave.users.len());
         }
+    }
+
+    #[test]
+    fn nobody_asks_in_two_waves() {
+        let [first, second] = [6, 7].map(|number| waves(3, Fault::ALL, number, 1).next().unwrap().users);
+
+        assert!(first.iter().all(|user| second.iter().all(|other| other.name != user.name)));
     }
 
     #[test]

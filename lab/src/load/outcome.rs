@@ -205,8 +205,12 @@ impl Tally {
             self.waited(now - due);
             self.outcome.unsent += 1;
         }
-        let seconds = self.window.unwrap_or(self.last - self.start).as_secs_f64().max(f64::EPSILON);
+        let took = self.window.unwrap_or(self.last - self.start);
+        // What never came to itself again has no answer that would end the time without one.
+        let silent = (self.start + took).saturating_duration_since(self.last_expected);
+        let longest_gap = self.outcome.longest_gap.max(silent);
+        let seconds = took.as_secs_f64().max(f64::EPSILON);
         let errors = Errors { unanswered: self.under_way, ..self.outcome.errors };
-        Outcome { seconds, errors, late, cpu_seconds, ..self.outcome.clone() }
+        Outcome { seconds, longest_gap, errors, late, cpu_seconds, ..self.outcome.clone() }
     }
 }

@@ -49,12 +49,16 @@ fn parse(line: &str) -> serde_json::Result<Option<Ack>> {
 
 #[cfg(test)]
 mod tests {
+    use time::OffsetDateTime;
+
     use super::*;
 
-    const ENTRY: &str = r#"{"code":"A001","userId":"u-1","serial":7,"round":3,"requestId":"0f"}"#;
+    const ENTRY: &str =
+        r#"{"code":"A001","userId":"u-1","serial":7,"round":3,"requestId":"0f","issuedAt":"1970-01-01T00:00:00Z"}"#;
 
     fn ack() -> Ack {
-        Ack { code: "A001".into(), user_id: "u-1".into(), serial: Some(7), round: 3, request_id: "0f".into() }
+        let [code, user_id, request_id] = ["A001", "u-1", "0f"].map(str::to_owned);
+        Ack { code, user_id, serial: Some(7), round: 3, request_id, issued_at: OffsetDateTime::UNIX_EPOCH }
     }
 
     #[test]

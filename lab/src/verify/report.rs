@@ -113,7 +113,7 @@ pub enum Kind {
     SoldOutThenIssued,
     /// A user was told "sold out" for a coupon that it holds.
     SoldOutHolder,
-    /// A client was told something that is neither a coupon nor a lack of it, about an open coupon.
+    /// A client was told something that is neither a coupon nor a lack of it, about an open coupon or of its wallet.
     Refused,
     NotOpenWhileOpen,
     UnknownWhileThere,
@@ -125,20 +125,26 @@ pub enum Kind {
     OutOfStep,
     /// `total` is not `remaining` plus rows.
     Conservation,
+    /// What an administrator changed is not so any more.
+    ChangeLost,
     /// A user holds a coupon that it never asked for.
     Unasked,
     // P6
     AckOtherSerial,
     AckOtherRequest,
     AckOtherCode,
-    /// A user was told that another request of its got a coupon, when no other had been made.
+    /// What was told of an entry's time is not what the row has.
+    AckOtherTime,
+    /// A request was told that it got a coupon now, and had been told before that it had it.
+    IssuedAnew,
+    /// A user was told that another request of its got a coupon, when that had not been made.
     AlreadyUnfounded,
     /// A user was told of an entry of a round that was over before it asked, or had not begun.
     EntryOfAnotherTime,
     /// "Not open" was told to a user who had been told of its coupon.
     NotOpenHolder,
     // P7
-    /// A user's last answer is "not now", or none.
+    /// A user's last answer, about a coupon or of its wallet, is "not now", or none.
     NeverFinal,
     TooSlow,
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::report::{Books, Finding, Kind, Report};
-use super::{Ack, Coupon, Holding, Tables};
+use super::{Ack, Coupon, Event, Holding, Tables};
 
 mod acks;
 
@@ -19,11 +19,11 @@ pub(super) fn judge(tables: &Tables, acks: Option<&[Ack]>) -> Report {
     for holding in current(tables) {
         by_coupon.entry(holding.coupon_id).or_default().push(holding);
     }
-    check_users(tables, &mut evidence);
+    check_rule(tables, tables.event, &mut evidence);
     let mut coupons = Vec::new();
     for coupon in &tables.coupons {
         let rows = by_coupon.remove(&coupon.id).unwrap_or_default();
-        check_scope(tables, coupon, &rows, &mut evidence);
+        check_step(tables.event, coupon, &mut evidence);
         check_serials(coupon, &rows, &mut evidence);
         coupons.push(check_stock(coupon, &rows, &mut evidence));
     }
@@ -41,20 +41,28 @@ pub(super) fn judge(tables: &Tables, acks: Option<&[Ack]>) -> Report {
 }
 
 fn current(tables: &Tables) -> impl Iterator<Item = &Holding> {
-    tables.holdings.iter().filter(|holding| holding.round == tables.event.round)
+    of_round(tables, tables.event.round)
+}
+
+fn of_round(tables: &Tables, round: u32) -> impl Iterator<Item = &Holding> {
+    tables.holdings.iter().filter(move |holding| holding.round == round)
 }
 
 fn users<'a>(rows: impl Iterator<Item = &'a Holding>) -> usize {
     rows.map(|row| &row.user_id).collect::<HashSet<_>>().len()
 }
 
-/// One coupon per user, over the event or per code as the round's rule says.
-fn check_users<'a>(tables: &'a Tables, evidence: &mut Evidence<'a>) {
+/// One coupon per user, over the event or per code as the round's rule says, and each in the scope that keeps it so.
+pub(super) fn check_rule<'a>(tables: &'a Tables, event: Event, evidence: &mut Evidence<'a>) {
     let (codes, mut holders) = (tables.codes(), HashSet::new());
-    for Holding { coupon_id, user_id, .. } in current(tables) {
-        let id = (!tables.event.exclusive).then_some(coupon_id);
+    for Holding { coupon_id, user_id, scope, .. } in of_round(tables, event.round) {
+        let code = codes.get(coupon_id).copied();
+        let id = (!event.exclusive).then_some(coupon_id);
         if !holders.insert((id, user_id)) {
-            evidence.add(Kind::UserTwice, id.and_then(|id| codes.get(id).copied()), user_id.clone());
+            evidence.add(Kind::UserTwice, id.and(code), user_id.clone());
+        }
+        if *scope != event.scope(*coupon_id) {
+            evidence.add(Kind::WrongScope, code, format!("{user_id} in {scope}"));
         }
     }
 }
@@ -74,16 +82,12 @@ fn check_stock<'a>(coupon: &'a Coupon, rows: &[&Holding], evidence: &mut Evidenc
     Books { coupon: coupon.clone(), rows: count, users, serials, lost_updates }
 }
 
-/// The coupon follows the event, and its rows the scope that the round's rule gives.
-fn check_scope<'a>(tables: &Tables, coupon: &'a Coupon, rows: &[&Holding], evidence: &mut Evidence<'a>) {
-    let Coupon { code, round, scope, .. } = coupon;
-    let wanted = (tables.event.round, if tables.event.exclusive { 0 } else { coupon.id });
+/// The coupon follows the event.
+fn check_step<'a>(event: Event, Coupon { id, code, round, scope, .. }: &'a Coupon, evidence: &mut Evidence<'a>) {
+    let wanted = (event.round, event.scope(*id));
     if (*round, *scope) != wanted {
         let what = format!("round and scope are {:?}, but the event says {wanted:?}", (round, scope));
         evidence.add(Kind::OutOfStep, Some(code), what);
-    }
-    for row in rows.iter().filter(|row| row.scope != wanted.1) {
-        evidence.add(Kind::WrongScope, Some(code), format!("{} in {}", row.user_id, row.scope));
     }
 }
 

@@ -70,5 +70,8 @@ impl<'a> Recorder<'a> {
 }
 
 fn told(answer: &Answer) -> Told {
-    if answer.status == 0 { Told::Nothing } else { Told::of(answer.status, answer.text.as_bytes()) }
+    if answer.status == 0 {
+        return Told::Nothing;
+    }
+    Told::of(answer.status, answer.header("retry-after"), answer.text.as_bytes())
 }

@@ -2,6 +2,7 @@
 //! besides, and the last one is a decision.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use super::index::{Index, Win};
 use super::{Evidence, Kind};
@@ -19,6 +20,7 @@ pub(super) fn check<'a>(index: &Index<'a>, evidence: &mut Evidence<'a>) {
         index.check_refusal(attempt, evidence);
     }
     index.check_issued(evidence);
+    index.check_anew(evidence);
     index.check_ends(evidence);
 }
 
@@ -27,10 +29,8 @@ impl<'a> Index<'a> {
     fn check_entry(&self, attempt: &'a Attempt, evidence: &mut Evidence<'a>) {
         let Some(entry) = attempt.told.entry() else { return };
         let Attempt { user, code, key, answered, .. } = attempt;
+        self.check_holder(user, attempt.lasted(), entry, evidence);
         let mut add = |kind, what: String| evidence.add(kind, Some(code), format!("{user} {what}"));
-        if !self.timeline.may_be_of(attempt, entry.round) {
-            add(Kind::EntryOfAnotherTime, format!("was told of round {}", entry.round));
-        }
         let is_already = matches!(attempt.told, Told::AlreadyIssued(_));
         // Only the rule of an exclusive round lets another code be told.
         if entry.code != *code && !(is_already && self.timeline.exclusive(entry.round) != Some(false)) {
@@ -39,13 +39,36 @@ impl<'a> Index<'a> {
         if !is_already {
             return;
         }
-        let is_other = |other: &Attempt| (&other.code, &other.key) != (code, key);
-        if !self.asks_of(user, &entry.code).iter().any(|other| is_other(other) && other.asked <= *answered) {
-            return add(Kind::AlreadyUnfounded, "had made no other request".to_owned());
+        let is_named = |told: &Told| told.own().is_some_and(|own| own.request_id == entry.request_id);
+        let mut named = self.asks_of(user, &entry.code).iter().filter(|ask| is_named(&ask.told)).map(|ask| &ask.key);
+        let named = named.next();
+        let may_have_got_it = |other: &&Attempt| {
+            (&other.code, &other.key) != (code, key)
+                && named.is_none_or(|named| *named == other.key)
+                && other.asked <= *answered
+        };
+        if !self.asks_of(user, &entry.code).iter().any(may_have_got_it) {
+            add(Kind::AlreadyUnfounded, "had made no other request that may have got it".to_owned());
         }
-        let is_own = |told: &Told| matches!(told, Told::Issued(own) if own.request_id == entry.request_id);
-        if self.asks_of(user, code).iter().any(|other| !is_other(other) && is_own(&other.told)) {
-            add(Kind::AlreadyUnfounded, "was told of the very request that it made".to_owned());
+    }
+
+    /// An entry that is told or shown has a serial, names its user, and is of a round in which that may have been.
+    pub(super) fn check_holder(
+        &self,
+        user: &str,
+        lasted: RangeInclusive<u64>,
+        entry: &'a Ack,
+        evidence: &mut Evidence<'a>,
+    ) {
+        let Ack { code, user_id, round, serial, .. } = entry;
+        if serial.is_none() {
+            evidence.add(Kind::SerialMissing, Some(code), format!("{user} was told of none"));
+        }
+        if user_id != user {
+            evidence.add(Kind::AckOtherUser, Some(code), format!("{user} was told of an entry of {user_id}"));
+        }
+        if !self.timeline.may_be_of(lasted, *round) {
+            evidence.add(Kind::EntryOfAnotherTime, Some(code), format!("{user} was told of round {round}"));
         }
     }
 
@@ -56,7 +79,7 @@ impl<'a> Index<'a> {
             Told::Refused { status } => self.not_refused(place, attempt, status).into_iter().collect(),
             _ => Vec::new(),
         };
-        let mut reasons: Vec<Vec<Reason>> = self.timeline.possible(attempt).map(wrong).collect();
+        let mut reasons: Vec<Vec<Reason>> = self.timeline.possible(attempt.lasted()).map(wrong).collect();
         if reasons.iter().all(|reasons| !reasons.is_empty()) {
             for (kind, why) in reasons.swap_remove(0) {
                 evidence.add(kind, Some(&attempt.code), format!("{}: {why}", attempt.user));
@@ -122,13 +145,29 @@ impl<'a> Index<'a> {
     fn check_issued(&self, evidence: &mut Evidence<'a>) {
         let mut requests = BTreeMap::<_, BTreeSet<(&str, &str)>>::new();
         for Attempt { user, code, key, told, .. } in self.attempts {
-            let Told::Issued(Ack { round, .. }) = told else { continue };
+            let Some(Ack { round, .. }) = told.own() else { continue };
             let domain = (self.timeline.exclusive(*round) != Some(true)).then_some(code.as_str());
             requests.entry((user.as_str(), *round, domain)).or_default().insert((code, key));
         }
         for ((user, round, code), requests) in requests.into_iter().filter(|(_, requests)| requests.len() > 1) {
             let what = format!("{user} by {} requests in round {round}", requests.len());
             evidence.add(Kind::IssuedTwice, code, what);
+        }
+    }
+
+    /// A request gets its coupon once; from then on it is told that it had got it.
+    fn check_anew(&self, evidence: &mut Evidence<'a>) {
+        let mut requests = BTreeMap::<_, Vec<&Attempt>>::new();
+        for attempt in self.attempts {
+            let Some(Ack { round, .. }) = attempt.told.own() else { continue };
+            requests.entry((&attempt.user, &attempt.code, &attempt.key, round)).or_default().push(attempt);
+        }
+        for ((user, code, _, round), told) in requests {
+            let mut issued = told.iter().filter(|attempt| matches!(attempt.told, Told::Issued(_)));
+            let Some(first) = issued.next() else { continue };
+            if issued.next().is_some() || told.iter().any(|other| other.answered < first.asked) {
+                evidence.add(Kind::IssuedAnew, Some(code), format!("{user} in round {round}"));
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::history::{Attempt, Told};
 const NOT_OPEN_TOLD: Told = Told::Refused { status: NOT_OPEN };
 
 /// What is planted, and the finding that it shows in any world.
-pub(super) const LIES: [Plant; 11] = [
+pub(super) const LIES: [Plant; 15] = [
     // In the very situation in which it was told of its coupon.
     ("holder sent away", &[K::SoldOutHolder], |it, luck| {
         it.mislead(luck, |it, ask| it.is_told_again(ask).then_some(Told::SoldOut))
@@ -36,15 +36,34 @@ pub(super) const LIES: [Plant; 11] = [
         it.tables.holdings.remove(lost);
         Some(())
     }),
+    ("two of an old round for one user", &[K::UserTwice], |it, luck| {
+        let current = it.tables.event.round;
+        let first = it.row(luck, |row| row.round < current)?;
+        let Holding { round, coupon_id, ref user_id, .. } = it.tables.holdings[first];
+        let (user, mut rows) = (user_id.clone(), it.tables.holdings.iter_mut().enumerate());
+        let is_other = |at: usize, row: &Holding| at != first && (row.round, row.coupon_id) == (round, coupon_id);
+        rows.find_map(|(at, row)| is_other(at, row).then_some(row))?.user_id = user;
+        Some(())
+    }),
+    ("row of an old round in another scope", &[K::WrongScope], |it, luck| {
+        let current = it.tables.event.round;
+        it.row(luck, |row| row.round < current).map(|at| it.tables.holdings[at].scope += 1)
+    }),
+    ("stock as before a change", &[K::ChangeLost], |it, _| {
+        let left = it.tables.coupons.iter_mut().find(|coupon| coupon.remaining > 0)?;
+        (left.total, left.remaining) = (left.total - 1, left.remaining - 1);
+        Some(())
+    }),
     ("both requests issued", &[K::IssuedTwice], World::issue_both),
     // A request that got a piece is told that another one got it.
     ("own request denied", &[K::AlreadyUnfounded], |it, luck| {
         it.mislead(luck, |it, ask| match &ask.told {
-            Told::Issued(entry) if it.is_told_twice(ask) => Some(Told::AlreadyIssued(entry.clone())),
+            Told::Replayed(entry) if it.is_told_twice(ask) => Some(Told::AlreadyIssued(entry.clone())),
             _ => None,
         })
     }),
     ("row moved", &[K::Unasked], World::move_row),
+    ("issued twice to one request", &[K::IssuedAnew], World::issue_anew),
 ];
 
 impl World {
@@ -54,7 +73,7 @@ impl World {
 
     /// The only situation by which the attempt may have been answered.
     fn only(&self, attempt: &Attempt) -> Option<usize> {
-        let possible = self.timeline().possible(attempt);
+        let possible = self.timeline().possible(attempt.lasted());
         (possible.start() == possible.end()).then(|| *possible.start())
     }
 
@@ -79,23 +98,27 @@ impl World {
         let coupon = self.tables.coupons.iter().find(|coupon| coupon.code == attempt.code)?;
         let mut rows = self.tables.holdings.iter().filter(|row| row.user_id == attempt.user);
         let other = rows.find(|row| row.coupon_id == coupon.id && row.round != round)?;
-        matches!(attempt.told, Told::Issued(_)).then(|| Told::Issued(entry_of(&attempt.code, other)))
+        attempt.told.own().map(|_| Told::Replayed(entry_of(&attempt.code, other)))
     }
 
     /// Whether another attempt of the same request was told the same.
     fn is_told_twice(&self, attempt: &Attempt) -> bool {
         let is_same = |it: &&Attempt| {
-            (&it.user, &it.code, &it.key, &it.told) == (&attempt.user, &attempt.code, &attempt.key, &attempt.told)
+            (&it.user, &it.code, &it.key, it.told.own())
+                == (&attempt.user, &attempt.code, &attempt.key, attempt.told.own())
         };
         self.history.attempts.iter().filter(is_same).count() > 1
     }
 
-    /// Somebody is told "sold out" when a change has been answered after which there was stock for all who had asked.
+    /// Somebody is told "sold out" when a change has been answered after which there was stock for all who had asked and not been sent
+    /// away.
     fn refuse_after_a_change(&mut self) -> Option<()> {
         let wins = |round: u32, code: &str, time: u64| {
             let rows = self.tables.holdings.iter().filter(|row| row.round == round && self.code_of(row) == code);
-            let attempts = &self.history.attempts;
-            rows.filter(|row| attempts.iter().any(|ask| ask.user == row.user_id && ask.asked <= time)).count()
+            let may_win = |ask: &Attempt| ask.told.entry().is_some() || !ask.told.is_final();
+            let mut attempts = self.history.attempts.iter().filter(|ask| ask.asked <= time && may_win(ask));
+            let askers: Vec<_> = attempts.by_ref().map(|ask| &ask.user).collect();
+            rows.filter(|row| askers.contains(&&row.user_id)).count()
         };
         let found = self.history.changes.iter().enumerate().skip(1).find_map(|(place, change)| {
             let time = change.answered + 1;
@@ -122,7 +145,7 @@ impl World {
             .history
             .attempts
             .iter()
-            .find(|ask| ask.code == code && timeline.may_be_of(ask, row.round) && !holds(&ask.user))?;
+            .find(|ask| ask.code == code && timeline.may_be_of(ask.lasted(), row.round) && !holds(&ask.user))?;
         let extra = Holding { user_id: user.user.clone(), serial: Some(total(row) + 1), ..row.clone() };
         self.tables.holdings.push(extra);
         Some(())

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use super::super::Holding;
 use super::timeline::Timeline;
 use super::{Evidence, Kind, Tables};
-use crate::history::{Ack, Attempt, Told};
+use crate::history::{Ack, Attempt, History};
 
 pub(super) struct Index<'a> {
     pub(super) timeline: Timeline<'a>,
     pub(super) attempts: &'a [Attempt],
     /// By user and code.
     pub(super) asks: HashMap<(&'a str, &'a str), Vec<&'a Attempt>>,
-    /// When each user was told of an entry, by round and user.
+    /// When each user was told of an entry, or saw it in its wallet, by round and user.
     pub(super) told: HashMap<(u32, &'a str), Vec<(u64, &'a Ack)>>,
     /// The pieces of each code, by round.
     pub(super) wins: BTreeMap<(u32, &'a str), Wins<'a>>,
@@ -38,7 +38,8 @@ pub(super) struct Win<'a> {
     pub(super) row: Option<&'a Holding>,
     /// As its client was told; by the wallet when it was not.
     pub(super) serial: Option<u32>,
-    /// When its request was first made; when nobody was told which one it is, when the user first asked in the round.
+    /// When its request was first made, without attempts that were refused; when nobody was told which request it is, when its user
+    /// first asked in the round.
     pub(super) asked: u64,
     /// The last situation in which its user may have got it.
     pub(super) until: usize,
@@ -47,24 +48,29 @@ pub(super) struct Win<'a> {
 impl<'a> Index<'a> {
     pub(super) fn new(
         tables: &'a Tables,
-        attempts: &'a [Attempt],
+        history: &'a History,
         timeline: Timeline<'a>,
         evidence: &mut Evidence<'a>,
     ) -> Self {
         let (mut asks, mut told) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
         let (mut issued, mut wins) = (BTreeMap::<_, &Attempt>::new(), BTreeMap::<_, Wins>::new());
-        for attempt in attempts {
+        for attempt in &history.attempts {
             let (user, code) = (attempt.user.as_str(), attempt.code.as_str());
             asks.entry((user, code)).or_default().push(attempt);
             wins.entry((timeline.at(0).round, code)).or_default();
             if let Some(entry) = attempt.told.entry() {
                 told.entry((entry.round, user)).or_default().push((attempt.answered, entry));
             }
-            if let Told::Issued(entry) = &attempt.told {
+            if let Some(entry) = attempt.told.own() {
                 issued.entry((entry.round, code, user)).or_insert(attempt);
             }
         }
-        let mut index = Self { timeline, attempts, asks, told, wins };
+        for look in &history.looks {
+            let of = |entry: &Ack| (entry.round, look.user.as_str());
+            let seen = look.entries().iter().map(|entry| (of(entry), (look.answered, entry)));
+            seen.for_each(|(holder, entry)| told.entry(holder).or_default().push(entry));
+        }
+        let mut index = Self { timeline, attempts: &history.attempts, asks, told, wins };
         let codes = tables.codes();
         for row in tables.holdings.iter().filter(|row| index.timeline.has(row.round)) {
             let Some(&code) = codes.get(&row.coupon_id) else { continue };
@@ -93,7 +99,10 @@ impl<'a> Index<'a> {
         let (round, code, user) = piece;
         let asks = self.asks.get(&(user, code))?.iter().filter(|ask| self.timeline.may_win_in(ask, round));
         let asks = asks.filter(|ask| issued.is_none_or(|issued| issued.key == ask.key));
-        let asked = asks.map(|ask| ask.asked).min().or(issued.map(|issued| issued.asked))?;
+        // What was refused did not get it. Where all was, that is a lie, which is found as one.
+        let was_refused = |ask: &Attempt| ask.told.is_final() && ask.told.own().is_none();
+        let first = asks.clone().filter(|ask| !was_refused(ask)).map(|ask| ask.asked).min();
+        let asked = first.or(asks.map(|ask| ask.asked).min()).or(issued.map(|issued| issued.asked))?;
         // What was lost on the way may be carried out when its client has gone; what a client was told is the end of it.
         let told = self.told.get(&(round, user)).into_iter().flatten();
         let told = told.filter(|(_, entry)| entry.code == code).map(|(answered, _)| *answered).min();

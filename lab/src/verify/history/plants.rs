@@ -1,12 +1,13 @@
 //! Corruptions, each as a fault of the service or of its database would leave it behind.
 
 use fastrand::Rng;
+use time::Duration;
 
 use super::super::Holding;
 use super::super::report::Kind as K;
 use super::answers::NOT_OPEN;
-use super::world::{World, entry_of, take};
-use crate::history::{Ack, Attempt, Look, Told};
+use super::world::{ROUND, World, entry_of, take};
+use crate::history::{Ack, Attempt, Look, Shown, Told};
 
 /// Which of all that fit is corrupted: the first or any.
 pub(super) type Luck<'a> = Option<&'a mut Rng>;
@@ -15,7 +16,7 @@ pub(super) type Luck<'a> = Option<&'a mut Rng>;
 /// how. `None`: nothing in this world can be corrupted so.
 pub(super) type Plant = (&'static str, &'static [K], fn(&mut World, Luck) -> Option<()>);
 
-pub(super) const PLANTS: [Plant; 24] = [
+pub(super) const PLANTS: [Plant; 33] = [
     ("row deleted", &[K::Conservation, K::SerialGap, K::SerialOutOfRange, K::NextSerial, K::AckLost], |it, luck| {
         it.row(luck, |_| true).map(|at| drop(it.tables.holdings.remove(at)))
     }),
@@ -38,6 +39,12 @@ pub(super) const PLANTS: [Plant; 24] = [
         let rows = &mut it.tables.holdings;
         (rows[a].serial, rows[b].serial) = (rows[b].serial, rows[a].serial);
         Some(())
+    }),
+    ("no serials", &[K::SerialMissing], |it, _| {
+        it.tables.holdings.iter_mut().for_each(|row| row.serial = None);
+        it.tables.coupons.iter_mut().for_each(|coupon| coupon.next_serial = 1);
+        let told = it.history.attempts.iter_mut().filter_map(|ask| ask.told.entry_mut());
+        told.map(|entry| entry.serial = None).last()
     }),
     ("counter off", &[K::Conservation], |it, luck| {
         one(&mut it.tables.coupons, luck).map(|coupon| coupon.remaining += 1)
@@ -63,16 +70,17 @@ pub(super) const PLANTS: [Plant; 24] = [
     }),
     ("already issued without cause", &[K::AlreadyUnfounded], |it, luck| {
         let has_one_key = |it: &World, ask: &Attempt| it.same(ask).all(|other| other.key == ask.key);
-        let ask = it.attempt(luck, |it, ask| matches!(ask.told, Told::Issued(_)) && has_one_key(it, ask))?;
+        let ask = it.attempt(luck, |it, ask| ask.told.own().is_some() && has_one_key(it, ask))?;
         let Attempt { user, code, .. } = ask.clone();
         it.retell(&code, &user, |told| {
-            if let Told::Issued(entry) = told {
+            if let Some(entry) = told.own() {
                 *told = Told::AlreadyIssued(entry.clone());
             }
         });
         Some(())
     }),
     ("both requests issued", &[K::IssuedTwice], World::issue_both),
+    ("issued twice to one request", &[K::IssuedAnew], World::issue_anew),
     ("another code", &[K::AckOtherCode, K::AckOtherRequest], |it, luck| {
         it.mislead(luck, |_, ask| match &ask.told {
             Told::Issued(entry) if ask.code != "B" => Some(Told::Issued(Ack { code: "B".into(), ..entry.clone() })),
@@ -80,10 +88,11 @@ pub(super) const PLANTS: [Plant; 24] = [
         })
     }),
     ("entry of another round", &[K::EntryOfAnotherTime, K::AckOtherRound], |it, luck| {
-        it.mislead(luck, |_, ask| match &ask.told {
-            Told::Issued(entry) => Some(Told::Issued(Ack { round: entry.round + 1, ..entry.clone() })),
-            _ => None,
-        })
+        it.misquote(luck, |entry| entry.round += 1)
+    }),
+    ("entry of another user", &[K::AckOtherUser], |it, luck| it.misquote(luck, |entry| entry.user_id.push('x'))),
+    ("entry of another time", &[K::AckOtherTime], |it, luck| {
+        it.misquote(luck, |entry| entry.issued_at += Duration::MICROSECOND)
     }),
     ("never answered", &[K::NeverFinal], |it, luck| {
         let may_be_lost = |ask: &Attempt| !ask.told.is_final() || ask.told == Told::SoldOut;
@@ -93,7 +102,7 @@ pub(super) const PLANTS: [Plant; 24] = [
         Some(())
     }),
     ("holder sent away", &[K::SoldOutHolder], |it, luck| {
-        let Attempt { user, code, .. } = it.attempt(luck, |_, ask| matches!(ask.told, Told::Issued(_)))?.clone();
+        let Attempt { user, code, .. } = it.attempt(luck, |_, ask| ask.told.own().is_some())?.clone();
         it.retell(&code, &user, |told| *told = Told::SoldOut);
         Some(())
     }),
@@ -105,9 +114,23 @@ pub(super) const PLANTS: [Plant; 24] = [
         it.mislead(luck, |_, ask| (ask.told == Told::SoldOut).then_some(Told::Refused { status: NOT_OPEN }))
     }),
     ("wallet of the past", &[K::WalletOfThePast], |it, luck| {
+        it.wallet(luck).and_then(|(_, entries)| entries.pop()).map(drop)
+    }),
+    ("wallet of another user", &[K::AckOtherUser], |it, luck| {
+        it.wallet(luck).map(|(_, entries)| entries[0].user_id.push('x'))
+    }),
+    ("wallet of another round", &[K::EntryOfAnotherTime], |it, luck| {
+        let row = Holding { round: ROUND - 1, ..it.tables.holdings[it.row(luck, |_| true)?].clone() };
+        let (user, code) = (row.user_id.clone(), it.code_of(&row));
+        it.wallets().find(|(name, _)| **name == user)?.1.push(entry_of(&code, &row));
+        it.tables.holdings.push(row);
+        Some(())
+    }),
+    ("wallet refused", &[K::Refused], |it, luck| it.hide(luck, Shown::Refused { status: 500 })),
+    ("wallet never shown", &[K::NeverFinal], |it, luck| it.hide(luck, Shown::Retryable)),
+    ("wallet late", &[K::TooSlow], |it, luck| {
         it.look();
-        let has_entry = |look: &&mut Look| !look.entries.is_empty();
-        one(it.history.looks.iter_mut().filter(has_entry), luck).and_then(|look| look.entries.pop()).map(drop)
+        one(&mut it.history.looks, luck).map(|look| look.answered += 10_000_000)
     }),
     ("slow", &[K::TooSlow], |it, luck| it.attempt(luck, |_, _| true).map(|ask| ask.answered += 10_000_000)),
 ];
@@ -116,6 +139,15 @@ fn one<T>(all: impl IntoIterator<Item = T>, luck: Luck) -> Option<T> {
     let all: Vec<T> = all.into_iter().collect();
     let place = luck.filter(|_| !all.is_empty()).map_or(0, |rng| rng.usize(..all.len()));
     all.into_iter().nth(place)
+}
+
+impl Told {
+    fn entry_mut(&mut self) -> Option<&mut Ack> {
+        match self {
+            Self::Issued(entry) | Self::Replayed(entry) | Self::AlreadyIssued(entry) => Some(entry),
+            _ => None,
+        }
+    }
 }
 
 impl World {
@@ -143,6 +175,35 @@ impl World {
         let (at, lie) = one((0..self.history.attempts.len()).filter_map(lie), luck)?;
         self.history.attempts[at].told = lie;
         Some(())
+    }
+
+    /// Somebody that got a piece is told of it otherwise.
+    fn misquote(&mut self, luck: Luck, change: impl Fn(&mut Ack)) -> Option<()> {
+        self.mislead(luck, |_, ask| {
+            let Told::Issued(mut entry) = ask.told.clone() else { return None };
+            change(&mut entry);
+            Some(Told::Issued(entry))
+        })
+    }
+
+    /// Whose wallet everybody sees, and what is in it.
+    fn wallets(&mut self) -> impl Iterator<Item = (&String, &mut Vec<Ack>)> {
+        self.look();
+        self.history.looks.iter_mut().filter_map(|Look { user, shown, .. }| match shown {
+            Shown::Entries(entries) => Some((&*user, entries)),
+            _ => None,
+        })
+    }
+
+    /// One that is not empty.
+    fn wallet(&mut self, luck: Luck) -> Option<(&String, &mut Vec<Ack>)> {
+        one(self.wallets().filter(|(_, entries)| !entries.is_empty()), luck)
+    }
+
+    /// Somebody is shown something else than its wallet.
+    fn hide(&mut self, luck: Luck, shown: Shown) -> Option<()> {
+        self.look();
+        one(&mut self.history.looks, luck).map(|look| look.shown = shown)
     }
 
     /// Whatever clients were told of the piece of `user`, is another story from now on.
@@ -190,7 +251,7 @@ impl World {
         self.tables.holdings[at].serial = Some(serial);
         let row = self.tables.holdings[at].clone();
         self.retell(&self.code_of(&row), &row.user_id, |told| {
-            if let Told::Issued(entry) | Told::AlreadyIssued(entry) = told {
+            if let Some(entry) = told.entry_mut() {
                 entry.serial = Some(serial);
             }
         });
@@ -200,9 +261,18 @@ impl World {
     pub(super) fn issue_both(&mut self, luck: Luck) -> Option<()> {
         self.mislead(luck, |it, ask| {
             let Told::AlreadyIssued(entry) = &ask.told else { return None };
-            let issued = Told::Issued(entry.clone());
-            let is_told = it.same(ask).any(|other| other.key != ask.key && other.told == issued);
-            is_told.then_some(issued)
+            let is_told = it.same(ask).any(|other| other.key != ask.key && other.told.own() == Some(entry));
+            is_told.then(|| Told::Issued(entry.clone()))
+        })
+    }
+
+    /// A request that asked again is told that it got its coupon only now.
+    pub(super) fn issue_anew(&mut self, luck: Luck) -> Option<()> {
+        self.mislead(luck, |it, ask| {
+            let Told::Replayed(entry) = &ask.told else { return None };
+            let is_before = |other: &Attempt| other.told.own() == Some(entry) && other.answered < ask.asked;
+            let is_told = it.same(ask).any(|other| other.key == ask.key && is_before(other));
+            is_told.then(|| Told::Issued(entry.clone()))
         })
     }
 

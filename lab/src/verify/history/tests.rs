@@ -8,7 +8,7 @@ use super::changing::LIES;
 use super::plants::{PLANTS, Plant};
 use super::timeline::always;
 use super::world::{ROUND, World, coupon, entry_of, take};
-use crate::history::{Ack, Attempt, History, Told};
+use crate::history::{Ack, Attempt, Change, History, Look, Shown, Told};
 
 /// Worlds that are tried.
 const SEEDS: u64 = 4_000;
@@ -29,7 +29,7 @@ impl World {
         world.ask("A", "u-5", "k", (21, 22), Told::Retryable);
         world.win("A", "u-3", (30, 35));
         world.ask("A", "u-5", "k", (40, 44), Told::SoldOut);
-        world.ask("A", "u-1", "k", (50, 52), Told::Issued(first));
+        world.ask("A", "u-1", "k", (50, 52), Told::Replayed(first));
         if !exclusive {
             world.win("B", "u-1", (60, 66));
         }
@@ -135,17 +135,26 @@ fn who_holds_a_coupon_is_sent_away_from_another_code_only_if_the_round_is_not_ex
 /// What happens in words, what it does to the hand-made world, and what that shows.
 type Case = (&'static str, fn(&mut World), &'static [Kind]);
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 7] = [
     ("told that another request got what it got itself", deny_own, &[Kind::AlreadyUnfounded]),
     ("told of another request, which comes later", |it| it.history.attempts[2].answered = 1, &[Kind::AlreadyUnfounded]),
+    ("told of another request, which comes later than a third one", name_later, &[Kind::AlreadyUnfounded]),
     ("lost when the user had been told", |it| it.ask("A", "u-1", "k", (80, 90), Told::Nothing), &[]),
     ("made after sold out, by one who asked before", ask_anew, &[Kind::FalseSoldOut, Kind::SoldOutThenIssued]),
     ("told out of order, the rows are in order", swap_told, &[Kind::OutOfOrder, Kind::AckOtherSerial]),
+    ("asked after another saw more in its wallet", see, &[Kind::OutOfOrder]),
 ];
 
 fn deny_own(world: &mut World) {
     let entry = world.history.attempts[1].told.entry().unwrap().clone();
     world.ask("A", "u-2", "k", (60, 61), Told::AlreadyIssued(entry));
+}
+
+/// u-6 is told "not now", then of a request that it makes only later.
+fn name_later(world: &mut World) {
+    let later = world.history.attempts[10].told.entry().unwrap().clone();
+    world.ask("B", "u-6", "l", (61, 62), Told::Retryable);
+    world.ask("B", "u-6", "m", (63, 64), Told::AlreadyIssued(later));
 }
 
 fn ask_anew(world: &mut World) {
@@ -160,6 +169,13 @@ fn swap_told(world: &mut World) {
             }
         });
     }
+}
+
+fn see(world: &mut World) {
+    let (user, shown) = ("u-7".to_owned(), Shown::Entries(vec![world.win("B", "u-7", (80, 95))]));
+    world.history.looks.push(Look { user, asked: 82, answered: 83, shown });
+    let before = &mut world.history.attempts[10];
+    (before.asked, before.answered) = (85, 90);
 }
 
 #[test]
@@ -187,6 +203,26 @@ fn a_round_that_is_over_is_judged_by_what_was_so_in_it() {
 
     assert_eq!(clean, []);
     assert_eq!(world.kinds(), [Kind::SerialGap, Kind::AckLost, Kind::NeverFinal]);
+}
+
+#[test]
+fn sold_out_is_not_true_when_what_was_added_can_only_have_gone_later() {
+    let told_at = |asked| {
+        let mut world = World::by_hand(false);
+        let (before, a) = (always(&world.tables), &mut world.tables.coupons[0]);
+        (a.total, a.remaining) = (a.total + 2, a.remaining + 2);
+        let added = Change { asked: 100, answered: 110, ..always(&world.tables) };
+        world.history.changes = vec![before, added];
+        // Both had asked before, and been sent away.
+        world.win("A", "u-4", (130, 135));
+        world.win("A", "u-5", (140, 145));
+        world.ask("A", "u-9", "k", (asked, asked + 1), Told::SoldOut);
+        world.kinds()
+    };
+
+    assert_eq!(told_at(105), []);
+    assert_eq!(told_at(120), [Kind::FalseSoldOut, Kind::SoldOutThenIssued]);
+    assert_eq!(told_at(150), []);
 }
 
 #[test]

@@ -25,10 +25,10 @@ impl<'a> Timeline<'a> {
         self.changes.len() == 1
     }
 
-    /// The places of the situations by which an attempt may have been answered.
-    pub(super) fn possible(&self, attempt: &Attempt) -> RangeInclusive<usize> {
-        let first = self.changes.partition_point(|change| change.answered < attempt.asked).saturating_sub(1);
-        first..=self.last_at(attempt.answered)
+    /// The places of the situations by which something may have been answered that lasted so long.
+    pub(super) fn possible(&self, lasted: RangeInclusive<u64>) -> RangeInclusive<usize> {
+        let first = self.changes.partition_point(|change| change.answered < *lasted.start()).saturating_sub(1);
+        first..=self.last_at(*lasted.end())
     }
 
     /// The place of the last situation that may have begun by then.
@@ -38,6 +38,10 @@ impl<'a> Timeline<'a> {
 
     pub(super) fn at(&self, place: usize) -> &'a Situation {
         &self.changes[place].after
+    }
+
+    pub(super) fn end(&self) -> &'a Situation {
+        self.at(self.changes.len() - 1)
     }
 
     /// Whether a situation was surely still so at that time: the change that ends it had not even been asked for.
@@ -54,16 +58,16 @@ impl<'a> Timeline<'a> {
             .find(|later| total(*later) > total(later - 1))
     }
 
-    /// Whether an attempt may have been answered in this round.
-    pub(super) fn may_be_of(&self, attempt: &Attempt, round: u32) -> bool {
-        self.possible(attempt).any(|place| self.at(place).round == round)
+    /// Whether what lasted so long may have been answered in this round.
+    pub(super) fn may_be_of(&self, lasted: RangeInclusive<u64>, round: u32) -> bool {
+        self.possible(lasted).any(|place| self.at(place).round == round)
     }
 
     /// Whether an attempt may have got something in this round. What has no final answer may yet be carried out.
     pub(super) fn may_win_in(&self, attempt: &Attempt, round: u32) -> bool {
-        let first = *self.possible(attempt).start();
+        let first = *self.possible(attempt.lasted()).start();
         !attempt.told.is_final() && self.changes[first..].iter().any(|change| change.after.round == round)
-            || self.may_be_of(attempt, round)
+            || self.may_be_of(attempt.lasted(), round)
     }
 
     /// Whether the history names this round.

@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use fastrand::Rng;
+use time::{Duration, OffsetDateTime};
 
 use super::super::report::{Kind, Report};
 use super::super::{Coupon, Event, Holding, PATIENCE, Tables, rules};
 use super::answers::NOT_OPEN;
-use crate::history::{Ack, Attempt, Change, History, Look, Situation, Stock, Told};
+use crate::history::{Ack, Attempt, Change, History, Look, Shown, Situation, Stock, Told};
 
 pub(super) struct World {
     pub(super) tables: Tables,
@@ -69,13 +70,14 @@ impl World {
 
     /// At the end everybody looks at its wallet.
     pub(super) fn look(&mut self) {
-        let now = self.history.attempts.iter().map(|ask| ask.answered).max().unwrap_or(0);
+        let changed = self.history.changes.iter().map(|change| change.answered);
+        let now = self.history.attempts.iter().map(|ask| ask.answered).chain(changed).max().unwrap_or(0);
         let users: BTreeSet<_> = self.history.attempts.iter().map(|ask| ask.user.clone()).collect();
         let rows = || self.tables.holdings.iter().filter(|row| row.round == self.tables.event.round);
         let of = |user: &str| {
             rows().filter(|row| row.user_id == user).map(|row| entry_of(&self.code_of(row), row)).collect()
         };
-        let look = |user: String| Look { asked: now + 1, answered: now + 2, entries: of(&user), user };
+        let look = |user: String| Look { asked: now + 1, answered: now + 2, shown: Shown::Entries(of(&user)), user };
         self.history.looks = users.into_iter().map(look).collect();
     }
 
@@ -197,7 +199,7 @@ impl State {
         if let Some(row) = holdings.iter().find(is_theirs) {
             let entry = entry_of(&coupons.iter().find(|it| it.id == row.coupon_id)?.code, row);
             let is_own = row.request_id == request(attempt);
-            return Some(if is_own { Told::Issued(entry) } else { Told::AlreadyIssued(entry) });
+            return Some(if is_own { Told::Replayed(entry) } else { Told::AlreadyIssued(entry) });
         }
         if !(self.open && coupon.open) {
             return Some(Told::Refused { status: NOT_OPEN });
@@ -232,11 +234,12 @@ pub(super) fn take(coupon: &mut Coupon, user: &str, request: &str) -> Holding {
     let Coupon { id, round, scope, next_serial: serial, .. } = *coupon;
     (coupon.next_serial, coupon.remaining) = (serial + 1, coupon.remaining.saturating_sub(1));
     let [user_id, request_id] = [user, request].map(str::to_owned);
-    Holding { round, scope, user_id, coupon_id: id, serial: Some(serial), request_id }
+    Holding { round, scope, user_id, coupon_id: id, serial: Some(serial), request_id, issued_at: serial.into() }
 }
 
 /// What a client is told of a row.
 pub(super) fn entry_of(code: &str, row: &Holding) -> Ack {
     let (user_id, request_id) = (row.user_id.clone(), row.request_id.clone());
-    Ack { code: code.to_owned(), user_id, serial: row.serial, round: row.round, request_id }
+    let issued_at = OffsetDateTime::UNIX_EPOCH + Duration::microseconds(row.issued_at);
+    Ack { code: code.to_owned(), user_id, serial: row.serial, round: row.round, request_id, issued_at }
 }

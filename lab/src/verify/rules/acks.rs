@@ -73,7 +73,11 @@ impl<'a> Wallet<'a> {
             return Some((Kind::AckOtherSerial, format!("{user} was told {told} but holds {held}")));
         }
         let (asked, got) = (&ack.request_id, &holding.request_id);
-        let what = || format!("{user} was told request {asked} but the row has {got}");
-        (asked != got).then(|| (Kind::AckOtherRequest, what()))
+        if asked != got {
+            return Some((Kind::AckOtherRequest, format!("{user} was told request {asked} but the row has {got}")));
+        }
+        let (told, held) = (ack.issued_at.unix_timestamp_nanos() / 1_000, i128::from(holding.issued_at));
+        let what = || format!("{user} was told {}, {} µs from what the row has", ack.issued_at, told - held);
+        (told != held).then(|| (Kind::AckOtherTime, what()))
     }
 }

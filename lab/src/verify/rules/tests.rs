@@ -1,6 +1,7 @@
 //! Each rule with the corruption that it exists for.
 
-use super::super::Event;
+use time::{Duration, OffsetDateTime};
+
 use super::super::report::Acknowledged;
 use super::*;
 
@@ -20,12 +21,12 @@ fn clean() -> Tables {
 
 fn row(user: &str, coupon_id: u16, serial: u32) -> Holding {
     let (user_id, request_id) = (user.to_owned(), "0f".to_owned());
-    Holding { round: 5, scope: 0, user_id, coupon_id, serial: Some(serial), request_id }
+    Holding { round: 5, scope: 0, user_id, coupon_id, serial: Some(serial), request_id, issued_at: 0 }
 }
 
 fn ack(user: &str, code: &str, serial: u32) -> Ack {
     let [code, user_id, request_id] = [code, user, "0f"].map(str::to_owned);
-    Ack { code, user_id, serial: Some(serial), round: 5, request_id }
+    Ack { code, user_id, serial: Some(serial), round: 5, request_id, issued_at: OffsetDateTime::UNIX_EPOCH }
 }
 
 /// The round in which nothing is exclusive, with an issue of `A` and of `B` to u-1.
@@ -104,12 +105,14 @@ fn each_corruption_of_the_tables_is_found_for_what_it_is() {
 fn an_answer_that_the_wallet_does_not_bear_out_is_found_for_what_it_is() {
     let before = |ack: Ack| Ack { round: 4, ..ack };
     let other_request = Ack { request_id: "0e".to_owned(), ..ack("u-1", "A", 1) };
+    let other_time = Ack { issued_at: OffsetDateTime::UNIX_EPOCH + Duration::MICROSECOND, ..ack("u-1", "A", 1) };
     let expected = [
         (vec![ack("u-9", "B", 3), ack("u-9", "Z", 1)], "B ack-lost 1, Z ack-lost 1"),
         (vec![ack("u-9", "A", 2)], "A ack-other-user 1"),
         (vec![ack("u-1", "A", 2)], "A ack-other-serial 1"),
         (vec![before(ack("u-1", "A", 1))], "A ack-other-round 1"),
         (vec![other_request], "A ack-other-request 1"),
+        (vec![other_time], "A ack-other-time 1"),
         (vec![ack("u-1", "A", 1), ack("u-9", "A", 1)], "A ack-serial-twice 1, A ack-other-user 1"),
         // Of a coupon that was retired later, in the round in which it was there.
         (vec![before(ack("u-5", "OLD", 1))], ""),
