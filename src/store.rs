@@ -202,7 +202,7 @@ impl Store {
 }
 
 fn may_be_overheard(member: &MySqlConnectOptions) -> bool {
-    let host = member.get_host().trim_matches(['[', ']']);
+    let host = member.get_host();
     let is_here = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
     let insists = !matches!(member.get_ssl_mode(), MySqlSslMode::Disabled | MySqlSslMode::Preferred);
     member.get_socket().is_none() && !is_here && !insists

@@ -43,8 +43,9 @@ struct Pool {
     idle: Mutex<Vec<Connection>>,
 }
 
-/// The right to one connection, made when first used and replaced after any error: an error may leave a transaction open or a
-/// statement running, and only a closed connection is surely clean. Dropped, it lends a clean one to the next.
+/// The right to one connection, an idle one or one that is made when first used. It is replaced by a new one after any error: an error may
+/// leave a transaction open or a statement running, and only a closed connection is surely clean; and what has ended it has mostly ended
+/// the idle ones, too. Dropped, it lends a clean one to the next.
 pub struct Lane {
     pool: Arc<Pool>,
     connection: Option<Connection>,
@@ -60,7 +61,8 @@ impl Lanes {
     /// A lane, as soon as one is free; the first to ask is the first to get one.
     pub async fn free(&self) -> Lane {
         let turn = Arc::clone(&self.0.turns).acquire_owned().await.expect("it is never closed");
-        Lane { pool: Arc::clone(&self.0), connection: None, _turn: turn }
+        let connection = self.0.idle.lock().pop();
+        Lane { pool: Arc::clone(&self.0), connection, _turn: turn }
     }
 
     /// The same within the pool's patience.
@@ -84,8 +86,7 @@ impl Lane {
 
     /// Takes the connection out; give it back with [`Self::keep`] after success, drop it after an error.
     pub(super) async fn take(&mut self) -> Result<Connection, StoreError> {
-        let idle = self.connection.take().or_else(|| self.pool.idle.lock().pop());
-        if let Some(mut connection) = idle {
+        if let Some(mut connection) = self.connection.take() {
             if connection.is_well().await {
                 return Ok(connection);
             }

@@ -10,7 +10,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor};
 use tokio::time::timeout;
 
-use super::server::Server;
+use super::server::{Server, timed_out};
 use super::{number, session, url};
 
 /// What the service may do: no DELETE, no DDL, no other table.
@@ -27,10 +27,13 @@ const GRANT_IN_A_GROUP: &str = "SELECT ON performance_schema.replication_group_m
 /// Longest wait for a primary.
 const PRIMARY_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Longest wait for a connection. A server that is frozen takes connections and says nothing.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// One migration of a database at a time. In a group it excludes those at the same primary; should another member take over in the
 /// middle, a second run does what is left. sqlx takes a lock of its own with a time-out of -1, which is for ever to `MySQL` and
 /// no lock at all to `MariaDB`. It goes with the connection.
-const ALONE: &str = "SELECT GET_LOCK(LEFT(CONCAT('coupon-rush migrate ', DATABASE()), 64), 60)";
+const ALONE: &str = "SELECT GET_LOCK(LEFT(CONCAT('coupon-rush migrate ', ?), 64), 60)";
 
 /// The migration that [`seed`] runs instead: only databases that had it already know it as one.
 const SEED_VERSION: i64 = 5;
@@ -47,11 +50,11 @@ const SEED: &str = include_str!("../../migrations/0005_seed.sql");
 pub async fn migrate(admin_url: &str, service_url: &str) -> anyhow::Result<()> {
     let database = database(service_url)?;
     let mut connection = connect(admin_url, None).await?;
-    run(&mut connection, format!("CREATE DATABASE IF NOT EXISTS `{database}`")).await?;
-    connection.close().await?;
-
-    let mut connection = connect(admin_url, Some(&database)).await?;
-    alone(&mut connection).await?;
+    alone(&mut connection, &database).await?;
+    run(&mut connection, format!("CREATE DATABASE IF NOT EXISTS `{database}`"))
+        .await
+        .context("cannot make the database")?;
+    run(&mut connection, format!("USE `{database}`")).await?;
     let migrator = migrator(&mut connection).await?;
     finish(&mut connection, &migrator).await?;
     migrator.run(&mut connection).await.context("cannot apply migrations/")?;
@@ -93,8 +96,9 @@ async fn finish(connection: &mut MySqlConnection, migrator: &Migrator) -> anyhow
 /// Makes the laboratory's event with its coupons, or when `bare` without any. An event that exists is left as it is, with
 /// whatever became of its coupons: then it returns `false`.
 pub async fn seed(admin_url: &str, service_url: &str, bare: bool) -> anyhow::Result<bool> {
-    let mut connection = connect(admin_url, Some(&database(service_url)?)).await?;
-    alone(&mut connection).await?;
+    let database = database(service_url)?;
+    let mut connection = connect(admin_url, Some(&database)).await?;
+    alone(&mut connection, &database).await?;
     let events: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM event")
         .fetch_one(&mut connection)
         .await
@@ -123,7 +127,8 @@ pub(super) async fn connect(admin_url: &str, database: Option<&str>) -> anyhow::
     let primary = if members.len() > 1 { primary(members.clone()).await? } else { 0 };
     let admin = members.swap_remove(primary);
     let admin = database.map_or(admin.clone(), |database| admin.database(database));
-    let mut connection = admin.connect().await.context("cannot connect with ADMIN_DATABASE_URL")?;
+    let connected = timeout(CONNECT_PATIENCE, admin.connect()).await.unwrap_or_else(|_| Err(timed_out()));
+    let mut connection = connected.context("cannot connect with ADMIN_DATABASE_URL")?;
     connection.execute(session::OF_MIGRATION).await?;
     Ok(connection)
 }
@@ -136,8 +141,8 @@ async fn primary(members: Vec<MySqlConnectOptions>) -> anyhow::Result<usize> {
 }
 
 /// Waits until no other migration is at work on the database.
-async fn alone(connection: &mut MySqlConnection) -> anyhow::Result<()> {
-    let alone: Option<i64> = sqlx::query_scalar(ALONE).fetch_one(connection).await?;
+async fn alone(connection: &mut MySqlConnection, database: &str) -> anyhow::Result<()> {
+    let alone: Option<i64> = sqlx::query_scalar(ALONE).bind(database).fetch_one(connection).await?;
     ensure!(alone == Some(1), "another migration has been at work for a minute: wait until it has ended");
     Ok(())
 }

@@ -33,7 +33,8 @@ pub async fn purge(
 ) -> anyhow::Result<u64> {
     ensure!(keep >= 1, "the current round cannot be removed");
     let mut connection = connect(admin_url, Some(&database(service_url)?)).await?;
-    connection.execute("SET SESSION innodb_lock_wait_timeout = 1").await?;
+    // For a locked row it tries again; a locked table outlasts a step, and ends it.
+    connection.execute("SET SESSION innodb_lock_wait_timeout = 1, lock_wait_timeout = 60").await?;
     let round: Option<u32> = sqlx::query_scalar("SELECT round FROM event").fetch_optional(&mut connection).await?;
     let first_kept = (round.ok_or(StoreError::NoEvent)? + 1).saturating_sub(keep);
     let mut removed = 0;

@@ -20,9 +20,13 @@ macro_rules! rules {
 
 /// The session that makes tables and procedures, however long it takes. A procedure keeps the mode and the character sets of
 /// its maker.
+///
+/// It waits for a table no longer than an order waits for its answer, because whoever asks for the table waits behind it. A run whose host is
+/// lost keeps its locks for half a minute; `purge` rests for less than that.
 pub(super) const OF_MIGRATION: &str = concat!(
     rules!(),
-    "SET /*!80000 max_execution_time = 0, */ /*M! max_statement_time = 0, */ default_storage_engine = InnoDB"
+    "SET lock_wait_timeout = 5, wait_timeout = 30, /*!80000 max_execution_time = 0, */ /*M! max_statement_time = 0, */ \
+         default_storage_engine = InnoDB"
 );
 
 /// Whether the server takes writes: after a failover the one before may go on answering reads for ever. `super_read_only` implies

@@ -17,8 +17,8 @@ pub(super) fn members(url: &str) -> Result<Vec<MySqlConnectOptions>, sqlx::Error
     let rest = url.strip_prefix("mysql://").ok_or_else(|| refused("the URL does not begin with mysql://"))?;
     let (authority, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let (account, hosts) = authority.rsplit_once('@').map_or(("", authority), |(account, hosts)| (account, hosts));
-    // Such a password would be read as host and port, and the rest as a database.
-    if account.contains('#') || account.is_empty() && rest.contains('@') {
+    // Such a password would be read as host and port, and the rest as a database. The value of a parameter may have an @.
+    if account.contains('#') || rest.split('=').next().is_some_and(|rest| rest.contains('@')) {
         return Err(refused("the URL has an account with a plain /, ? or #: write %2F, %3F or %23"));
     }
     let mut names = parameters(url).map(|parameter| parameter.split('=').next().unwrap_or_default());
@@ -31,7 +31,7 @@ pub(super) fn members(url: &str) -> Result<Vec<MySqlConnectOptions>, sqlx::Error
     if has_several && hosts.iter().any(|host| host.is_empty() || host.starts_with(':')) {
         return Err(refused("the URL has a comma too many, or a host without a name: write host1:port,host2:port"));
     }
-    let one = |host: &&str| MySqlConnectOptions::from_str(&format!("mysql://{account}{at}{host}{rest}"));
+    let one = |host: &&str| MySqlConnectOptions::from_str(&format!("mysql://{account}{at}{host}{rest}")).map(bare);
     let members: Vec<_> = hosts.iter().map(one).collect::<Result<_, _>>()?;
     if has_several && members.iter().any(|member| member.get_socket().is_some()) {
         return Err(refused("the URL has a socket and several hosts: a socket leads to one server alone"));
@@ -41,6 +41,12 @@ pub(super) fn members(url: &str) -> Result<Vec<MySqlConnectOptions>, sqlx::Error
         return Err(refused("the URL names a host twice: name each member once"));
     }
     Ok(members.into_iter().map(ConnectOptions::disable_statement_logging).collect())
+}
+
+/// Takes the brackets of an IPv6 address away: with them sqlx connects, and has no name for TLS.
+fn bare(member: MySqlConnectOptions) -> MySqlConnectOptions {
+    let host = member.get_host().trim_matches(['[', ']']).to_owned();
+    member.host(&host)
 }
 
 fn refused(reason: &str) -> sqlx::Error {
@@ -76,10 +82,7 @@ mod tests {
         for (url, hosts) in [
             ("mysql://u:p@h/c", vec![("h", 3306)]),
             ("mysql://h:3307/c", vec![("h", 3307)]),
-            (
-                "mysql://u:p@h1:3307,h2,[::1]:3309/c?ssl-mode=REQUIRED",
-                vec![("h1", 3307), ("h2", 3306), ("[::1]", 3309)],
-            ),
+            ("mysql://u:p@h1:3307,h2,[::1]:3309/c?ssl-mode=REQUIRED", vec![("h1", 3307), ("h2", 3306), ("::1", 3309)]),
             ("mysql://u:p%40@h:1,h:2?ssl-mode=REQUIRED", vec![("h", 1), ("h", 2)]),
         ] {
             let members = members(url).unwrap();
@@ -91,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_password_that_a_url_cannot_hold_as_it_is_is_refused_with_the_cure() {
-        for bad in ["p/w", "12/w", "p?w", "p#w", "12#w"] {
+        for bad in ["p/w", "12/w", "p?w", "p#w", "12#w", "p@h/w", "p@h?w", "p@/w"] {
             let error = members(&format!("mysql://u:{bad}@h/c")).expect_err(bad);
             assert!(error.to_string().contains("write %2F, %3F or %23"), "{bad}: {error}");
         }

@@ -1,7 +1,10 @@
 //! TLS to the database, as `DATABASE_URL` asks for it: with `MySQL`'s own certificates, and refused where there are none.
 #![expect(clippy::disallowed_methods, reason = "the server is asked what it sees of the service")]
 
+use std::net::SocketAddr;
+
 use coupon_rush::store::{Store, StoreError};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Cluster, Replica, Setup};
 
@@ -70,6 +73,40 @@ async fn without_a_word_about_it_tls_is_used_where_the_server_has_it() {
     if cluster.is_mysql() {
         assert!(connections(&cluster, "= 'SSL/TLS'").await > 0, "the replica is connected");
         assert_eq!(connections(&cluster, "<> 'SSL/TLS'").await, 0, "every connection is encrypted");
+    }
+    cluster.finish().await;
+}
+
+/// A way to `server` from this machine's own IPv6 address; `None`, and a word about it, where there is no such address.
+async fn way_by_ipv6(server: SocketAddr) -> Option<SocketAddr> {
+    let Ok(listener) = TcpListener::bind("[::1]:0").await else {
+        eprintln!("NOT TESTED: this machine has no IPv6");
+        return None;
+    };
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(server).await.unwrap();
+                // How a connection ends is its users' matter.
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    Some(address)
+}
+
+#[tokio::test]
+async fn a_host_that_is_an_ipv6_address_is_reached_with_tls_like_any_other() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    let direct = cluster.database_address();
+    if let Some(way) = way_by_ipv6(direct).await {
+        let url = cluster.database_url().replace(&direct.to_string(), &way.to_string());
+        Store::new(&url, 1).unwrap().batches.free().await.connect().await.unwrap();
+        if cluster.is_mysql() {
+            let mode = format!("ssl-mode=VERIFY_CA&ssl-ca={}", servers_ca(&cluster).await);
+            Store::new(&format!("{url}?{mode}"), 1).unwrap().batches.free().await.connect().await.unwrap();
+        }
     }
     cluster.finish().await;
 }

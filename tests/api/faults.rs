@@ -298,6 +298,38 @@ async fn connections_that_died_while_nobody_used_them_fail_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_died_just_after_they_were_used_cost_an_order_one_of_its_runs() {
+    /// More than an order has runs.
+    const CODES: u8 = 4;
+    join_all(["batched", "pessimistic"].map(|strategy| async move {
+        let codes = (0..CODES).map(|code| format!("C{code}"));
+        let setup = Setup::new(strategy).sure_of_nodes().replicas(0).coupons(codes.clone().map(|code| (code, 10)));
+        let mut cluster = setup.start().await;
+        let proxy = cluster.join_through_proxy().await;
+        let rows = cluster.hold("C%").await;
+        let asks = codes.map(|code| {
+            let cluster = &cluster;
+            async move { cluster.issue(0, &code, "u-1", "k").await.status }
+        });
+        let open_all = async {
+            eventually("all wait", async || cluster.waiting_for_rows().await == i64::from(CODES)).await;
+            rows.release().await;
+        };
+        let (told, ()) = tokio::join!(join_all(asks), open_all);
+        assert_eq!(told, [201; CODES as usize], "{strategy}");
+        let before = cluster.unknown_outcomes(0).await;
+
+        proxy.cut();
+
+        let answer = cluster.issue(0, "C0", "u-2", "k").await;
+        assert_eq!(answer.status, 201, "{strategy}: {}", answer.text);
+        assert!(cluster.unknown_outcomes(0).await <= before + 1.0, "{strategy}");
+        cluster.finish().await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poisoned_batch_is_split_until_the_bad_request_stands_alone() {
     const TOGETHER: usize = 9;
     let cluster = Setup::new("batched").patient().replicas(1).start().await;

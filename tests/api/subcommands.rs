@@ -1,9 +1,10 @@
 //! The subcommands beside `serve`.
 
+use coupon_rush::store::migrate;
 use futures_util::future::join_all;
 use sqlx::{AssertSqlSafe, Executor};
 
-use crate::support::{Cluster, Process, Setup, eventually, run, sample};
+use crate::support::{Cluster, FaultProxy, Process, Setup, eventually, run, sample};
 
 /// A database beside the cluster's own, and the variables of the steps that make it.
 struct Fresh<'a> {
@@ -53,6 +54,66 @@ async fn migrate_makes_nothing_that_can_be_had_and_may_be_run_by_several_at_once
     assert_eq!(fresh.step("migrate").await, "the database is up to date\n");
     assert_eq!(fresh.rows().await, [0, 0, 0]);
     cluster.run(&format!("DROP DATABASE {}", fresh.name)).await;
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_connections_and_says_nothing_ends_each_step_with_a_word_about_it() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    let (url, proxy) = (cluster.database_url(), FaultProxy::start(cluster.database_address()).await.unwrap());
+    proxy.silence();
+    let admin = through(&cluster, &proxy);
+    let variables = [("DATABASE_URL", url.as_str()), ("ADMIN_DATABASE_URL", &admin), ("KEEP_ROUNDS", "1")];
+    for output in join_all(["migrate", "seed", "purge"].map(|step| run(step, &variables))).await {
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("cannot connect with ADMIN_DATABASE_URL"), "{said}");
+    }
+    cluster.finish().await;
+}
+
+/// The administrator's URL by way of `proxy`.
+fn through(cluster: &Cluster, proxy: &FaultProxy) -> String {
+    let admin = &cluster.servers.mysql.as_ref().unwrap().admin_url;
+    let way = admin.replace(&cluster.database_address().to_string(), &format!("127.0.0.1:{}", proxy.port));
+    assert_ne!(*admin, way);
+    way
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_meets_a_locked_table_says_so_and_keeps_nobody_waiting_behind_it() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    let (url, admin) = (cluster.database_url(), &cluster.servers.mysql.as_ref().unwrap().admin_url);
+    let mut sql = cluster.sql().await;
+    sql.execute("LOCK TABLES coupon WRITE").await.unwrap();
+    let output = run("migrate", &[("DATABASE_URL", &url), ("ADMIN_DATABASE_URL", admin)]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("Lock wait timeout"), "{said}");
+    sql.execute("UNLOCK TABLES").await.unwrap();
+    migrate(admin, &url).await.unwrap();
+    cluster.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_whose_host_is_lost_does_not_keep_the_next_one_out() {
+    let cluster = Setup::new("batched").replicas(0).start().await;
+    let (url, proxy) = (cluster.database_url(), FaultProxy::start(cluster.database_address()).await.unwrap());
+    // It has a step to finish, and waits for its row.
+    cluster.run("UPDATE _sqlx_migrations SET success = FALSE WHERE version = 3").await;
+    let mut sql = cluster.sql().await;
+    for statement in ["START TRANSACTION", "SELECT * FROM _sqlx_migrations WHERE version = 3 FOR UPDATE"] {
+        sql.execute(statement).await.unwrap();
+    }
+    let next = async {
+        eventually("it is at work", async || cluster.runs("UPDATE _sqlx_migrations").await).await;
+        proxy.silence();
+        sql.execute("ROLLBACK").await.unwrap();
+        migrate(&cluster.servers.mysql.as_ref().unwrap().admin_url, &url).await.unwrap();
+    };
+    let admin = through(&cluster, &proxy);
+    tokio::select! {
+        lost = migrate(&admin, &url) => panic!("nobody was to be told how it ends: {lost:?}"),
+        () = next => {}
+    }
     cluster.finish().await;
 }
 
