@@ -29,20 +29,24 @@ FROM performance_schema.replication_group_members"
 # Never to begin another group.
 CALL="STOP GROUP_REPLICATION; SET GLOBAL group_replication_bootstrap_group = OFF; START GROUP_REPLICATION"
 
+look() { # MEMBER
+  ask "$1" 5 "$LOOK" 2> /dev/null
+}
+
 while :; do
-  serves='' out=''
+  pause=$LOOK_EVERY serves=''
   for member; do
-    case $(ask "$member" 5 "$LOOK" 2> /dev/null) in
-      serves) serves=$member ;;
-      out) out="$out $member" ;;
-    esac
+    if [ "$(look "$member")" = serves ]; then
+      serves=$member
+      break
+    fi
   done
-  pause=$LOOK_EVERY
-  if [ -n "$serves" ]; then
-    for member in $out; do
+  for member; do
+    # Looked at just before: while another one was called back, a person may have told this one to stay out.
+    if [ -n "$serves" ] && [ "$(look "$member")" = out ]; then
       echo "$(date -u +%FT%TZ) calling back $member"
       ask "$member" 120 "$CALL" || pause=$AFTER_A_FAILURE
-    done
-  fi
+    fi
+  done
   sleep "$pause"
 done

@@ -227,6 +227,44 @@ async fn a_primary_that_wakes_after_another_took_its_place_says_nothing_old() {
     cluster.finish().await;
 }
 
+#[tokio::test]
+async fn a_member_that_is_told_to_stay_out_while_another_one_is_called_back_stays_out() {
+    const CALLED: &str =
+        "SELECT COUNT(*) FROM performance_schema.threads WHERE processlist_info LIKE 'START GROUP_REPLICATION%'";
+    const ONLINE: &str = "SELECT COUNT(*) FROM performance_schema.replication_group_members \
+                           WHERE member_id = @@server_uuid AND member_state = 'ONLINE'";
+    let Some(group) = Group::start().await else { return };
+    let primary = group.primary().await;
+    // The healer calls them in this order.
+    let others: Vec<_> = group.members().filter(|&member| member != primary).collect();
+    let [called, kept] = others[..] else { panic!("{others:?}") };
+    let stopped = others.iter().map(|&member| group.run(member, "STOP GROUP_REPLICATION"));
+    for stopped in join_all(stopped).await {
+        stopped.unwrap();
+    }
+
+    until("the healer calls", 2 * SOON, async || {
+        if group.number(called, CALLED).await == Some(1) { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    group.run(kept, "SET GLOBAL group_replication_start_on_boot = OFF").await.unwrap();
+    until(
+        "one is back",
+        2 * SOON,
+        async || {
+            if group.number(called, ONLINE).await == Some(1) { Ok(()) } else { Err("not yet") }
+        },
+    )
+    .await;
+    // What the healer does next it has done within a moment.
+    let since = Instant::now();
+    eventually("a moment", async || since.elapsed() > FORGOTTEN).await;
+
+    assert_eq!((group.number(kept, CALLED).await, group.number(kept, ONLINE).await), (Some(0), Some(0)));
+    let joins = "SET GLOBAL group_replication_start_on_boot = ON; START GROUP_REPLICATION";
+    group.run(kept, joins).await.unwrap();
+}
+
 /// Asks a replica of which the member was frozen for what was true before, until some time after it has woken.
 async fn ask_until(woken: &AtomicBool, cluster: &Cluster, replica: usize) {
     let (mut left, mut pace) = (50, pace(Duration::from_millis(20)));

@@ -90,11 +90,14 @@ impl Group {
     /// Makes a member the primary, as one does before the other is restarted.
     pub async fn switch_to(&self, member: usize) {
         // A group that is about to change in another way refuses.
-        until("the switch", ELECTION, async || {
-            let mut sql = MySqlConnection::connect(&self.admin_urls[member]).await?;
-            sqlx::raw_sql("SELECT group_replication_set_as_primary(@@server_uuid)").execute(&mut sql).await
-        })
-        .await;
+        let switch = "SELECT group_replication_set_as_primary(@@server_uuid)";
+        until("the switch", ELECTION, async || self.run(member, switch).await).await;
+    }
+
+    /// Runs statements at one member.
+    pub async fn run(&self, member: usize, statements: &'static str) -> sqlx::Result<()> {
+        let mut sql = MySqlConnection::connect(&self.admin_urls[member]).await?;
+        sqlx::raw_sql(statements).execute(&mut sql).await.map(drop)
     }
 
     /// Sends a signal by name, such as `STOP`, to a member.
@@ -106,7 +109,7 @@ impl Group {
     }
 
     /// Reads one number at one member; `None` of one that does not answer.
-    async fn number(&self, member: usize, query: &str) -> Option<i64> {
+    pub async fn number(&self, member: usize, query: &str) -> Option<i64> {
         let ask = async {
             let mut sql = MySqlConnection::connect(&self.admin_urls[member]).await.ok()?;
             let query = format!("SELECT CAST(({query}) AS SIGNED)");
