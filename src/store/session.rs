@@ -21,8 +21,8 @@ macro_rules! rules {
 /// The session that makes tables and procedures, however long it takes. A procedure keeps the mode and the character sets of
 /// its maker.
 ///
-/// It waits for a table no longer than an order waits for its answer, because whoever asks for the table waits behind it. A run whose host is
-/// lost keeps its locks for half a minute; `purge` rests for less than that.
+/// It waits for a table no longer than an order waits for its answer, because orders that need the table wait behind it. The locks of a run
+/// whose host is lost last for half a minute; `purge` rests for less than that.
 pub(super) const OF_MIGRATION: &str = concat!(
     rules!(),
     "SET lock_wait_timeout = 5, wait_timeout = 30, /*!80000 max_execution_time = 0, */ /*M! max_statement_time = 0, */ \

@@ -22,6 +22,7 @@ mod database;
 mod description;
 mod documents;
 mod doors;
+mod empty_nodes;
 mod encryption;
 mod faults;
 mod forgery;
